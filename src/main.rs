@@ -1,0 +1,2 @@
+//! kube-ipvs: a Kubernetes service proxy for the node.
+fn main() {}
