@@ -6,4 +6,5 @@
 pub mod backend;
 pub mod desired;
 pub mod model;
+pub mod reconcile;
 pub mod source;

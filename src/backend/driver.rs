@@ -48,7 +48,11 @@ impl<B: Backend> Driver<B> {
     }
 }
 
-impl<B: Backend> Dataplane for Driver<B> {
+impl<B> Dataplane for Driver<B>
+where
+    B: Backend + Send,
+    B::Observed: Send,
+{
     fn name(&self) -> &'static str {
         self.backend.name()
     }

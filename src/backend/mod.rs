@@ -63,7 +63,7 @@ pub trait Backend {
 }
 
 /// A mode as the reconciler sees it. Object safe; two can be alive during a switch.
-pub trait Dataplane {
+pub trait Dataplane: Send {
     /// The mode's name, for people.
     fn name(&self) -> &'static str;
 

@@ -157,6 +157,8 @@ pub struct Desired {
     pub ports: OrdMap<ServicePortKey, Arc<ServicePort>>,
     /// What holds for the whole node; `None` wishes that no helper of ours exists either.
     pub rules: Option<Arc<NodeRules>>,
+    /// This mode hands over to another one: what is open goes on, nothing new is taken or refused.
+    pub retiring: bool,
 }
 
 impl Desired {
@@ -173,7 +175,7 @@ impl Desired {
             Arc::new(port)
         };
         let ports = self.ports.iter().map(|(key, port)| (key.clone(), retire(port))).collect();
-        Self { ports, rules: self.rules.clone() }
+        Self { ports, rules: self.rules.clone(), retiring: true }
     }
 
     /// The earliest deadline of anything that drains, and whether anything drains at all.
