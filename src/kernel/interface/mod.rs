@@ -9,6 +9,7 @@ mod routes;
 mod vips;
 
 pub use error::{AddressError, InterfaceError, RouteError};
+pub(super) use routes::local_route;
 pub use routes::{LocalRoute, ROUTE_PROTOCOL};
 
 use super::netlink::Socket;

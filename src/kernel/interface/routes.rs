@@ -104,7 +104,7 @@ impl Interface {
         let message = RouteNetlinkMessage::GetRoute(request);
         let outcome = rtnetlink::request(&mut self.socket, message, NLM_F_DUMP, |answer| {
             if let RouteNetlinkMessage::NewRoute(route) = answer {
-                routes.extend(decode(&route, index));
+                routes.extend(local_route(&route, index));
             }
         });
         match outcome {
@@ -171,8 +171,9 @@ impl Interface {
     }
 }
 
-/// `None` for routes that are not ours: kernels before 4.20 ignore the filter of a dump.
-fn decode(route: &RouteMessage, index: u32) -> Option<LocalRoute> {
+/// The route in a message, `None` when it is not ours: kernels ignore the filter of a dump without strict checking, and
+/// notifications know no filter.
+pub fn local_route(route: &RouteMessage, index: u32) -> Option<LocalRoute> {
     let protocol = u8::from(route.header.protocol);
     let ours = route.header.table == TABLE_LOCAL
         && protocol == ROUTE_PROTOCOL
