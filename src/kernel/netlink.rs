@@ -136,7 +136,7 @@ impl Socket {
         mut message: Vec<u8>,
         mut each: impl FnMut(u16, &[u8]) -> Result<(), NetlinkError>,
     ) -> Result<(), NetlinkError> {
-        let flags = message.get(6..8).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]));
+        let flags = message.get(6..8).and_then(|flags| flags.try_into().ok()).map_or(0, u16::from_ne_bytes);
         let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
         let expected = self.number(&mut message, !dump);
         self.raw.send(&message, 0).map_err(|error| NetlinkError::socket(&error))?;
