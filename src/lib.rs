@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod desired;
+pub mod kernel;
 pub mod model;
 pub mod reconcile;
 pub mod source;
