@@ -96,8 +96,8 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     let mut command = if nix::unistd::geteuid().is_root() {
         Command::new("apt-get")
     } else {
-        let sudo = process::find_program("sudo")
-            .with_context(|| format!("run as root: apt-get {}", arguments.join(" ")))?;
+        let sudo =
+            process::find_program("sudo").with_context(|| format!("run as root: apt-get {}", arguments.join(" ")))?;
         let mut command = Command::new(sudo);
         command.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         command

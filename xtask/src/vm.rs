@@ -3,6 +3,7 @@
 //! The whole file system is there at the same paths; what the command writes stays in the machine's memory. Emulated in
 //! software on purpose: it works on any machine, while `/dev/kvm` may be there and hang.
 
+mod image;
 mod initramfs;
 mod kernel;
 mod qemu;
@@ -63,7 +64,18 @@ pub enum Stdout {
 
 /// Names of variables that a job inherits; a closing `*` stands for any rest.
 const INHERITED: [&str; 12] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LC_*", "CARGO_*", "RUST*", "PROPTEST_*", "KUBE_IPVS_*",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "LC_*",
+    "CARGO_*",
+    "RUST*",
+    "PROPTEST_*",
+    "KUBE_IPVS_*",
 ];
 
 /// The variable that names a folder to share with the machine, writable.
@@ -76,7 +88,9 @@ impl Job {
         let environment = std::env::vars().filter(|(name, _)| is_inherited(name)).collect();
         let shared = match std::env::var_os(SHARED) {
             Some(path) => Some(
-                Path::new(&path).canonicalize().with_context(|| format!("{SHARED} names no folder: {}", path.display()))?,
+                Path::new(&path)
+                    .canonicalize()
+                    .with_context(|| format!("{SHARED} names no folder: {}", path.display()))?,
             ),
             None => None,
         };

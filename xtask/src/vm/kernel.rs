@@ -10,18 +10,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::image::xz_payload;
 use crate::process::{self, CommandExt as _};
 use crate::setup;
 
 /// What the initramfs must load before it can see the machine's file system and its output ports.
 const BOOT_MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
 
+/// Name of the kernel image in a kernel's folder.
+const IMAGE: &str = "image";
+
 /// An unpacked kernel, ready to boot.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// As `uname -r` prints it.
     pub release: String,
-    /// Contains `vmlinuz`, `boot-modules/` and `lib/modules/<release>`.
+    /// Contains `image`, `boot-modules/` and `lib/modules/<release>`.
     folder: PathBuf,
 }
 
@@ -36,9 +40,9 @@ impl Kernel {
         unpack(&cache, &package_of_series(series)?)
     }
 
-    /// The compressed kernel image.
+    /// The kernel image.
     pub fn image(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.folder.join(IMAGE)
     }
 
     /// What `/lib/modules/<release>` is to be.
@@ -76,7 +80,7 @@ fn newest_unpacked(cache: &Path, series: &str) -> Result<Option<Kernel>> {
         let entry = entry?;
         let release = entry.file_name().to_string_lossy().into_owned();
         let newer = found.as_ref().is_none_or(|best| numbers(&best.release) < numbers(&release));
-        if is_of_series(&release, series) && newer {
+        if is_of_series(&release, series) && newer && entry.path().join(IMAGE).exists() {
             found = Some(Kernel { release, folder: entry.path() });
         }
     }
@@ -126,7 +130,7 @@ fn unpack(cache: &Path, package: &str) -> Result<Kernel> {
     let result = unpack_into(&work, package, &release).and_then(|()| {
         let folder = cache.join(&release);
         if fs::rename(&work, &folder).is_err() {
-            ensure!(folder.join("vmlinuz").exists(), "cannot rename {} to {}", work.display(), folder.display());
+            ensure!(folder.join(IMAGE).exists(), "cannot rename {} to {}", work.display(), folder.display());
         }
         Ok(Kernel { release: release.clone(), folder })
     });
@@ -149,13 +153,24 @@ fn unpack_into(work: &Path, package: &str, release: &str) -> Result<()> {
     Command::new("dpkg").arg("-x").arg(&deb).arg(work).run_quiet()?;
     fs::remove_file(&deb).with_context(|| format!("removing {}", deb.display()))?;
     let image = work.join(format!("boot/vmlinuz-{release}"));
-    fs::rename(&image, work.join("vmlinuz")).with_context(|| format!("no kernel image {}", image.display()))?;
+    let image = fs::read(&image).with_context(|| format!("no kernel image {}", image.display()))?;
+    fs::write(work.join(IMAGE), bootable(image, work)?).context("writing the kernel image")?;
     // Debian from 13 on ships modules below /usr.
     if !work.join("lib").exists() {
         fs::rename(work.join("usr/lib"), work.join("lib")).context("the package has neither lib nor usr/lib")?;
     }
     Command::new(process::program("depmod")?).arg("-b").arg(work).arg(release).run_quiet()?;
     copy_boot_modules(work, release)
+}
+
+/// The image as qemu boots it fastest.
+fn bootable(image: Vec<u8>, work: &Path) -> Result<Vec<u8>> {
+    let Some(payload) = xz_payload(&image) else { return Ok(image) };
+    let file = work.join("vmlinux.xz");
+    fs::write(&file, payload).with_context(|| format!("writing {}", file.display()))?;
+    let kernel = Command::new("xz").arg("-dc").arg(&file).read()?;
+    fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+    Ok(kernel)
 }
 
 /// Puts the modules that the initramfs needs beside the kernel, uncompressed and with the load order in their names.

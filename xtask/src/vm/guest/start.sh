@@ -40,7 +40,8 @@ $bb cat <$vm/stderr >$vm/port-stderr &
 err=$!
 
 echo started >&9
-$bb setsid $bb sh $vm/command.sh </dev/null >$vm/stdout 2>$vm/stderr 9>&- &
+# The machine's own shell: busybox's prefers its own commands, such as ip, to those on the path.
+$bb setsid /bin/sh $vm/command.sh </dev/null >$vm/stdout 2>$vm/stderr 9>&- &
 command=$!
 wait $command
 status=$?
