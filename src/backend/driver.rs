@@ -79,6 +79,7 @@ where
         let steps = plan.len();
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
         if failures.iter().all(|failure| failure.lasting) {
+            self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
         }
         Report {

@@ -4,10 +4,13 @@
 //! keeps the belief about the kernel between the calls. There is no teardown: leaving is wishing for nothing.
 
 mod driver;
+pub mod iptables;
+pub mod rules;
 
 pub use driver::Driver;
 
 use crate::desired::{Desired, Touched};
+use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::IpFamily;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -56,10 +59,27 @@ pub trait Backend {
     /// stops those that don't need it.
     fn apply(&mut self, family: IpFamily, plan: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure>;
 
+    /// The kernel now is as desired: what is remembered of that makes the next change cheap.
+    fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
+
     /// How much the kernel was talked to since the last call, for benchmarks and logs.
     fn take_effort(&mut self) -> Effort {
         Effort::default()
     }
+}
+
+/// The settings that are not as they should be; those that this kernel does not have are left out.
+fn unset_sysctls(sysctl: &Sysctl, wanted: &[Setting]) -> Result<Vec<Setting>, ObserveError> {
+    let mut unset = Vec::new();
+    for setting in wanted {
+        match sysctl.read(setting.path) {
+            Ok(value) if setting.is_satisfied_by(&value) => {}
+            Ok(_) => unset.push(*setting),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(ObserveError::new(format!("sysctl {}", setting.path), error)),
+        }
+    }
+    Ok(unset)
 }
 
 /// A mode as the reconciler sees it. Object safe; two can be alive during a switch.

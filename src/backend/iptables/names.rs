@@ -63,3 +63,17 @@ pub fn is_ours(table: Table, chain: &ChainName) -> bool {
 pub fn is_shared(table: Table, chain: &ChainName) -> bool {
     shared().iter().any(|(t, name)| *t == table && name == chain)
 }
+
+/// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
+pub fn depth(chain: &ChainName) -> u8 {
+    let prefixes: [(&str, u8); 5] =
+        [("KUBE-FW-", 2), ("KUBE-EXT-", 3), ("KUBE-SVC-", 4), ("KUBE-SVL-", 4), ("KUBE-SEP-", 5)];
+    if let Some((_, depth)) = prefixes.iter().find(|(prefix, _)| chain.starts_with(prefix)) {
+        return *depth;
+    }
+    match chain.as_str() {
+        "KUBE-MARK-MASQ" => 6,
+        "KUBE-NODEPORTS" => 1,
+        _ => 0,
+    }
+}
