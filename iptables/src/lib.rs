@@ -1,1 +1,29 @@
 //! Typed iptables rules.
+mod chain;
+mod chain_name;
+mod ext;
+mod family;
+pub mod hash;
+mod matches;
+mod options;
+mod parse_rule;
+mod protocol;
+mod quote;
+mod rule;
+mod target;
+
+pub use chain::{Chain, hash_rules};
+pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
+pub use ext::AnyOf;
+pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};
+pub use ext::conntrack::{ConntrackMatch, CtDirection, CtState, CtStatus, Test};
+pub use ext::limit::{LimitMatch, RateUnit};
+pub use ext::physdev::PhysdevMatch;
+pub use ext::recent::{RecentAction, RecentMatch};
+pub use ext::set::{SetAction, SetDir, SetMatch, SetTarget};
+pub use ext::statistic::{Probability, Statistic};
+pub use family::{Family, Table, UnknownTable, Variant};
+pub use matches::Match;
+pub use protocol::{PortRange, Protocol};
+pub use rule::Rule;
+pub use target::{DnatTo, Target};
