@@ -1,6 +1,7 @@
 //! Typed iptables rules.
 mod chain;
 mod chain_name;
+mod chunks;
 mod ext;
 mod family;
 pub mod hash;
@@ -10,7 +11,9 @@ mod parse_rule;
 mod protocol;
 mod quote;
 mod rule;
+mod save;
 mod target;
+mod transaction;
 
 pub use chain::{Chain, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
@@ -26,4 +29,6 @@ pub use family::{Family, Table, UnknownTable, Variant};
 pub use matches::Match;
 pub use protocol::{PortRange, Protocol};
 pub use rule::Rule;
+pub use save::{Counters, ParseError, Policy, Saved, SavedChain, SavedTable, parse_save};
 pub use target::{DnatTo, Target};
+pub use transaction::{Position, Transaction};

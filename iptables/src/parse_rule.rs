@@ -42,9 +42,6 @@ fn parse(words: &[Word<'_>], is_chain: &dyn Fn(&str) -> bool) -> Rule {
             rule.target = Target::parse(&mut words, false, is_chain);
         } else if words.take("-g") || words.take("--goto") {
             rule.target = Target::parse(&mut words, true, is_chain);
-        } else if words.take("-c") {
-            // Counters: packets and bytes.
-            let _ = (words.value(), words.value());
         } else {
             let mut attempt = words.clone();
             let mut found = Vec::new();

@@ -145,7 +145,7 @@ impl Target {
             Self::Other(text) => {
                 let words = quote::split(text);
                 let mut reader = Words::new(&words);
-                *self = Self::parse(&mut reader, false, &|_| true).unwrap_or_else(|| Self::Other(text.clone()));
+                *self = Self::parse(&mut reader, false, &|_| false).unwrap_or_else(|| Self::Other(text.clone()));
             }
             _ => {}
         }
