@@ -2,6 +2,7 @@
 mod chain;
 mod chain_name;
 mod chunks;
+mod commands;
 mod ext;
 mod family;
 pub mod hash;
@@ -17,6 +18,9 @@ mod transaction;
 
 pub use chain::{Chain, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
+pub use commands::{
+    Commands, DetectError, RestoreError, RestoreFailure, RestoreInput, RestoreReport, SaveError, SaveFailure,
+};
 pub use ext::AnyOf;
 pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};
 pub use ext::conntrack::{ConntrackMatch, CtDirection, CtState, CtStatus, Test};
