@@ -19,7 +19,7 @@ mod transaction;
 pub use chain::{Chain, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
 pub use commands::{
-    Commands, DetectError, RestoreError, RestoreFailure, RestoreInput, RestoreReport, SaveError, SaveFailure,
+    Commands, DetectError, RestoreError, RestoreFailure, RestoreInput, RestoreReport, SaveError, SaveFailure, Version,
 };
 pub use ext::AnyOf;
 pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};

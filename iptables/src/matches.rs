@@ -109,7 +109,8 @@ pub enum Match {
     },
     /// `-m limit`
     Limit(LimitMatch),
-    /// Any other, as it is written: `-m multiport --dports 80,443`.
+    /// Any other, as it is written: `-m multiport --dports 80,443`. To be recognised when it is read back it
+    /// must be written as iptables-save prints it, without options that only repeat a default.
     Other(Arc<str>),
 }
 

@@ -52,7 +52,8 @@ pub enum Target {
     },
     /// `-j SET`
     Set(SetTarget),
-    /// Any other, as it is written after `-j `.
+    /// Any other, as it is written after `-j `. To be recognised when it is read back it
+    /// must be written as iptables-save prints it, without options that only repeat a default.
     Other(Arc<str>),
 }
 

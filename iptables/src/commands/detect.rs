@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Commands, process};
+use super::{Commands, Version, process};
 use crate::{Family, Variant};
 
 /// Chains that kubelet makes in the mangle table so that others see which variant it uses.
@@ -133,12 +133,12 @@ fn plain_variant(family: Family) -> Option<Variant> {
 }
 
 /// `iptables-restore v1.8.9 (nf_tables)`; before 1.8 there was only legacy, and nothing in brackets.
-fn version(program: &Path) -> Option<(Variant, Option<(u32, u32, u32)>)> {
+fn version(program: &Path) -> Option<(Variant, Option<Version>)> {
     let output = process::run(program, &["-V".to_owned()], b"", Duration::from_secs(10)).ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
-fn parse_version(text: &str) -> Option<(Variant, Option<(u32, u32, u32)>)> {
+fn parse_version(text: &str) -> Option<(Variant, Option<Version>)> {
     let number = text.split_ascii_whitespace().find_map(|word| word.strip_prefix('v'))?;
     let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
     let version = match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten()) {

@@ -41,9 +41,12 @@ pub struct Commands {
     /// When a program is killed.
     pub timeout: Duration,
     /// Version of the programs, where they told it: `(1, 8, 9)`.
-    pub version: Option<(u32, u32, u32)>,
+    pub version: Option<Version>,
     forks: Arc<AtomicU64>,
 }
+
+/// Version of iptables: major, minor, patch.
+pub type Version = (u32, u32, u32);
 
 /// What a restore took.
 #[derive(Debug, Clone, PartialEq, Eq)]
