@@ -40,7 +40,7 @@ impl<B: Backend> Driver<B> {
     ) -> Result<(B::Observed, bool), ObserveError> {
         match self.belief.get_mut(family).take() {
             Some(mut belief) => {
-                self.backend.refresh(desired, touched, &mut belief)?;
+                self.backend.refresh(family, desired, touched, &mut belief)?;
                 Ok((belief, false))
             }
             None => Ok((self.backend.observe(family)?, true)),

@@ -5,6 +5,7 @@
 
 mod driver;
 pub mod iptables;
+pub mod ipvs;
 pub mod rules;
 
 pub use driver::Driver;
@@ -38,6 +39,7 @@ pub trait Backend {
     /// As [`Backend::observe`].
     fn refresh(
         &mut self,
+        _family: IpFamily,
         _desired: &Desired,
         _touched: Touched<'_>,
         _observed: &mut Self::Observed,

@@ -1,5 +1,6 @@
 //! What a service port asks of IPVS, the sets and the routes. Pure.
 
+use super::VipBinding;
 use super::names::Set;
 use crate::desired::{Endpoint, FrontendKind, NodeRules, Role, ServicePort};
 use crate::kernel::ipset::{self, Entry};
@@ -33,7 +34,7 @@ pub struct Wanted {
 }
 
 /// Renders a service port.
-pub fn render(port: &ServicePort, node: &NodeRules, now: Instant) -> Wanted {
+pub fn render(port: &ServicePort, node: &NodeRules, binding: VipBinding, now: Instant) -> Wanted {
     let mut wanted = Wanted::default();
     for (kind, address) in frontends(port, node) {
         let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
@@ -51,8 +52,9 @@ pub fn render(port: &ServicePort, node: &NodeRules, now: Instant) -> Wanted {
         }
         wanted.servers.insert(id, server(port, id, local, now));
         wanted.ledger.insert(entry, set);
-        let bound = kind != FrontendKind::NodePort && !node.node_addresses.contains(&address) && !in_ranges(node, address);
-        if bound && !wanted.bindings.contains(&address) {
+        let ranged = binding == VipBinding::Route && in_ranges(node, address);
+        let local = kind == FrontendKind::NodePort || node.node_addresses.contains(&address);
+        if !ranged && !local && !wanted.bindings.contains(&address) {
             wanted.bindings.push(address);
         }
     }
