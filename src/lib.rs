@@ -4,7 +4,11 @@
 //! `iptables`. ARCHITECTURE.md explains it; `tests/imports.rs` checks it.
 
 pub mod backend;
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod desired;
+pub mod exit;
 pub mod kernel;
 pub mod model;
 pub mod reconcile;

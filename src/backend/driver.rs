@@ -3,7 +3,7 @@
 //! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
-use super::{Backend, Dataplane, Failure, ObserveError, Report};
+use super::{Backend, Dataplane, Failure, Lost, ObserveError, Report};
 use crate::desired::{Desired, Touched};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -89,6 +89,15 @@ where
             duration: started.elapsed(),
             effort: self.backend.take_effort(),
         }
+    }
+
+    fn lost(&mut self, family: IpFamily, lost: &Lost) -> bool {
+        let belief = self.belief.get(family).as_ref();
+        let missed = belief.is_some_and(|belief| self.backend.believes(belief, lost));
+        if missed {
+            self.distrust(family);
+        }
+        missed
     }
 
     fn distrust(&mut self, family: IpFamily) {

@@ -62,7 +62,10 @@ impl NodeRules {
         let in_family = |nets: &[IpNet]| -> Vec<IpNet> {
             nets.iter().copied().filter(|net| IpFamily::of_network(net) == family).collect()
         };
+        let own_cidrs = in_family(node.map(|node| node.pod_cidrs.as_slice()).unwrap_or_default());
         let detect_local = match &settings.detect_local {
+            DetectLocal::NodeCidrs if own_cidrs.is_empty() => DetectLocal::None,
+            DetectLocal::NodeCidrs => DetectLocal::Cidrs(own_cidrs),
             DetectLocal::Cidrs(nets) if in_family(nets).is_empty() => DetectLocal::None,
             DetectLocal::Cidrs(nets) => DetectLocal::Cidrs(in_family(nets)),
             other => other.clone(),

@@ -8,7 +8,7 @@ pub mod service;
 use super::rules::{Found, RuleOp, Writer};
 use super::{Backend, Effort, Failure, ObserveError};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
-use crate::kernel::sysctl::{KernelVersion, Needs, Setting, Sysctl, settings};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
 use imbl::OrdMap;
 use iptables::{ChainName, Commands, Table};
@@ -20,7 +20,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Iptables {
     commands: PerFamily<Option<Commands>>,
-    sysctl: Sysctl,
+    sysctl: Ledger,
     kernel: KernelVersion,
     effort: Effort,
 }
@@ -68,8 +68,8 @@ impl super::rules::Ownership for Ours {
 
 impl Iptables {
     /// A backend that runs these commands; a family without them cannot be programmed.
-    pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion) -> Self {
-        Self { commands, sysctl: Sysctl::default(), kernel, effort: Effort::default() }
+    pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion, sysctl: Ledger) -> Self {
+        Self { commands, sysctl, kernel, effort: Effort::default() }
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
@@ -83,7 +83,7 @@ impl Iptables {
             strict_arp: false,
             localhost_node_ports: family == IpFamily::V4,
         };
-        super::unset_sysctls(&self.sysctl, &settings(&needs, self.kernel))
+        super::unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))
     }
 }
 
@@ -120,8 +120,8 @@ impl Backend for Iptables {
         for op in plan {
             match op {
                 Op::Rule(op) => rules.push(op),
-                Op::Sysctl(setting) => match self.sysctl.ensure(setting.path, setting.value) {
-                    Ok(_) => observed.unset.retain(|unset| unset.path != setting.path),
+                Op::Sysctl(setting) => match self.sysctl.ensure(&setting) {
+                    Ok(()) => observed.unset.retain(|unset| unset.path != setting.path),
                     Err(error) => {
                         let step = Op::Sysctl(setting).to_string();
                         failures.push(Failure { step, reason: error.to_string(), lasting: true });

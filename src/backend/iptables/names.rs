@@ -20,6 +20,8 @@ chains! {
     postrouting = "KUBE-POSTROUTING";
     /// nat: marks for masquerading.
     mark_masq = "KUBE-MARK-MASQ";
+    /// nat: marks what comes from outside of several pod ranges.
+    off_cluster = "KUBE-MARK-OFF-CLUSTER";
     /// filter: accepts what is forwarded for services.
     forward = "KUBE-FORWARD";
     /// filter: drops what the source ranges of a load balancer don't admit.
@@ -44,9 +46,10 @@ pub fn shared() -> [(Table, ChainName); 6] {
 }
 
 /// The chains whose content does not depend on services.
-pub fn fixed() -> [(Table, ChainName); 4] {
+pub fn fixed() -> [(Table, ChainName); 5] {
     [
         (Table::Nat, mark_masq()),
+        (Table::Nat, off_cluster()),
         (Table::Nat, postrouting()),
         (Table::Filter, forward()),
         (Table::Filter, localnet_guard()),
@@ -72,7 +75,8 @@ pub fn depth(chain: &ChainName) -> u8 {
         return *depth;
     }
     match chain.as_str() {
-        "KUBE-MARK-MASQ" => 6,
+        "KUBE-MARK-OFF-CLUSTER" => 6,
+        "KUBE-MARK-MASQ" => 7,
         "KUBE-NODEPORTS" => 1,
         _ => 0,
     }

@@ -45,6 +45,10 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
         (Table::Nat, chain(names::postrouting(), postrouting(mark))),
         (Table::Filter, chain(names::forward(), forward(mark))),
     ];
+    let off_cluster = super::service::off_cluster(&node.detect_local, names::mark_masq());
+    if !off_cluster.is_empty() {
+        chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
+    }
     if node.localhost_node_ports {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }

@@ -80,7 +80,7 @@ impl Ipvs {
     fn apply_single(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
             Op::Sysctl(setting) => {
-                self.sysctl.ensure(setting.path, setting.value).map(drop).map_err(|error| failure(op, error))
+                self.sysctl.ensure(setting).map_err(|error| failure(op, error))
             }
             Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
             Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),

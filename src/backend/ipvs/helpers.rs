@@ -3,7 +3,7 @@
 
 use super::names::{self, Set};
 use crate::backend::iptables::node::{forward, postrouting};
-use crate::backend::iptables::service::if_not_local;
+use crate::backend::iptables::service::{masquerade_if_not_local, off_cluster};
 use crate::backend::rules::Jump;
 use crate::desired::NodeRules;
 use crate::model::IpFamily;
@@ -14,13 +14,19 @@ const TO_ADDRESS_AND_PORT: [SetDir; 2] = [SetDir::Dst, SetDir::Dst];
 /// The chains, leaves first.
 pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
     let chain = |name, rules| Chain { name, rules };
-    vec![
-        (Table::Nat, chain(names::mark_masq(), vec![Rule::new().or_mark(node.masquerade_mark)])),
+    let mark_masq = chain(names::mark_masq(), vec![Rule::new().or_mark(node.masquerade_mark)]);
+    let off_cluster = off_cluster(&node.detect_local, names::mark_masq());
+    let mut chains = vec![(Table::Nat, mark_masq)];
+    if !off_cluster.is_empty() {
+        chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
+    }
+    chains.extend([
         (Table::Nat, chain(names::services(), mark_rules(node, family))),
         (Table::Nat, chain(names::postrouting(), postrouting_rules(node, family))),
         (Table::Filter, chain(names::forward(), forward(node.masquerade_mark))),
         (Table::Filter, chain(names::guard(), guard_rules(family))),
-    ]
+    ]);
+    chains
 }
 
 /// The jumps into them.
@@ -49,8 +55,11 @@ fn mark_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     let external = to(Set::External).comment("masquerade traffic for external destinations");
     let mut rules = vec![external.jump(names::mark_masq())];
     let cluster = to(Set::ClusterIp).comment("masquerade traffic for cluster IPs");
-    let cluster = if node.masquerade_all { Some(vec![cluster]) } else { if_not_local(cluster, &node.detect_local) };
-    rules.extend(cluster.into_iter().flatten().map(|rule| rule.jump(names::mark_masq())));
+    rules.extend(if node.masquerade_all {
+        Some(cluster.jump(names::mark_masq()))
+    } else {
+        masquerade_if_not_local(cluster, &node.detect_local, names::mark_masq(), names::off_cluster())
+    });
     let own = to(Set::ExternalLocal).comment("masquerade LOCAL traffic for external destinations");
     rules.push(own.src_type(iptables::AddrType::Local).jump(names::mark_masq()));
     rules

@@ -12,11 +12,11 @@ mod wanted;
 pub use observed::{FoundDestination, FoundServer, Observed};
 
 use super::rules::RuleOp;
-use super::{Backend, Effort, Failure, ObserveError};
+use super::{Backend, Effort, Failure, Lost, ObserveError};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
-use crate::kernel::sysctl::{KernelVersion, Setting, Sysctl};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
 use crate::model::{IpFamily, PerFamily};
 use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
@@ -56,7 +56,7 @@ pub struct Ipvs {
     interface: Interface,
     sets: ipset::Client,
     commands: PerFamily<Option<Commands>>,
-    sysctl: Sysctl,
+    sysctl: Ledger,
     kernel: KernelVersion,
     options: Options,
     /// Since when destinations have been seen with weight 0, across readings.
@@ -143,6 +143,7 @@ impl Ipvs {
     pub fn open(
         commands: PerFamily<Option<Commands>>,
         kernel: KernelVersion,
+        sysctl: Ledger,
         options: Options,
     ) -> Result<Self, ObserveError> {
         Ok(Self {
@@ -150,7 +151,7 @@ impl Ipvs {
             interface: Interface::open(names::INTERFACE).map_err(|error| ObserveError::new("routes", error))?,
             sets: ipset::Client::open().map_err(|error| ObserveError::new("ipsets", error))?,
             commands,
-            sysctl: Sysctl::default(),
+            sysctl,
             kernel,
             options,
             drained: HashMap::new(),
@@ -201,6 +202,14 @@ impl Backend for Ipvs {
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         self.apply_all(family, plan, observed)
+    }
+
+    fn believes(&self, observed: &Observed, lost: &Lost) -> bool {
+        match lost {
+            Lost::Route(net) => observed.routes.contains_key(net),
+            Lost::Address(net) => observed.addresses.contains(net),
+            Lost::Interface => observed.interface,
+        }
     }
 
     fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {

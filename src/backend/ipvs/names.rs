@@ -69,6 +69,8 @@ chains! {
     services = "KUBE-IPVS-SERVICES";
     /// nat: marks.
     mark_masq = "KUBE-IPVS-MARK-MASQ";
+    /// nat: marks what comes from outside of several pod ranges.
+    off_cluster = "KUBE-IPVS-OFF-CLUSTER";
     /// nat: masquerades what is marked, and pods that reach themselves.
     postrouting = "KUBE-IPVS-POSTROUTING";
     /// filter: accepts what is forwarded for services.
@@ -78,12 +80,22 @@ chains! {
 }
 
 /// All chains of this mode; the one place where ownership is decided.
-pub fn chains() -> [(Table, ChainName); 5] {
+pub fn chains() -> [(Table, ChainName); 6] {
     [
         (Table::Nat, services()),
         (Table::Nat, mark_masq()),
+        (Table::Nat, off_cluster()),
         (Table::Nat, postrouting()),
         (Table::Filter, forward()),
         (Table::Filter, guard()),
     ]
+}
+
+/// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
+pub fn depth(chain: &ChainName) -> u8 {
+    match chain.as_str() {
+        "KUBE-IPVS-OFF-CLUSTER" => 1,
+        "KUBE-IPVS-MARK-MASQ" => 2,
+        _ => 0,
+    }
 }

@@ -35,7 +35,7 @@ impl Ipvs {
             strict_arp: self.options.strict_arp,
             localhost_node_ports: false,
         };
-        observed.unset = unset_sysctls(&self.sysctl, &settings(&needs, self.kernel))?;
+        observed.unset = unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))?;
         Ok(observed)
     }
 

@@ -131,6 +131,9 @@ impl Planner<'_> {
         }
         let (missing, surplus) = plan_jumps(found, &helpers::jumps(family));
         self.steps.rules.extend(missing.into_iter().chain(surplus).map(Op::Rule));
+        let wanted = helpers::chains(self.rules, family);
+        let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
+        self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
         // A mode that hands over routes nothing new.
         if self.context.binding == VipBinding::Route && !retiring {
             for range in self.rules.service_ranges.clone() {
@@ -372,8 +375,7 @@ fn everything_goes(observed: &Observed) -> Vec<Op> {
     servers.sort_unstable();
     ops.extend(servers.into_iter().map(|id| Op::Ipvs(Command::DeleteService(id))));
     let (_, jumps) = plan_jumps(&observed.rules, &[]);
-    let depth = |chain: &iptables::ChainName| u8::from(*chain == names::mark_masq());
-    let chains = plan_removal(&observed.rules, |_, _| false, depth);
+    let chains = plan_removal(&observed.rules, |_, _| false, names::depth);
     ops.extend(jumps.into_iter().chain(chains).map(Op::Rule));
     let sets: BTreeSet<Set> = observed.sets.keys().chain(&observed.unfit_sets).copied().collect();
     ops.extend(sets.into_iter().map(Op::DestroySet));
