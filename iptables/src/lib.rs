@@ -1,4 +1,5 @@
 //! Typed iptables rules.
+mod apply;
 mod chain;
 mod chain_name;
 mod chunks;
@@ -14,8 +15,10 @@ mod quote;
 mod rule;
 mod save;
 mod target;
+pub mod tracer;
 mod transaction;
 
+pub use apply::ApplyError;
 pub use chain::{Chain, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
 pub use commands::{

@@ -145,3 +145,29 @@ fn reading_legacy_tables_does_not_create_them() {
         assert_eq!((names().trim(), commands.forks()), ("raw", 2));
     });
 }
+
+#[test]
+fn a_transaction_applied_in_memory_gives_what_the_kernel_gives() {
+    in_netns(|| {
+        for (variant, family) in ALL {
+            let Some(commands) = commands(variant, family) else { continue };
+            let mut plan = Transaction::new();
+            plan.add_chain(Table::Nat, Chain::new(OURS, vec![Rule::new().or_mark(1), Rule::new().jump(LEAF)]))
+                .add_chain(Table::Nat, Chain::new(LEAF, vec![Rule::new().comment("x y").return_()]))
+                .insert_jump(Table::Nat, OUTPUT, Position::First, Rule::new().comment("1").jump(OURS))
+                .insert_jump(Table::Nat, OUTPUT, Position::First, Rule::new().comment("2").jump(OURS))
+                .insert_jump(Table::Nat, OUTPUT, Position::Last, Rule::new().comment("3").jump(OURS));
+            let mut change = Transaction::new();
+            change
+                .add_chain(Table::Nat, Chain::new(OURS, vec![Rule::new().accept()]))
+                .delete_jump(Table::Nat, OUTPUT, Rule::new().comment("2").jump(OURS))
+                .delete_chain(Table::Nat, LEAF);
+            let mut memory = iptables::Saved::default();
+            for step in [plan, change] {
+                commands.restore(&step).unwrap();
+                memory.apply(&step).unwrap();
+                assert_eq!(commands.save(&[Table::Nat]).unwrap(), memory, "{variant}");
+            }
+        }
+    });
+}

@@ -88,8 +88,8 @@ fn simple(a: &Addresses) -> Vec<Rule> {
     rules
 }
 
-/// Extensions with several options.
-fn extensions(a: &Addresses) -> Vec<Rule> {
+/// `statistic`, `recent`, `addrtype`.
+fn balancing() -> Vec<Rule> {
     let mut rules: Vec<Rule> = [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 50, 99, 1_000, 30_000]
         .map(|count| Rule::new().probability(Probability::one_in(count)).jump(LEAF))
         .into();
@@ -125,6 +125,12 @@ fn extensions(a: &Addresses) -> Vec<Rule> {
             source: None,
         }),
     ]);
+    rules
+}
+
+/// `conntrack`, `limit`, `physdev`, `pkttype`, and what has no type.
+fn filtering(a: &Addresses) -> Vec<Rule> {
+    let mut rules = Vec::new();
     rules.extend([
         Rule::new().ctstate(&[CtState::Invalid]).drop(),
         Rule::new().ctstate(&[CtState::Established, CtState::Related]).accept(),
@@ -268,13 +274,15 @@ fn everything_comes_back_as_it_was_meant() {
             let Some(commands) = commands(variant, family) else { continue };
             let a = Addresses::of(family);
             let mut nat = simple(&a);
-            nat.extend(extensions(&a));
+            nat.extend(balancing());
+            nat.extend(filtering(&a));
             nat.extend(targets());
             nat.retain(|rule| rule.target != Some(Target::Drop));
             nat.extend(nat_targets(&a));
             prove(&commands, Table::Nat, nat);
             let mut filter = simple(&a);
-            filter.extend(extensions(&a));
+            filter.extend(balancing());
+            filter.extend(filtering(&a));
             filter.extend(targets());
             filter.extend(filter_targets(family));
             prove(&commands, Table::Filter, filter);
