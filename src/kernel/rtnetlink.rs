@@ -37,7 +37,7 @@ pub fn encode(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
 
 /// A typed message from its type and payload.
 pub fn decode(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, NetlinkError> {
-    RouteNetlinkMessage::parse_with_param(payload, kind).map_err(|error| NetlinkError::Malformed(format!("{error:#}")))
+    RouteNetlinkMessage::parse_with_param(payload, kind).map_err(|error| NetlinkError::malformed(format!("{error:#}")))
 }
 
 /// Sends a request and hands over every answer, typed.

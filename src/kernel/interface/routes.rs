@@ -80,13 +80,13 @@ impl Interface {
     /// The local routes to our device that bear our protocol number; none when there is no such device.
     ///
     /// # Errors
-    /// What the kernel said; [`NetlinkError::Interrupted`] when the table changed during every one of several tries.
+    /// What the kernel said; [`NetlinkError::is_interrupted`] when the table changed during every one of several tries.
     pub fn local_routes(&mut self, family: IpFamily) -> Result<Vec<LocalRoute>, InterfaceError> {
         let Some(index) = self.index()? else { return Ok(Vec::new()) };
         let mut outcome = Ok(Vec::new());
         for _ in 0..ATTEMPTS {
             outcome = self.dump_routes(family, index);
-            if !matches!(outcome, Err(NetlinkError::Interrupted)) {
+            if !outcome.as_ref().is_err_and(NetlinkError::is_interrupted) {
                 break;
             }
         }
