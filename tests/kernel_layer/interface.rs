@@ -17,6 +17,8 @@ use crate::{Feature, in_namespace, run, skip};
 pub fn with_interface(test: impl FnOnce(Interface) + Send + 'static) {
     in_namespace(|| {
         run("ip", &["link", "add", "node0", "type", "bridge"]);
+        // No link-local address: its duplicate address detection would make news at some time.
+        run("ip", &["link", "set", "node0", "addrgenmode", "none"]);
         run("ip", &["address", "add", "192.0.2.1/24", "dev", "node0"]);
         run("ip", &["address", "add", "2001:db8::1/64", "dev", "node0", "nodad"]);
         run("ip", &["link", "set", "node0", "up"]);

@@ -42,7 +42,8 @@ fn a_deleted_route_a_node_address_and_a_deleted_link_are_told() {
             assert_eq!(next(&mut changes).await, Change::NodeAddressDeleted(address));
             run("ip", &["address", "add", "10.96.0.2/32", "dev", "kube-ipvs0"]);
             run("ip", &["address", "delete", "10.96.0.2/32", "dev", "kube-ipvs0"]);
-            assert!(matches!(next(&mut changes).await, Change::InterfaceAddressDeleted(_)));
+            let told = next(&mut changes).await;
+            assert!(matches!(told, Change::InterfaceAddressDeleted(_)), "{told:?}");
             let index = interface.index().unwrap().unwrap();
             assert!(interface.delete().unwrap());
             let mut last = next(&mut changes).await;
