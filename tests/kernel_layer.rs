@@ -13,6 +13,8 @@ mod interface;
 mod ipset;
 #[path = "kernel_layer/monitor.rs"]
 mod monitor;
+#[path = "kernel_layer/sysctl.rs"]
+mod sysctl;
 
 use std::io::Write;
 use std::process::Command;

@@ -248,3 +248,28 @@ fn the_nodes_addresses_and_gateways_are_found() {
         assert_eq!(default_gateways().unwrap(), gateways);
     });
 }
+
+#[test]
+fn routes_outlive_their_source_address_and_can_be_replaced() {
+    with_interface(|mut interface| {
+        run("ip", &["address", "add", "192.0.2.2/24", "dev", "node0"]);
+        run("ip", &["address", "add", "2001:db8::2/64", "dev", "node0", "nodad"]);
+        let v4 = |source: &str| LocalRoute::new(net("10.96.0.1/32"), Some(source.parse().unwrap()));
+        let v6 = |source: &str| LocalRoute::new(net("fd00:96::1/128"), Some(source.parse().unwrap()));
+        succeed(interface.change_routes(&[v4("192.0.2.2"), v6("2001:db8::2")], &[]));
+        run("ip", &["address", "delete", "192.0.2.2/24", "dev", "node0"]);
+        run("ip", &["address", "delete", "2001:db8::2/64", "dev", "node0"]);
+        let old4 = sorted(&mut interface, IpFamily::V4);
+        let old6 = sorted(&mut interface, IpFamily::V6);
+        assert_eq!(old4, [v4("192.0.2.2")], "stale");
+        // Kernel 6.1 keeps the source, 6.12 takes it away.
+        assert!(old6 == [v6("2001:db8::2")] || old6 == [LocalRoute::new(v6("::").net, None)], "{old6:?}");
+        let new = [v4("192.0.2.1"), v6("2001:db8::1")];
+        succeed(interface.change_routes(&new, &[old4, old6].concat()));
+        assert_eq!(sorted(&mut interface, IpFamily::V4), new[..1]);
+        assert_eq!(sorted(&mut interface, IpFamily::V6), new[1..]);
+        let results = interface.change_routes(&[LocalRoute::new(net("10.96.0.9/32"), v4("192.0.2.2").source)], &[]);
+        let error = results[0].as_ref().unwrap_err();
+        assert!(!error.is_already_there(), "the source is not the node's: {error}");
+    });
+}

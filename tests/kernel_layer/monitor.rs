@@ -20,8 +20,14 @@ fn watching<F: Future<Output = ()>>(room: usize, test: impl FnOnce(Receiver<Chan
 }
 
 async fn next(changes: &mut Receiver<Change>) -> Change {
-    let waited = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await;
-    waited.expect("news within ten seconds").expect("the monitor runs")
+    loop {
+        let waited = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await;
+        match waited.expect("news within ten seconds").expect("the monitor runs") {
+            // The kernel tells of an IPv6 address once more when it is done with it, at any time.
+            Change::NodeAddressSet(address) if address.address.is_ipv6() => {}
+            change => return change,
+        }
+    }
 }
 
 #[test]
@@ -89,7 +95,9 @@ fn an_overrun_of_the_kernels_buffer_is_told() {
             .collect();
         watching(100_000, |mut changes| async move {
             // The monitor shares this thread: it reads nothing until the kernel's buffer is full.
+            let start = std::time::Instant::now();
             assert!(interface.change_routes(&routes, &[]).iter().all(Result::is_ok));
+            eprintln!("60,000 IPv4 routes: added in {:?}", start.elapsed());
             while next(&mut changes).await != Change::Overflow {}
         });
     });
