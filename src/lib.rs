@@ -4,6 +4,7 @@
 //! `iptables`. ARCHITECTURE.md explains it; `tests/imports.rs` checks it.
 
 pub mod backend;
+pub mod commands;
 pub mod desired;
 pub mod kernel;
 pub mod model;
