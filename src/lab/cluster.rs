@@ -1,6 +1,9 @@
 //! Builds a [`Topology`] out of namespaces and veth pairs.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -12,6 +15,12 @@ use super::{LabError, NetNs, sysctl};
 
 /// The routing table that the router uses for whatever hosts beyond `eth0` send: all of it goes to the node.
 const TABLE_TO_NODE: u8 = 100;
+
+/// A port that nobody listens on (RFC 863 reserves it): its refusal proves the way there and back.
+const DISCARD: u16 = 9;
+
+/// Time for an address to get usable; usually some milliseconds, a second or two on a slow emulated machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A place in the lab: its namespace and its addresses.
 #[derive(Debug, Clone)]
@@ -73,6 +82,7 @@ impl Lab {
         if !topology.sink.is_empty() {
             lab.sink = Some(lab.add_sink(&topology.sink)?);
         }
+        lab.settle()?;
         Ok(lab)
     }
 
@@ -137,6 +147,16 @@ impl Lab {
             }
             Ok(())
         })
+    }
+
+    /// Waits until every host has its addresses and node and router have found each other, before anybody measures:
+    /// refusals that come too early get lost. The kernel puts even an address without duplicate address detection to use
+    /// asynchronously (`addrconf_dad_work` in net/ipv6/addrconf.c).
+    fn settle(&self) -> Result<(), LabError> {
+        for host in std::iter::once(&self.node).chain(&self.hosts) {
+            wait_until_refused(&host.ns, host.addresses)?;
+        }
+        wait_until_refused(&self.router, self.node.addresses)
     }
 
     fn add_idle_interface(&mut self, interface: &Interface) -> Result<(), LabError> {
@@ -244,4 +264,25 @@ fn namespace(name: &str, forwards: bool) -> Result<NetNs, LabError> {
     sysctl::apply(&ns, forwards)?;
     Configurator::with(&ns, |configurator| configurator.set_up("lo"))?;
     Ok(ns)
+}
+
+/// Tries [`DISCARD`] at `targets` from `ns` until it is refused: then packets find their way there and back.
+fn wait_until_refused(ns: &NetNs, targets: [IpAddr; 2]) -> Result<(), LabError> {
+    let started = Instant::now();
+    ns.run(|| {
+        for target in targets {
+            loop {
+                let tried = TcpStream::connect_timeout(&(target, DISCARD).into(), Duration::from_millis(50));
+                match tried {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break,
+                    Err(error) if started.elapsed() > PATIENCE => {
+                        return Err(LabError::step(ns.name(), format!("waiting for {target} to be reachable"), error));
+                    }
+                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        }
+        Ok(())
+    })?
 }

@@ -1,12 +1,17 @@
 //! Links, addresses, routes, neighbours and routing rules of one namespace.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -26,6 +31,9 @@ pub(super) const TABLE_MAIN: u8 = RouteHeader::RT_TABLE_MAIN;
 
 /// The table of the host's own addresses; looked at before all others, and the only one that makes an address a source.
 pub(super) const TABLE_LOCAL: u8 = 255;
+
+/// Time for a link to come up; usually a millisecond.
+const LINK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One end of a veth pair.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +78,9 @@ pub(super) fn create_veth_pair(one: LinkEnd<'_>, other: LinkEnd<'_>) -> Result<(
     for end in [one, other] {
         Configurator::with(end.ns, |configurator| configurator.set_up(end.name))?;
     }
+    for end in [one, other] {
+        Configurator::with(end.ns, |configurator| configurator.wait_until_operational(end.name))?;
+    }
     Ok(())
 }
 
@@ -100,6 +111,24 @@ impl<'a> Configurator<'a> {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         self.apply(format!("setting {link} up"), RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Waits until the link really sends. The kernel notices a carrier asynchronously (`linkwatch_do_dev` in
+    /// net/core/link_watch.c), and until then the link drops every packet without a word.
+    pub(super) fn wait_until_operational(&mut self, link: &str) -> Result<(), LabError> {
+        let index = self.index(link)?;
+        let started = Instant::now();
+        let failed = |error| LabError::step(self.ns.name(), format!("waiting for {link} to come up"), error);
+        loop {
+            let message = self.socket.link(index).map_err(failed)?;
+            if message.attributes.contains(&LinkAttribute::OperState(State::Up)) {
+                return Ok(());
+            }
+            if started.elapsed() > LINK_PATIENCE {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Adds an address without duplicate address detection, so that it is usable at once.
