@@ -1,0 +1,96 @@
+//! Keeps what we believe of the kernel for one backend, and decides when it has to be read again.
+//!
+//! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
+//! never become a wrong belief: the next round reads the kernel and sees the difference again.
+
+use super::{Backend, Dataplane, Failure, ObserveError, Report};
+use crate::desired::{Desired, Touched};
+use crate::model::{IpFamily, PerFamily};
+use std::time::Instant;
+
+/// A backend with its belief.
+#[derive(Debug)]
+pub struct Driver<B: Backend> {
+    backend: B,
+    belief: PerFamily<Option<B::Observed>>,
+}
+
+impl<B: Backend> Driver<B> {
+    /// A driver that knows nothing yet.
+    pub fn new(backend: B) -> Self {
+        Self { backend, belief: PerFamily { v4: None, v6: None } }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The backend, for tests that inject faults.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// The belief, taken out, and whether it had to be read.
+    fn believe(
+        &mut self,
+        family: IpFamily,
+        desired: &Desired,
+        touched: Touched<'_>,
+    ) -> Result<(B::Observed, bool), ObserveError> {
+        match self.belief.get_mut(family).take() {
+            Some(mut belief) => {
+                self.backend.refresh(desired, touched, &mut belief)?;
+                Ok((belief, false))
+            }
+            None => Ok((self.backend.observe(family)?, true)),
+        }
+    }
+}
+
+impl<B> Dataplane for Driver<B>
+where
+    B: Backend + Send,
+    B::Observed: Send,
+{
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn preview(&mut self, family: IpFamily, desired: &Desired, now: Instant) -> Result<Vec<String>, ObserveError> {
+        let observed = self.backend.observe(family)?;
+        let plan = self.backend.plan(family, desired, &observed, Touched::All, now);
+        Ok(plan.iter().map(ToString::to_string).collect())
+    }
+
+    fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report {
+        let started = Instant::now();
+        let (mut belief, observed) = match self.believe(family, desired, touched) {
+            Ok(believed) => believed,
+            Err(error) => {
+                let what = format!("read the {family} state of {} mode", self.name());
+                let failure = Failure { step: what, reason: error.to_string(), lasting: false };
+                return Report { failures: vec![failure], duration: started.elapsed(), ..Report::default() };
+            }
+        };
+        // What was just read may differ from what was desired last time in any place.
+        let touched = if observed { Touched::All } else { touched };
+        let plan = self.backend.plan(family, desired, &belief, touched, now);
+        let steps = plan.len();
+        let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
+        if failures.iter().all(|failure| failure.lasting) {
+            *self.belief.get_mut(family) = Some(belief);
+        }
+        Report {
+            done: steps.saturating_sub(failures.len()),
+            failures,
+            observed,
+            duration: started.elapsed(),
+            effort: self.backend.take_effort(),
+        }
+    }
+
+    fn distrust(&mut self, family: IpFamily) {
+        *self.belief.get_mut(family) = None;
+    }
+}

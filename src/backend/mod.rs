@@ -1,0 +1,157 @@
+//! The border between the reconciler and the ways of programming the kernel.
+//!
+//! The reconciler hands over complete wishes ([`Desired`]); a [`Backend`] observes, plans and applies; the [`Driver`]
+//! keeps the belief about the kernel between the calls. There is no teardown: leaving is wishing for nothing.
+
+mod driver;
+
+pub use driver::Driver;
+
+use crate::desired::{Desired, Touched};
+use crate::model::IpFamily;
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// One way of programming the kernel. Blocking; lives on the reconciler's thread; never spawns threads.
+pub trait Backend {
+    /// This backend's own kernel objects in one family.
+    type Observed: Default;
+    /// One step: what `plan` prints and what a failure quotes.
+    type Op: Display;
+
+    /// The mode's name, for people.
+    fn name(&self) -> &'static str;
+
+    /// Reads what the kernel has. Never writes.
+    ///
+    /// # Errors
+    /// When something could not be read; then nothing is known.
+    fn observe(&mut self, family: IpFamily) -> Result<Self::Observed, ObserveError>;
+
+    /// Brings the belief about these service ports up to date where the kernel changes by itself (connections of
+    /// draining endpoints). A cheap, partial `observe`; doing nothing is right for a mode in which nothing drains.
+    ///
+    /// # Errors
+    /// As [`Backend::observe`].
+    fn refresh(
+        &mut self,
+        _desired: &Desired,
+        _touched: Touched<'_>,
+        _observed: &mut Self::Observed,
+    ) -> Result<(), ObserveError> {
+        Ok(())
+    }
+
+    /// The steps from what is observed to what is desired. Pure: no I/O, no clock. Make before break. Empty = in sync.
+    fn plan(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Self::Observed,
+        touched: Touched<'_>,
+        now: Instant,
+    ) -> Vec<Self::Op>;
+
+    /// Carries out the steps. `observed` moves forward only for what the kernel acknowledged; a step that fails never
+    /// stops those that don't need it.
+    fn apply(&mut self, family: IpFamily, plan: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure>;
+
+    /// How much the kernel was talked to since the last call, for benchmarks and logs.
+    fn take_effort(&mut self) -> Effort {
+        Effort::default()
+    }
+}
+
+/// A mode as the reconciler sees it. Object safe; two can be alive during a switch.
+pub trait Dataplane: Send {
+    /// The mode's name, for people.
+    fn name(&self) -> &'static str;
+
+    /// What a sync would do, in words, changing nothing.
+    ///
+    /// # Errors
+    /// When the kernel's state could not be read.
+    fn preview(&mut self, family: IpFamily, desired: &Desired, now: Instant) -> Result<Vec<String>, ObserveError>;
+
+    /// Brings the kernel to what is desired, as far as it lets us.
+    fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report;
+
+    /// The next call reads the kernel first.
+    fn distrust(&mut self, family: IpFamily);
+}
+
+/// Something that could not be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+#[error("could not read {what}: {source}")]
+pub struct ObserveError {
+    /// What was to be read.
+    pub what: String,
+    /// Why it could not be.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl ObserveError {
+    /// An error that says what was to be read.
+    pub fn new(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), source: source.into() }
+    }
+}
+
+/// A step that the kernel did not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {reason}")]
+pub struct Failure {
+    /// The step, as `plan` prints it.
+    pub step: String,
+    /// What the kernel, or the program that was run, said.
+    pub reason: String,
+    /// Trying again without a change of wish or kernel can't help (somebody else's object is in the way).
+    pub lasting: bool,
+}
+
+/// How much the kernel was talked to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Netlink messages sent.
+    pub messages: u64,
+    /// System calls that sent or received them.
+    pub syscalls: u64,
+    /// Runs of iptables-restore and its relatives.
+    pub restores: u64,
+}
+
+impl std::ops::AddAssign for Effort {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.syscalls += other.syscalls;
+        self.restores += other.restores;
+    }
+}
+
+/// What one sync did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Steps that the kernel took.
+    pub done: usize,
+    /// Steps that it did not take.
+    pub failures: Vec<Failure>,
+    /// The kernel was read before planning.
+    pub observed: bool,
+    /// How long it took.
+    pub duration: Duration,
+    /// How much the kernel was talked to.
+    pub effort: Effort,
+}
+
+impl Report {
+    /// Whether the kernel now is as desired, as far as trying again could help.
+    pub fn is_clean(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Whether trying again may help.
+    pub fn wants_retry(&self) -> bool {
+        self.failures.iter().any(|failure| !failure.lasting)
+    }
+}

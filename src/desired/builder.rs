@@ -1,0 +1,303 @@
+//! From snapshots to what is desired, touching only what a new snapshot changes.
+//!
+//! [`Builder::update`] is a function of the snapshot, the node's facts and the drains that are under way; feeding it any
+//! sequence of snapshots gives the same result as feeding it the last one, except for what drains.
+
+use super::claims::{self, Claims, Frontend};
+use super::node::never_captured;
+use super::topology::{Place, Policies};
+use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
+use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Something that a Service asks for and does not get, and why. It never stops anything else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// Whose wish.
+    pub port: ServicePortKey,
+    /// What is refused and why.
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.port, self.reason)
+    }
+}
+
+/// What an update changed.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// The service ports that differ, per family.
+    pub ports: PerFamily<BTreeSet<ServicePortKey>>,
+    /// Whether what holds for the whole node differs, per family.
+    pub node: PerFamily<bool>,
+}
+
+impl Change {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.ports.v4.is_empty() && self.ports.v6.is_empty() && !self.node.v4 && !self.node.v6
+    }
+}
+
+/// Holds the last snapshot and what followed from it.
+#[derive(Debug)]
+pub struct Builder {
+    settings: Arc<Settings>,
+    snapshot: Snapshot,
+    facts: NodeFacts,
+    place: Place,
+    never_captured: BTreeSet<IpAddr>,
+    claims: Claims,
+    /// Which keys each Service has in each family, so that a Service that goes takes them along.
+    keys: BTreeMap<ServiceName, PerFamily<BTreeSet<ServicePortKey>>>,
+    desired: PerFamily<Desired>,
+    draining: PerFamily<BTreeSet<ServicePortKey>>,
+    refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
+}
+
+impl Builder {
+    /// A builder that desires nothing yet.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            snapshot: Snapshot::default(),
+            facts: NodeFacts::default(),
+            place: Place::default(),
+            never_captured: BTreeSet::new(),
+            claims: Claims::default(),
+            keys: BTreeMap::new(),
+            desired: PerFamily::default(),
+            draining: PerFamily::default(),
+            refusals: BTreeMap::new(),
+        }
+    }
+
+    /// What is desired now.
+    pub fn desired(&self) -> &PerFamily<Desired> {
+        &self.desired
+    }
+
+    /// The service ports of a family of which something drains.
+    pub fn draining(&self, family: IpFamily) -> &BTreeSet<ServicePortKey> {
+        self.draining.get(family)
+    }
+
+    /// Everything that is refused at present.
+    pub fn refusals(&self) -> impl Iterator<Item = Refusal> {
+        let each = |((port, _), reasons): (&(ServicePortKey, IpFamily), &Vec<String>)| {
+            let port = port.clone();
+            reasons.clone().into_iter().map(move |reason| Refusal { port: port.clone(), reason })
+        };
+        self.refusals.iter().flat_map(each)
+    }
+
+    /// Takes in a snapshot and the node's facts.
+    pub fn update(&mut self, snapshot: &Snapshot, facts: &NodeFacts, now: Instant) -> Change {
+        let mut change = Change::default();
+        let everything = self.update_node(snapshot, facts, &mut change);
+        let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
+        if everything {
+            services.extend(snapshot.services.keys().cloned());
+            services.extend(self.keys.keys().cloned());
+        }
+        self.snapshot = snapshot.clone();
+        let mut affected = BTreeSet::new();
+        for name in &services {
+            self.claim(name, &mut affected);
+        }
+        services.extend(affected.into_iter().map(|key| key.service));
+        for name in &services {
+            self.rebuild(name, now, &mut change);
+        }
+        change
+    }
+
+    /// Ends the drains whose deadline has passed.
+    pub fn expire(&mut self, now: Instant) -> Change {
+        let mut change = Change::default();
+        for family in IpFamily::BOTH {
+            let desired = self.desired.get_mut(family);
+            self.draining.get_mut(family).retain(|key| {
+                let Some(port) = desired.ports.get(key) else { return false };
+                let Some(expired) = drain::expire(port, now) else { return true };
+                let still = drain::any(&expired);
+                desired.ports.insert(key.clone(), Arc::new(expired));
+                change.ports.get_mut(family).insert(key.clone());
+                still
+            });
+        }
+        change
+    }
+
+    /// Takes in what is not about single Services; true if every Service has to be looked at again.
+    fn update_node(&mut self, snapshot: &Snapshot, facts: &NodeFacts, change: &mut Change) -> bool {
+        let node = snapshot.nodes.get(&self.settings.node_name).cloned();
+        let place =
+            Place { node: self.settings.node_name.clone(), zone: node.as_ref().and_then(|node| node.zone.clone()) };
+        let nodes = snapshot.nodes.values().map(|node| &**node);
+        let never_captured = never_captured(nodes, &self.settings.node_name, facts);
+        for family in IpFamily::BOTH {
+            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
+            let desired = self.desired.get_mut(family);
+            if desired.rules.as_deref() != Some(&rules) {
+                desired.rules = Some(Arc::new(rules));
+                *change.node.get_mut(family) = true;
+            }
+        }
+        let everything = place != self.place || never_captured != self.never_captured;
+        self.place = place;
+        self.never_captured = never_captured;
+        self.facts = facts.clone();
+        everything
+    }
+
+    fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        let service = self.snapshot.services.get(name)?;
+        (service.is_forwarded() && service.proxy_name == self.settings.proxy_name).then(|| service.clone())
+    }
+
+    /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
+    fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
+        let service = self.service(name);
+        let old = self.keys.remove(name).unwrap_or_default();
+        let mut keys: PerFamily<BTreeSet<ServicePortKey>> = PerFamily::default();
+        for family in IpFamily::BOTH {
+            for port in self.compile(service.as_deref(), family) {
+                self.claims.set(&port.key, family, claims::of_port(&port), affected);
+                keys.get_mut(family).insert(port.key);
+            }
+            for gone in old.get(family).difference(keys.get(family)) {
+                self.claims.set(gone, family, Vec::new(), affected);
+                affected.insert(gone.clone());
+            }
+        }
+        // The keys that are gone are removed from what is desired by `rebuild`, which walks desired ∪ wanted.
+        if service.is_some() {
+            self.keys.insert(name.clone(), keys);
+        }
+    }
+
+    /// Brings what is desired of a Service up to date.
+    fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
+        let service = self.service(name);
+        for family in IpFamily::BOTH {
+            let mut gone = self.keys_in_desired(name, family);
+            for port in self.compile(service.as_deref(), family) {
+                if let Some(port) = self.granted(port, family) {
+                    gone.remove(&port.key);
+                    self.put(port, family, now, change);
+                }
+            }
+            for key in gone {
+                self.desired.get_mut(family).ports.remove(&key);
+                self.draining.get_mut(family).remove(&key);
+                if service.is_none() {
+                    self.refusals.remove(&(key.clone(), family));
+                }
+                change.ports.get_mut(family).insert(key);
+            }
+        }
+    }
+
+    fn keys_in_desired(&self, name: &ServiceName, family: IpFamily) -> BTreeSet<ServicePortKey> {
+        let first = ServicePortKey { service: name.clone(), port: "".into(), protocol: model::Protocol::Tcp };
+        let ports = &self.desired.get(family).ports;
+        ports.range(first..).map(|(key, _)| key).take_while(|key| key.service == *name).cloned().collect()
+    }
+
+    fn put(&mut self, mut port: ServicePort, family: IpFamily, now: Instant, change: &mut Change) {
+        let desired = self.desired.get_mut(family);
+        let previous = desired.ports.get(&port.key);
+        drain::carry(previous.map(|port| &**port), &mut port, now, self.settings.drain_timeout);
+        if drain::any(&port) {
+            self.draining.get_mut(family).insert(port.key.clone());
+        } else {
+            self.draining.get_mut(family).remove(&port.key);
+        }
+        if previous.is_none_or(|previous| **previous != port) {
+            change.ports.get_mut(family).insert(port.key.clone());
+            desired.ports.insert(port.key.clone(), Arc::new(port));
+        }
+    }
+
+    /// All ports of a Service in a family, as if nobody else claimed anything.
+    fn compile(&self, service: Option<&Service>, family: IpFamily) -> Vec<ServicePort> {
+        let Some(service) = service else { return Vec::new() };
+        let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
+            return Vec::new();
+        };
+        let slices = self.snapshot.slices.get(&service.name);
+        let each = |wanted: &model::ServicePort| {
+            let key =
+                ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
+            let mut port = ServicePort {
+                key,
+                cluster_ip,
+                port: wanted.port,
+                node_port: wanted.node_port,
+                external_ips: of_family(&service.external_ips, family),
+                load_balancer_ips: of_family(&service.load_balancer_ips, family),
+                source_ranges: service.source_ranges.clone(),
+                affinity: service.affinity,
+                internal_policy_local: service.internal_policy_local,
+                external_policy_local: service.external_policy_local,
+                scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
+                endpoints: Vec::new(),
+                has_any_endpoints: false,
+            };
+            port.source_ranges.retain(|net| IpFamily::of_network(net) == family);
+            let policies = Policies {
+                internal_local: port.internal_policy_local,
+                external_local: port.external_policy_local,
+                externally_accessible: port.externally_accessible(),
+            };
+            (port.endpoints, port.has_any_endpoints) =
+                endpoints::of_port(slices, &port.key, family, policies, &self.place);
+            port
+        };
+        service.ports.iter().map(each).collect()
+    }
+
+    /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.
+    fn granted(&mut self, mut port: ServicePort, family: IpFamily) -> Option<ServicePort> {
+        let mut reasons = Vec::new();
+        let (key, protocol, number) = (port.key.clone(), port.key.protocol, port.port);
+        let mut allowed = |ip: IpAddr, what: &str| {
+            let frontend = Frontend::Address(protocol, ip, number);
+            let holder = self.claims.holder(&frontend).filter(|holder| **holder != key);
+            if let Some(holder) = holder {
+                reasons.push(format!(
+                    "{what} {ip} port {number}/{protocol} is in use by {holder}; not served for this one"
+                ));
+            } else if self.never_captured.contains(&ip) {
+                reasons.push(format!("{what} {ip} is the address of another node or of the gateway; not captured"));
+            } else {
+                return true;
+            }
+            false
+        };
+        let granted = allowed(port.cluster_ip, "cluster IP");
+        port.external_ips.retain(|ip| allowed(*ip, "external IP"));
+        port.load_balancer_ips.retain(|ip| allowed(*ip, "load-balancer IP"));
+        if let Some(node_port) = port.node_port {
+            let holder = self.claims.holder(&Frontend::NodePort(family, protocol, node_port));
+            if let Some(holder) = holder.filter(|holder| **holder != key) {
+                reasons
+                    .push(format!("node port {node_port}/{protocol} is in use by {holder}; not served for this one"));
+                port.node_port = None;
+            }
+        }
+        if reasons.is_empty() {
+            self.refusals.remove(&(key, family));
+        } else {
+            self.refusals.insert((key, family), reasons);
+        }
+        granted.then_some(port)
+    }
+}

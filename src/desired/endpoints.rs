@@ -1,0 +1,102 @@
+//! From the slices of a Service to the endpoints of one of its ports.
+
+use super::topology::{Place, Policies, categorize};
+use super::{Endpoint, Role, ServicePortKey};
+use crate::model::{self, IpFamily, Slices};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// The endpoints of a port in one family, sorted by address, and whether any of them could serve anywhere.
+pub fn of_port(
+    slices: Option<&Slices>,
+    key: &ServicePortKey,
+    family: IpFamily,
+    policies: Policies,
+    place: &Place,
+) -> (Vec<Endpoint>, bool) {
+    let found = collect(slices, key, family, place);
+    let list: Vec<&model::Endpoint> = found.values().copied().collect();
+    let (uses, has_any) = categorize(&list, policies, place);
+    let mut endpoints = Vec::with_capacity(list.len());
+    for ((address, endpoint), verdict) in found.iter().zip(uses) {
+        if verdict.cluster || verdict.local {
+            endpoints.push(Endpoint {
+                address: *address,
+                role: Role::Serve { weight: 1 },
+                on_this_node: place.has(endpoint),
+                cluster: verdict.cluster,
+                local: verdict.local,
+                pod: endpoint.pod.clone(),
+            });
+        }
+    }
+    (endpoints, has_any)
+}
+
+/// All slices' endpoints that serve the port. An endpoint may be in two slices at once while it moves between them: it
+/// counts once, in its best state; of equal ones the one that runs here counts, as upstream's endpointslicecache does.
+fn collect<'a>(
+    slices: Option<&'a Slices>,
+    key: &ServicePortKey,
+    family: IpFamily,
+    place: &Place,
+) -> BTreeMap<SocketAddr, &'a model::Endpoint> {
+    let mut found: BTreeMap<SocketAddr, &model::Endpoint> = BTreeMap::new();
+    let rank = |endpoint: &model::Endpoint| (endpoint.ready, endpoint.serving, place.has(endpoint));
+    for slice in slices.into_iter().flat_map(|slices| slices.values()).filter(|slice| slice.family == family) {
+        let ports = slice.ports.iter().filter(|port| port.name == key.port && port.protocol == key.protocol);
+        for port in ports {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| IpFamily::of(endpoint.address) == family) {
+                let address = SocketAddr::new(endpoint.address, port.port);
+                let known = found.get(&address);
+                if known.is_none_or(|known| rank(known) < rank(endpoint)) {
+                    found.insert(address, endpoint);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EndpointPort, EndpointSlice, Protocol, ServiceName};
+    use std::sync::Arc;
+
+    fn slice(name: &str, addresses: &[(&str, bool)]) -> EndpointSlice {
+        let endpoints = addresses.iter().map(|(ip, ready)| model::Endpoint {
+            address: ip.parse().unwrap(),
+            ready: *ready,
+            serving: *ready,
+            terminating: false,
+            node: None,
+            zone: None,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
+            pod: None,
+        });
+        EndpointSlice {
+            name: name.into(),
+            family: IpFamily::V4,
+            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }],
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    #[test]
+    fn an_endpoint_in_two_slices_counts_once_and_ready_wins() {
+        let mut slices = Slices::default();
+        for slice in [slice("a", &[("10.0.0.1", false), ("10.0.0.2", true)]), slice("b", &[("10.0.0.1", true)])] {
+            slices.insert(slice.name.clone(), Arc::new(slice));
+        }
+        let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
+        let policies = Policies { internal_local: false, external_local: false, externally_accessible: false };
+        let (endpoints, any) = of_port(Some(&slices), &key, IpFamily::V4, policies, &Place::default());
+        let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(any);
+        let udp = ServicePortKey { protocol: Protocol::Udp, ..key };
+        assert!(of_port(Some(&slices), &udp, IpFamily::V4, policies, &Place::default()).0.is_empty());
+    }
+}

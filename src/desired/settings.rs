@@ -1,0 +1,72 @@
+//! The validated settings that shape what is desired. Made by `config`, used by nothing that touches the kernel.
+
+use ipnet::IpNet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How traffic of this node's pods is told from traffic of strangers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// It cannot be told.
+    None,
+    /// By source address: the cluster's pod ranges, or this node's.
+    Cidrs(Vec<IpNet>),
+    /// By the bridge that pods hang on.
+    BridgeInterface(Arc<str>),
+    /// By the prefix of the pods' interface names.
+    InterfacePrefix(Arc<str>),
+}
+
+/// On which of the node's addresses node ports are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodePortSelector {
+    /// On all of them.
+    All,
+    /// On those within these networks.
+    Cidrs(Vec<IpNet>),
+    /// On the primary addresses: the one per family that the Node object, or the default route, names.
+    Primary,
+}
+
+/// Settings of the service semantics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The name of this node in the cluster.
+    pub node_name: Arc<str>,
+    /// Only Services with this `service-proxy-name` label are ours; `None` = only those without the label.
+    pub proxy_name: Option<Arc<str>>,
+    /// How local traffic is recognised.
+    pub detect_local: DetectLocal,
+    /// Masquerade everything that is sent to a cluster IP.
+    pub masquerade_all: bool,
+    /// The packet mark that asks for masquerading: a single bit (0x4000 upstream).
+    pub masquerade_mark: u32,
+    /// Where node ports are served.
+    pub node_port_addresses: NodePortSelector,
+    /// Serve node ports on 127.0.0.1 as well (IPv4 only).
+    pub localhost_node_ports: bool,
+    /// The cluster's service ranges, where known: one route serves a whole range.
+    pub service_ranges: Vec<IpNet>,
+    /// IPVS scheduler of Services that do not choose one.
+    pub scheduler: Arc<str>,
+    /// How long connections to an endpoint that left may go on.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node_name: "".into(),
+            proxy_name: None,
+            detect_local: DetectLocal::None,
+            masquerade_all: false,
+            masquerade_mark: 0x4000,
+            node_port_addresses: NodePortSelector::All,
+            localhost_node_ports: true,
+            service_ranges: Vec::new(),
+            scheduler: "rr".into(),
+            // Upstream's rsGracefulDeletePeriod (pkg/proxy/ipvs/graceful_termination.go).
+            drain_timeout: Duration::from_secs(15 * 60),
+        }
+    }
+}

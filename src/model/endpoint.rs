@@ -1,0 +1,64 @@
+//! EndpointSlices and their endpoints, reduced to what forwarding needs.
+
+use super::{IpFamily, Protocol};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Name of a slice within its namespace.
+pub type SliceName = Arc<str>;
+
+/// One address of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The first address of the endpoint: the API says that further ones are the same endpoint, and upstream uses the
+    /// first only.
+    pub address: IpAddr,
+    /// May get new connections.
+    pub ready: bool,
+    /// Answers, whether or not it is terminating.
+    pub serving: bool,
+    /// The pod is being deleted.
+    pub terminating: bool,
+    /// The node that it runs on.
+    pub node: Option<Arc<str>>,
+    /// The zone of that node.
+    pub zone: Option<Arc<str>>,
+    /// Zones for which the control plane meant it (`hints.forZones`).
+    pub zone_hints: Vec<Arc<str>>,
+    /// Nodes for which the control plane meant it (`hints.forNodes`).
+    pub node_hints: Vec<Arc<str>>,
+    /// The pod behind it, for people.
+    pub pod: Option<Arc<str>>,
+}
+
+/// A port that all endpoints of a slice serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// Name of the Service port that it belongs to.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The port of the pods.
+    pub port: u16,
+}
+
+/// One EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Its name.
+    pub name: SliceName,
+    /// `addressType`.
+    pub family: IpFamily,
+    /// Ports.
+    pub ports: Vec<EndpointPort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl EndpointSlice {
+    /// A slice with nothing in it.
+    #[cfg(test)]
+    pub fn for_test(name: &str) -> Self {
+        Self { name: name.into(), family: IpFamily::V4, ports: Vec::new(), endpoints: Vec::new() }
+    }
+}

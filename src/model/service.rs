@@ -1,0 +1,190 @@
+//! A Service, reduced to what forwarding needs.
+
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Namespace and name of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name within it.
+    pub name: Arc<str>,
+}
+
+impl ServiceName {
+    /// A name from its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Transport protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// The word that Kubernetes uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// The lower-case word that kube-proxy hashes and iptables uses.
+    pub fn as_lower(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// Reads the word of the Kubernetes API.
+    pub fn from_api(text: &str) -> Option<Self> {
+        match text {
+            "" | "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `spec.type`, as far as it changes forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Cluster IPs and external IPs only.
+    ClusterIp,
+    /// Node ports as well.
+    NodePort,
+    /// Load-balancer addresses as well.
+    LoadBalancer,
+    /// A DNS alias; nothing to forward.
+    ExternalName,
+}
+
+/// What a Service port calls the port of its endpoints. The EndpointSlice has resolved it already; it is kept because
+/// it is what a user recognises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a container port.
+    Name(Arc<str>),
+}
+
+/// Seconds for which a client stays with its endpoint, 1 to 86,400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AffinityTimeout(u32);
+
+impl AffinityTimeout {
+    /// Upstream's default: three hours.
+    pub const DEFAULT: Self = Self(10_800);
+
+    /// Upstream's bounds are 1 s to a day; values outside come only from unvalidated input and are clamped.
+    pub fn clamped(seconds: i64) -> Self {
+        Self(u32::try_from(seconds.clamp(1, 86_400)).unwrap_or(86_400))
+    }
+
+    /// The seconds.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty when the Service has a single nameless port.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port that clients use on the Service's addresses.
+    pub port: u16,
+    /// The port that clients use on the node's addresses.
+    pub node_port: Option<u16>,
+    /// What the endpoints' port is called.
+    pub target: Option<TargetPort>,
+}
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ServiceName,
+    /// Its type.
+    pub service_type: ServiceType,
+    /// Cluster IPs, at most one a family; empty for headless Services.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// Load-balancer addresses that the node has to serve itself (`ipMode: VIP` or none).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Senders that may use the load-balancer addresses; empty = everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP` and its timeout.
+    pub affinity: Option<AffinityTimeout>,
+    /// `externalTrafficPolicy: Local`.
+    pub external_policy_local: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_policy_local: bool,
+    /// Port of the health check server, with `externalTrafficPolicy: Local`.
+    pub health_check_node_port: Option<u16>,
+    /// Label `service.kubernetes.io/service-proxy-name`: which proxy is responsible.
+    pub proxy_name: Option<Arc<str>>,
+    /// Our own annotation or none: the IPVS scheduler of this Service.
+    pub scheduler: Option<Arc<str>>,
+}
+
+impl Service {
+    /// Whether there is anything to forward: headless Services and aliases have nothing.
+    pub fn is_forwarded(&self) -> bool {
+        self.service_type != ServiceType::ExternalName && !self.cluster_ips.is_empty()
+    }
+
+    /// A Service with nothing in it.
+    #[cfg(test)]
+    pub fn for_test(namespace: &str, name: &str) -> Self {
+        Self {
+            name: ServiceName::new(namespace, name),
+            service_type: ServiceType::ClusterIp,
+            cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            ports: Vec::new(),
+            affinity: None,
+            external_policy_local: false,
+            internal_policy_local: false,
+            health_check_node_port: None,
+            proxy_name: None,
+            scheduler: None,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The loop that keeps the kernel as desired: one named thread, one owner of all state, one select.
+//!
+//! Everything that may ask for work is a trigger (a new snapshot, a kernel change, a retry, the audit, a drain); every
+//! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
+
+mod round;
+mod schedule;
+mod status;
+
+pub use round::{Planes, Reconciler};
+pub use schedule::Timing;
+pub use status::{FamilyStatus, Status};
+
+use crate::desired::NodeFacts;
+use crate::model::IpFamily;
+use crate::source::Snapshots;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+/// Something that happened outside and may need work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trigger {
+    /// Somebody changed kernel objects of ours in a family: the belief is worth nothing now.
+    Drift(IpFamily, String),
+    /// The node's own addresses or gateways are these now.
+    Facts(NodeFacts),
+    /// Notifications were lost: look at everything again.
+    Lost,
+}
+
+/// The running reconciler.
+#[derive(Debug)]
+pub struct Handle {
+    /// What it is doing; changes after every round.
+    pub status: watch::Receiver<Status>,
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Ends the loop after the step that is under way, leaving the kernel as it is.
+    pub fn stop(self) {
+        // A full or closed channel means that it is stopping already.
+        let _ = self.stop.try_send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the reconciler thread panicked");
+        }
+    }
+
+    /// Whether the thread has ended by itself, which it never should.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts the reconciler's thread.
+///
+/// # Errors
+/// When the thread or its timer cannot be made.
+pub fn spawn(
+    reconciler: Reconciler,
+    snapshots: Snapshots,
+    triggers: mpsc::UnboundedReceiver<Trigger>,
+) -> std::io::Result<Handle> {
+    let (stop, stopped) = mpsc::channel(1);
+    let (publish, status) = watch::channel(Status::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = std::thread::Builder::new().name("reconciler".into()).spawn(move || {
+        runtime.block_on(run(reconciler, snapshots, triggers, stopped, publish));
+    })?;
+    Ok(Handle { status, stop, thread })
+}
+
+async fn run(
+    mut reconciler: Reconciler,
+    mut snapshots: Snapshots,
+    mut triggers: mpsc::UnboundedReceiver<Trigger>,
+    mut stopped: mpsc::Receiver<()>,
+    publish: watch::Sender<Status>,
+) {
+    reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
+    loop {
+        reconciler.round(Instant::now());
+        publish.send_replace(reconciler.status());
+        let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
+        tokio::select! {
+            biased;
+            _ = stopped.recv() => return,
+            changed = snapshots.changed() => {
+                // A source that ends leaves the last wish standing; retries and audits go on.
+                if changed.is_err() {
+                    return wait_out(reconciler, triggers, stopped, publish).await;
+                }
+            }
+            Some(trigger) = triggers.recv() => reconciler.take_trigger(trigger),
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        while let Ok(trigger) = triggers.try_recv() {
+            reconciler.take_trigger(trigger);
+        }
+        reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
+    }
+}
+
+/// The loop without a source.
+async fn wait_out(
+    mut reconciler: Reconciler,
+    mut triggers: mpsc::UnboundedReceiver<Trigger>,
+    mut stopped: mpsc::Receiver<()>,
+    publish: watch::Sender<Status>,
+) {
+    loop {
+        reconciler.round(Instant::now());
+        publish.send_replace(reconciler.status());
+        let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
+        tokio::select! {
+            _ = stopped.recv() => return,
+            Some(trigger) = triggers.recv() => reconciler.take_trigger(trigger),
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One round: what is desired now, what of it is not in the kernel yet, and bringing it there.
+
+use super::Trigger;
+use super::schedule::{Schedule, Timing};
+use super::status::{FamilyStatus, Status};
+use crate::backend::{Dataplane, Report};
+use crate::desired::{Builder, Change, Desired, NodeFacts, ServicePortKey, Settings, Touched};
+use crate::model::{IpFamily, PerFamily, Snapshot};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::{debug, error, info, warn};
+
+/// The ways of programming the kernel that are at hand.
+pub struct Planes {
+    /// The mode that serves.
+    pub active: Box<dyn Dataplane>,
+    /// The other mode: what a former run left of it drains and goes.
+    pub retiring: Option<Box<dyn Dataplane>>,
+    /// The families that are programmed at all.
+    pub families: Vec<IpFamily>,
+}
+
+impl std::fmt::Debug for Planes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planes").field("active", &self.active.name()).field("families", &self.families).finish()
+    }
+}
+
+/// What has to be handed over with the next sync.
+#[derive(Debug, Default)]
+struct Pending {
+    all: bool,
+    ports: BTreeSet<ServicePortKey>,
+}
+
+/// The retiring mode of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retiring {
+    /// It has not been looked at.
+    Waiting,
+    /// Open connections may go on until then.
+    Until(Instant),
+    /// Nothing of it is left.
+    Gone,
+}
+
+/// Owns all state of the loop.
+#[derive(Debug)]
+pub struct Reconciler {
+    builder: Builder,
+    settings: Arc<Settings>,
+    timing: Timing,
+    planes: Planes,
+    facts: NodeFacts,
+    snapshot: Snapshot,
+    pending: PerFamily<Pending>,
+    schedules: PerFamily<Schedule>,
+    retiring: PerFamily<Retiring>,
+    status: Status,
+    told: BTreeSet<String>,
+}
+
+impl Reconciler {
+    /// A reconciler that has not touched anything.
+    pub fn new(settings: Arc<Settings>, timing: Timing, planes: Planes, facts: NodeFacts) -> Self {
+        let retiring = if planes.retiring.is_some() { Retiring::Waiting } else { Retiring::Gone };
+        Self {
+            builder: Builder::new(settings.clone()),
+            settings,
+            timing,
+            status: Status { mode: planes.active.name(), ..Status::default() },
+            planes,
+            facts,
+            snapshot: Snapshot::default(),
+            pending: PerFamily::from_fn(|_| Pending { all: true, ports: BTreeSet::new() }),
+            schedules: PerFamily::default(),
+            retiring: PerFamily::from_fn(|_| retiring),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in the newest snapshot; the next round works on it.
+    pub fn take_snapshot(&mut self, snapshot: &Snapshot) {
+        self.snapshot = snapshot.clone();
+    }
+
+    /// Takes in what happened outside.
+    pub fn take_trigger(&mut self, trigger: Trigger) {
+        match trigger {
+            Trigger::Facts(facts) => self.facts = facts,
+            Trigger::Drift(family, what) => {
+                info!(%family, "{what}; reading the kernel again");
+                self.distrust(family);
+            }
+            Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
+        }
+    }
+
+    fn distrust(&mut self, family: IpFamily) {
+        self.planes.active.distrust(family);
+        self.pending.get_mut(family).all = true;
+    }
+
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// When the next round is due if nothing happens before.
+    pub fn next_wake(&self, now: Instant) -> Instant {
+        let next = |family: &IpFamily| {
+            let draining = !self.builder.draining(*family).is_empty();
+            let own = self.schedules.get(*family).next(now, draining, &self.timing);
+            match self.retiring.get(*family) {
+                Retiring::Until(until) => own.min((now + self.timing.drain).min(*until)),
+                _ => own,
+            }
+        };
+        self.planes.families.iter().map(next).min().unwrap_or(now + self.timing.audit)
+    }
+
+    /// One round over both families.
+    pub fn round(&mut self, now: Instant) {
+        // Nothing is written, and above all nothing removed, before the source has listed everything once.
+        if !self.snapshot.complete {
+            debug!("waiting for the first complete list");
+            return;
+        }
+        let mut change = self.builder.update(&self.snapshot, &self.facts, now);
+        merge(&mut change, self.builder.expire(now));
+        self.tell_refusals();
+        self.status.rounds += 1;
+        for family in self.planes.families.clone() {
+            self.family_round(family, &change, now);
+            self.retire(family, now);
+        }
+    }
+
+    fn family_round(&mut self, family: IpFamily, change: &Change, now: Instant) {
+        let pending = self.pending.get_mut(family);
+        pending.all |= *change.node.get(family);
+        pending.ports.extend(change.ports.get(family).iter().cloned());
+        let changed = pending.all || !pending.ports.is_empty();
+        let schedule = *self.schedules.get(family);
+        let fresh = *change.node.get(family) || !change.ports.get(family).is_empty();
+        if schedule.is_waiting(now) && !fresh {
+            return;
+        }
+        if schedule.audit_is_due(now, &self.timing) {
+            self.planes.active.distrust(family);
+            self.pending.get_mut(family).all = true;
+        } else if schedule.drain_is_due(now, &self.timing) {
+            let draining = self.builder.draining(family).iter().cloned();
+            self.pending.get_mut(family).ports.extend(draining);
+        } else if !changed && !schedule.retry_is_due(now) {
+            return;
+        }
+        let pending = std::mem::take(self.pending.get_mut(family));
+        if !pending.all && pending.ports.is_empty() && !schedule.retry_is_due(now) {
+            return;
+        }
+        let touched = if pending.all { Touched::All } else { Touched::Ports(&pending.ports) };
+        let desired = self.builder.desired().get(family);
+        let report = self.planes.active.sync(family, desired, touched, now);
+        if report.wants_retry() {
+            *self.pending.get_mut(family) = Pending { all: true, ports: BTreeSet::new() };
+        }
+        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
+        self.record(family, &report);
+    }
+
+    fn record(&mut self, family: IpFamily, report: &Report) {
+        let desired = self.builder.desired().get(family);
+        let ports = desired.ports.len();
+        let status = self.status.families.get_mut(family);
+        let first = status.last_success.is_none();
+        let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+        let news = failures != status.failures;
+        *status = FamilyStatus {
+            in_sync: report.is_clean(),
+            last_success: if report.is_clean() { Some(Instant::now()) } else { status.last_success },
+            last_duration: report.duration,
+            failures,
+            ports,
+            draining: self.builder.draining(family).len(),
+        };
+        let milliseconds = report.duration.as_millis();
+        let mode = self.status.mode;
+        if !report.is_clean() {
+            if news {
+                for failure in report.failures.iter().take(10) {
+                    error!(mode, %family, "{failure}");
+                }
+                let count = report.failures.len();
+                warn!(mode, %family, failures = count, steps = report.done, "sync incomplete; it is tried again");
+            }
+        } else if first || report.done > 0 {
+            info!(mode, %family, services = ports, steps = report.done, milliseconds, "in sync");
+        } else {
+            debug!(mode, %family, services = ports, milliseconds, "in sync, nothing to do");
+        }
+    }
+
+    /// Lets the other mode go: what is open drains, then nothing of it is left.
+    fn retire(&mut self, family: IpFamily, now: Instant) {
+        let Some(plane) = &mut self.planes.retiring else { return };
+        if !self.status.families.get(family).in_sync {
+            return;
+        }
+        let state = *self.retiring.get(family);
+        let wish = match state {
+            Retiring::Gone => return,
+            // If it left nothing, nothing has to drain.
+            Retiring::Waiting => match plane.preview(family, &Desired::default(), now) {
+                Ok(steps) if steps.is_empty() => {
+                    *self.retiring.get_mut(family) = Retiring::Gone;
+                    return;
+                }
+                Ok(_) => {
+                    info!(mode = plane.name(), %family, "found what an earlier run left; it drains");
+                    *self.retiring.get_mut(family) = Retiring::Until(now + self.settings.drain_timeout);
+                    self.builder.desired().get(family).retired(now + self.settings.drain_timeout)
+                }
+                Err(error) => return warn!(mode = plane.name(), %family, "{error}"),
+            },
+            Retiring::Until(until) if now < until => self.builder.desired().get(family).retired(until),
+            Retiring::Until(_) => Desired::default(),
+        };
+        let report = plane.sync(family, &wish, Touched::All, now);
+        for failure in &report.failures {
+            warn!(mode = plane.name(), %family, "{failure}");
+        }
+        let left = plane.preview(family, &Desired::default(), now);
+        if report.is_clean() && left.is_ok_and(|steps| steps.is_empty()) {
+            info!(mode = plane.name(), %family, "is gone");
+            *self.retiring.get_mut(family) = Retiring::Gone;
+        }
+    }
+
+    fn tell_refusals(&mut self) {
+        let refusals: BTreeSet<String> = self.builder.refusals().map(|refusal| refusal.to_string()).collect();
+        for refusal in refusals.difference(&self.told) {
+            warn!("{refusal}");
+        }
+        self.told = refusals;
+    }
+}
+
+fn merge(change: &mut Change, other: Change) {
+    for family in IpFamily::BOTH {
+        change.ports.get_mut(family).extend(other.ports.get(family).iter().cloned());
+        *change.node.get_mut(family) |= *other.node.get(family);
+    }
+}

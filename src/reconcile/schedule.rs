@@ -1,0 +1,103 @@
+//! When to look again: retries with backoff, the periodic audit, draining connections.
+
+use std::time::{Duration, Instant};
+
+/// The periods of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How often the kernel is compared with the belief although nothing happened.
+    pub audit: Duration,
+    /// How often draining endpoints are looked at.
+    pub drain: Duration,
+    /// The first wait after a failure; it doubles up to `retry_max`.
+    pub retry_min: Duration,
+    /// The longest wait after a failure.
+    pub retry_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            audit: Duration::from_secs(30),
+            drain: Duration::from_secs(1),
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The state of the clock of one family.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Schedule {
+    retry_at: Option<Instant>,
+    failures: u32,
+    audited: Option<Instant>,
+    drained: Option<Instant>,
+}
+
+impl Schedule {
+    /// A sync ended; `retry` if it should be tried again.
+    pub fn synced(&mut self, now: Instant, retry: bool, observed: bool, timing: &Timing) {
+        if observed {
+            self.audited = Some(now);
+        }
+        self.drained = Some(now);
+        if retry {
+            let wait = timing.retry_min.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+            self.retry_at = Some(now + wait.min(timing.retry_max));
+            self.failures = self.failures.saturating_add(1).min(31);
+        } else {
+            self.retry_at = None;
+            self.failures = 0;
+        }
+    }
+
+    /// Whether a failed sync is to be tried again now.
+    pub fn retry_is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether a failed sync waits for its time.
+    pub fn is_waiting(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at > now)
+    }
+
+    /// Whether the kernel is to be read again.
+    pub fn audit_is_due(&self, now: Instant, timing: &Timing) -> bool {
+        self.audited.is_some_and(|at| at + timing.audit <= now)
+    }
+
+    /// Whether draining endpoints are to be looked at again.
+    pub fn drain_is_due(&self, now: Instant, timing: &Timing) -> bool {
+        self.drained.is_none_or(|at| at + timing.drain <= now)
+    }
+
+    /// The next instant at which anything is due.
+    pub fn next(&self, now: Instant, draining: bool, timing: &Timing) -> Instant {
+        let audit = self.audited.map_or(now + timing.audit, |at| at + timing.audit);
+        let drain = draining.then(|| self.drained.map_or(now, |at| at + timing.drain));
+        [self.retry_at, drain].into_iter().flatten().fold(audit, Instant::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_back_off_and_success_forgets() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            schedule.synced(start, true, false, &timing);
+            waits.push((schedule.next(start, false, &timing) - start).as_millis());
+        }
+        assert_eq!(waits[..4], [100, 200, 400, 800]);
+        assert_eq!(waits[11], 30_000);
+        schedule.synced(start, false, true, &timing);
+        assert!(!schedule.retry_is_due(start + Duration::from_secs(60)));
+        assert!(schedule.audit_is_due(start + timing.audit, &timing));
+        assert_eq!(schedule.next(start, true, &timing), start + timing.drain);
+    }
+}

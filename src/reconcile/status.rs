@@ -1,0 +1,32 @@
+//! What the reconciler tells others of itself.
+
+use crate::model::PerFamily;
+use std::time::{Duration, Instant};
+
+/// The state of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// The kernel is as desired.
+    pub in_sync: bool,
+    /// When the last sync that left nothing undone ended.
+    pub last_success: Option<Instant>,
+    /// How long the last sync took.
+    pub last_duration: Duration,
+    /// What the last sync could not do.
+    pub failures: Vec<String>,
+    /// Service ports that are programmed.
+    pub ports: usize,
+    /// Service ports of which something drains.
+    pub draining: usize,
+}
+
+/// The state of the reconciler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The active mode.
+    pub mode: &'static str,
+    /// Rounds so far.
+    pub rounds: u64,
+    /// Per family.
+    pub families: PerFamily<FamilyStatus>,
+}

@@ -1,0 +1,207 @@
+//! The embedded source: manifest files and folders, reread when they change. Needs no cluster.
+
+mod files;
+mod read;
+mod watch;
+
+pub use files::{Input, Inputs};
+pub use watch::start;
+
+use super::Problem;
+use super::convert::Object;
+use crate::model::{Slices, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// What is known of all files; each keeps its last good state.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    files: BTreeMap<PathBuf, Vec<(ObjectId, Object)>>,
+    snapshot: Snapshot,
+}
+
+/// Kind, namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectId {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+impl Manifests {
+    /// The newest complete state.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Takes in the present content of the files. A file that is broken keeps its last good state, an object that is
+    /// broken keeps its own; a file that is gone takes its objects along.
+    pub fn load(&mut self, contents: BTreeMap<PathBuf, Result<String, String>>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.files.retain(|path, _| contents.contains_key(path));
+        for (path, content) in contents {
+            let outcome = content.map_err(Problem::new).and_then(|text| {
+                let known = self.files.get(&path).map(Vec::as_slice).unwrap_or_default();
+                read::objects(&text, known, &mut |problem| {
+                    problems.push(Problem { file: Some(path.clone()), ..problem });
+                })
+            });
+            match outcome {
+                Ok(objects) => {
+                    self.files.insert(path, objects);
+                }
+                Err(problem) => {
+                    let kept =
+                        if self.files.contains_key(&path) { "its last good state is kept" } else { "it is ignored" };
+                    let message = format!("{}; {kept}", problem.message);
+                    problems.push(Problem { file: Some(path), message, ..problem });
+                }
+            }
+        }
+        self.rebuild(&mut problems);
+        problems
+    }
+
+    /// Makes the snapshot from all files, sharing what did not change.
+    fn rebuild(&mut self, problems: &mut Vec<Problem>) {
+        let mut winners: BTreeMap<&ObjectId, (&PathBuf, &Object)> = BTreeMap::new();
+        for (path, objects) in &self.files {
+            for (id, object) in objects {
+                if let Some((other, _)) = winners.insert(id, (path, object)) {
+                    problems.push(Problem {
+                        file: Some(path.clone()),
+                        object: Some(id.to_string()),
+                        ..Problem::new(format!("is in {} as well; this one counts", other.display()))
+                    });
+                }
+            }
+        }
+        let mut snapshot = std::mem::take(&mut self.snapshot);
+        let mut seen = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (_, object) in winners.values() {
+            match object {
+                Object::Service(service) => {
+                    seen.0.insert(service.name.clone());
+                    if snapshot.services.get(&service.name) != Some(service) {
+                        snapshot.services.insert(service.name.clone(), service.clone());
+                    }
+                }
+                Object::Slice(service, slice) => {
+                    seen.1.insert((service.clone(), slice.name.clone()));
+                    let known = snapshot.slices.get(service).and_then(|slices| slices.get(&slice.name));
+                    if known != Some(slice) {
+                        snapshot.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice.clone());
+                    }
+                }
+                Object::Node(node) => {
+                    seen.2.insert(node.name.clone());
+                    if snapshot.nodes.get(&node.name) != Some(node) {
+                        snapshot.nodes.insert(node.name.clone(), node.clone());
+                    }
+                }
+            }
+        }
+        remove_unseen(&mut snapshot, &seen);
+        snapshot.complete = true;
+        self.snapshot = snapshot;
+    }
+}
+
+type Seen = (
+    BTreeSet<crate::model::ServiceName>,
+    BTreeSet<(crate::model::ServiceName, crate::model::SliceName)>,
+    BTreeSet<std::sync::Arc<str>>,
+);
+
+fn remove_unseen(snapshot: &mut Snapshot, (services, slices, nodes): &Seen) {
+    let gone: Vec<_> = snapshot.services.keys().filter(|name| !services.contains(*name)).cloned().collect();
+    for name in gone {
+        snapshot.services.remove(&name);
+    }
+    let stale: Vec<_> = snapshot
+        .slices
+        .iter()
+        .flat_map(|(service, own)| own.keys().map(move |slice| (service.clone(), slice.clone())))
+        .filter(|id| !slices.contains(id))
+        .collect();
+    for (service, slice) in stale {
+        let mut own: Slices = snapshot.slices.get(&service).cloned().unwrap_or_default();
+        own.remove(&slice);
+        if own.is_empty() {
+            snapshot.slices.remove(&service);
+        } else {
+            snapshot.slices.insert(service, own);
+        }
+    }
+    let gone: Vec<_> = snapshot.nodes.keys().filter(|name| !nodes.contains(*name)).cloned().collect();
+    for name in gone {
+        snapshot.nodes.remove(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceName;
+
+    fn service(name: &str, ip: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: n}}\nspec:\n  clusterIP: {ip}\n  \
+             ports:\n  - port: 80\n"
+        )
+    }
+
+    fn load(manifests: &mut Manifests, files: &[(&str, &str)]) -> Vec<String> {
+        let contents = files.iter().map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned()))).collect();
+        manifests.load(contents).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_broken_file_keeps_its_last_good_state_and_is_named() {
+        let mut manifests = Manifests::default();
+        let (good, other) = (service("a", "172.30.0.1"), service("b", "172.30.0.2"));
+        assert!(load(&mut manifests, &[("a.yaml", &good), ("b.yaml", &other)]).is_empty());
+        let half = &good[..good.len() - 12];
+        let broken = format!("{half}\"");
+        let problems = load(&mut manifests, &[("a.yaml", &broken), ("b.yaml", &other)]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("a.yaml:") && problems[0].contains("its last good state is kept"),
+            "{problems:?}"
+        );
+        assert_eq!(manifests.snapshot().services.len(), 2);
+        load(&mut manifests, &[("b.yaml", &other)]);
+        assert_eq!(manifests.snapshot().services.keys().cloned().collect::<Vec<_>>(), [ServiceName::new("n", "b")]);
+    }
+
+    #[test]
+    fn a_broken_object_keeps_itself_and_does_not_stop_the_others() {
+        let mut manifests = Manifests::default();
+        let (a, b) = (service("a", "172.30.0.1"), service("b", "172.30.0.2"));
+        load(&mut manifests, &[("x.yaml", &format!("{a}---\n{b}"))]);
+        let bad = a.replace("port: 80", "port: many");
+        let moved = b.replace("172.30.0.2", "172.30.0.3");
+        let problems = load(&mut manifests, &[("x.yaml", &format!("{bad}---\n{moved}"))]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("x.yaml:7: Service n/a: spec.ports[0].port: invalid type"), "{problems:?}");
+        let services = &manifests.snapshot().services;
+        assert_eq!(services[&ServiceName::new("n", "a")].cluster_ips[0].to_string(), "172.30.0.1");
+        assert_eq!(services[&ServiceName::new("n", "b")].cluster_ips[0].to_string(), "172.30.0.3");
+    }
+
+    #[test]
+    fn unchanged_objects_are_shared_between_snapshots() {
+        let mut manifests = Manifests::default();
+        let (a, b) = (service("a", "172.30.0.1"), service("b", "172.30.0.2"));
+        load(&mut manifests, &[("a.yaml", &a), ("b.yaml", &b)]);
+        let before = manifests.snapshot().clone();
+        load(&mut manifests, &[("a.yaml", &a), ("b.yaml", &b.replace("0.2", "0.9"))]);
+        assert_eq!(before.changed_services(manifests.snapshot()), [ServiceName::new("n", "b")]);
+    }
+}
