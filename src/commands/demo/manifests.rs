@@ -5,7 +5,6 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -57,11 +56,9 @@ impl Manifests {
             None => EXAMPLES.iter().map(|(name, text)| parse(name, text)).collect(),
             Some(folder) => read_folder(folder),
         }?;
-        let folder = std::env::temp_dir().join(format!("kube-ipvs-demo-{}", std::process::id()));
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("creating the temporary folder {}", folder.display()))?;
+        let template = std::env::temp_dir().join("kube-ipvs-demo-XXXXXX");
+        let folder = nix::unistd::mkdtemp(&template)
+            .with_context(|| format!("creating the temporary folder {}", template.display()))?;
         let manifests = Self { folder, files };
         manifests.files.iter().try_for_each(|file| manifests.write(file))?;
         Ok(manifests)

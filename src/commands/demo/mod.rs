@@ -35,7 +35,7 @@ use manifests::{Change, Manifests};
 use progress::Progress;
 use proxy::Proxy;
 use services::Target;
-use tally::{Ledger, Verdict};
+use tally::Verdict;
 use traffic::{Amounts, Traffic};
 
 /// Time for the proxy to serve all addresses, and to follow a change. Generous for emulated machines.
@@ -145,8 +145,8 @@ fn hold(args: &DemoArgs, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     }
 
     let before = traffic.ask_everywhere(&targets, amounts(args.requests, &targets))?;
-    report::services(&targets, &before, mode);
-    report::listing(&proxy::list(&lab)?);
+    progress.print(&report::services(&targets, &before, mode))?;
+    progress.print(&report::listing(&proxy::list(&lab)?))?;
 
     let mut verdict = Verdict::default();
     verdict.count(&targets, &before);
@@ -154,16 +154,22 @@ fn hold(args: &DemoArgs, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     verdict.judge_affinity(&targets, &before);
     if let Some(change) = manifests.replace_an_endpoint(&lab)? {
         progress.say(&format!("changing the manifests: {change}"));
-        targets = services::targets(&manifests.objects(), &lab)?;
-        follow(&traffic, &targets, &change, &mut proxy, &before, &mut verdict)?;
+        let old = std::mem::replace(&mut targets, services::targets(&manifests.objects(), &lab)?);
+        let followed = wait_for_change(&traffic, &old, &targets, &change, &mut proxy, &mut verdict)?;
+        progress.print(&report::change(&change, followed))?;
+        let after = traffic.ask_everywhere(&targets, AFTER_CHANGE)?;
+        progress.print(&report::after_change(&targets, &after))?;
+        verdict.count(&targets, &after);
+        verdict.judge_affinity(&targets, &after);
+        verdict.judge_change(&targets, &before, &after, &change);
     }
     if let Some(status) = proxy.ended()? {
         verdict.complain(format!("the proxy ended during the demo: {status}"));
     }
     proxy.stop();
-    report::verdict(&verdict, mode, started.elapsed());
+    progress.print(&report::verdict(&verdict, mode, started.elapsed()))?;
     if !verdict.is_good() {
-        report::last_words(&proxy);
+        eprintln!("the proxy's last words:\n{}", proxy.last_lines(30));
     }
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -175,24 +181,24 @@ fn amounts(requests: u32, targets: &[Target]) -> Amounts {
     Amounts { tcp: each.max(FOR_SPREAD), udp: FOR_SPREAD, sticky: 240 }
 }
 
-/// The part after a change to the manifests, and the judgement of it.
-fn follow(
+/// Asks until traffic follows a change of the manifests. Until it does, the old endpoint may answer: it is still there.
+/// Returns how long it took.
+fn wait_for_change(
     traffic: &Traffic<'_>,
-    targets: &[Target],
+    old: &[Target],
+    new: &[Target],
     change: &Change,
     proxy: &mut Proxy,
-    before: &Ledger,
     verdict: &mut Verdict,
-) -> anyhow::Result<()> {
-    let (followed, meanwhile) = traffic.wait_until_followed(targets, change, proxy, PATIENCE)?;
+) -> anyhow::Result<Option<Duration>> {
+    let mut both = new.to_vec();
+    for (both, old) in both.iter_mut().zip(old) {
+        both.endpoints.extend(old.endpoints.clone());
+    }
+    let (followed, meanwhile) = traffic.wait_until_followed(&both, change, proxy, PATIENCE)?;
+    verdict.count(&both, &meanwhile);
     if followed.is_none() {
         verdict.complain_about_change(format!("{change}: not seen within {} s", PATIENCE.as_secs()));
     }
-    let after = traffic.ask_everywhere(targets, AFTER_CHANGE)?;
-    report::change(targets, &after, change, followed);
-    verdict.count(targets, &meanwhile);
-    verdict.count(targets, &after);
-    verdict.judge_affinity(targets, &after);
-    verdict.judge_change(targets, before, &after, change);
-    Ok(())
+    Ok(followed)
 }

@@ -3,7 +3,7 @@
 //! It goes to stderr; the report goes to stdout.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How often the live line is renewed at most.
@@ -20,7 +20,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Looks at stderr; `quiet` says nothing at all.
     pub(super) fn new(quiet: bool) -> Self {
-        Self { quiet, live: !quiet && std::io::stderr().is_terminal(), drawn: Cell::new(None) }
+        Self { quiet, live: !quiet && io::stderr().is_terminal(), drawn: Cell::new(None) }
     }
 
     /// One line that stays.
@@ -31,12 +31,25 @@ impl Progress {
         }
     }
 
+    /// A part of the report, on stdout.
+    ///
+    /// # Errors
+    /// When it cannot be written; that the reader went away (`| head`) is not an error.
+    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+        self.clear();
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
     /// Renews the live line, if there is one and it is time to.
     pub(super) fn show(&self, line: impl FnOnce() -> String) {
         let due = self.drawn.get().is_none_or(|drawn| drawn.elapsed() >= PERIOD);
         if self.live && due {
             eprint!("\r\x1b[2K{}", line());
-            let _ = std::io::stderr().flush();
+            let _ = io::stderr().flush();
             self.drawn.set(Some(Instant::now()));
         }
     }
@@ -45,7 +58,7 @@ impl Progress {
     pub(super) fn clear(&self) {
         if self.live && self.drawn.take().is_some() {
             eprint!("\r\x1b[2K");
-            let _ = std::io::stderr().flush();
+            let _ = io::stderr().flush();
         }
     }
 }

@@ -1,32 +1,30 @@
-//! The report, on stdout.
+//! The report's text.
 
 use std::time::Duration;
 
 use super::manifests::Change;
-use super::proxy::Proxy;
 use super::services::Target;
 use super::tally::{Ledger, Row, Verdict};
+use super::traffic::CLIENTS;
 
 /// One block per service port, one line per address.
-pub(super) fn services(targets: &[Target], ledger: &Ledger, mode: &str) {
+pub(super) fn services(targets: &[Target], ledger: &Ledger, mode: &str) -> String {
+    let clients = CLIENTS.map(|(name, what)| format!("{name} ({what})")).join(", ");
+    let mut text = format!("\nAsked from {clients}, to every address of every service:\n");
     for (number, target) in targets.iter().enumerate() {
         let all = ledger.sum(|group| group.target == number);
         let affinity = if target.sticky { ", one endpoint for each client" } else { "" };
-        println!();
-        println!(
-            "{} {} · mode {mode} · {} requests, {} failed{affinity}",
-            target.name,
-            target.protocol,
-            all.requests(),
-            all.failed
-        );
+        let (name, protocol, requests, failed) = (&target.name, target.protocol, all.requests(), all.failed);
+        text += &format!("\n{name} {protocol} · mode {mode} · {requests} requests, {failed} failed{affinity}\n");
         let width = target.frontends.iter().map(|at| at.address.to_string().len()).max().unwrap_or_default();
         for frontend in &target.frontends {
             let row = ledger.sum(|group| group.target == number && group.frontend == *frontend);
-            println!("  {:<11}  {:<width$}  {}", frontend.kind, frontend.address, counts(target, &row));
+            let address = frontend.address.to_string();
+            text += &format!("  {:<11}  {address:<width$}  {}\n", frontend.kind, counts(target, &row));
         }
-        println!("  {:<11}  {:<width$}  {}", "all", "", counts(target, &all));
+        text += &format!("  {:<11}  {:<width$}  {}\n", "all", "", counts(target, &all));
     }
+    text
 }
 
 /// `pod-1   83  pod-2   84  failed 0`; endpoints that got nothing are there too.
@@ -41,30 +39,35 @@ fn counts(target: &Target, row: &Row) -> String {
 }
 
 /// What `kube-ipvs list` prints.
-pub(super) fn listing(table: &str) {
-    println!();
-    println!("kube-ipvs list:");
-    print!("{table}");
+pub(super) fn listing(table: &str) -> String {
+    format!("\nkube-ipvs list:\n{table}")
+}
+
+/// Whether and when traffic followed a change.
+pub(super) fn change(change: &Change, followed: Option<Duration>) -> String {
+    match followed {
+        Some(time) => format!("\n{change}: traffic followed within {:.2} s\n", time.as_secs_f64()),
+        None => format!("\n{change}: traffic did not follow\n"),
+    }
 }
 
 /// Who answers after the change.
-pub(super) fn change(targets: &[Target], ledger: &Ledger, change: &Change, followed: Option<Duration>) {
-    println!();
-    match followed {
-        Some(time) => println!("{change}: traffic followed within {:.2} s", time.as_secs_f64()),
-        None => println!("{change}: traffic did not follow"),
-    }
+pub(super) fn after_change(targets: &[Target], ledger: &Ledger) -> String {
+    let width = targets.iter().map(|target| target.name.len()).max().unwrap_or_default();
+    let mut text = String::new();
     for (number, target) in targets.iter().enumerate() {
         let all = ledger.sum(|group| group.target == number);
-        println!("  {} {}: {}", target.name, target.protocol, counts(target, &all));
+        let protocol = target.protocol.to_string();
+        text += &format!("  {:<width$}  {protocol:<4}  {}\n", target.name, counts(target, &all));
     }
+    text
 }
 
 /// The closing lines.
-pub(super) fn verdict(verdict: &Verdict, mode: &str, time: Duration) {
-    println!();
+pub(super) fn verdict(verdict: &Verdict, mode: &str, time: Duration) -> String {
+    let mut text = String::from("\n");
     for complaint in verdict.complaints() {
-        println!("NOT AS IT SHOULD BE: {complaint}");
+        text += &format!("NOT AS IT SHOULD BE: {complaint}\n");
     }
     let mut said = vec![if verdict.is_even() { "spread even" } else { "spread UNEVEN" }];
     if verdict.judged_affinity {
@@ -75,17 +78,9 @@ pub(super) fn verdict(verdict: &Verdict, mode: &str, time: Duration) {
         said.push(if followed { "traffic followed the change" } else { "traffic DID NOT FOLLOW the change" });
     }
     let sctp = if verdict.sctp > 0 { format!(" and {} SCTP", verdict.sctp) } else { String::new() };
-    println!(
-        "{} TCP and {} UDP{sctp} requests in mode {mode}, {} failed; {} ({:.1} s)",
-        verdict.tcp,
-        verdict.udp,
-        verdict.failed,
-        said.join("; "),
-        time.as_secs_f64()
-    );
-}
-
-/// After something went wrong.
-pub(super) fn last_words(proxy: &Proxy) {
-    eprintln!("the proxy's last words:\n{}", proxy.last_lines(30));
+    let (tcp, udp, failed) = (verdict.tcp, verdict.udp, verdict.failed);
+    let (said, seconds) = (said.join("; "), time.as_secs_f64());
+    text +=
+        &format!("{tcp} TCP and {udp} UDP{sctp} requests in mode {mode}, {failed} failed; {said} ({seconds:.1} s)\n");
+    text
 }

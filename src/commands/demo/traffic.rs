@@ -17,8 +17,13 @@ use super::proxy::Proxy;
 use super::services::{Frontend, Target};
 use super::tally::{Group, Ledger};
 
-/// Who asks: a pod that is itself an endpoint (and so may reach itself), one that is not, the node, and an outsider.
-const CLIENTS: [&str; 4] = ["pod-1", "pod-3", "demo-node", "client"];
+/// Who asks, and what there is to say about it.
+pub(super) const CLIENTS: [(&str, &str); 4] = [
+    ("pod-1", "itself an endpoint, so it also reaches itself"),
+    ("pod-3", "a pod"),
+    ("demo-node", "the node"),
+    (OUTSIDER, "outside the cluster"),
+];
 
 /// Who asks while waiting for something.
 const OUTSIDER: &str = "client";
@@ -85,7 +90,7 @@ impl<'a> Traffic<'a> {
         let pods = lab.hosts().iter().filter(|host| host.name != OUTSIDER);
         let responders = pods.map(|pod| Responder::start(&pod.ns, &pod.name, &ports)).collect::<Result<Vec<_>, _>>()?;
         let mut probers = Vec::new();
-        for name in CLIENTS {
+        for (name, _) in CLIENTS {
             let host = lab.host(name).with_context(|| format!("the demo's cluster has no {name}"))?;
             probers.push((name, Prober::start(&host.ns)?));
         }
@@ -140,7 +145,7 @@ impl<'a> Traffic<'a> {
         let mut ledger = Ledger::default();
         let groups = |target: usize, at: &Target| -> Vec<Group> {
             let group = |client, frontend| Group { target, frontend, client };
-            CLIENTS.iter().flat_map(|client| at.frontends.iter().map(move |at| group(*client, *at))).collect()
+            CLIENTS.iter().flat_map(|(client, _)| at.frontends.iter().map(move |at| group(client, *at))).collect()
         };
         // With affinity, what comes first decides: alone, since two first requests at once may both decide.
         for (number, target) in targets.iter().enumerate().filter(|(_, target)| target.sticky) {
