@@ -41,8 +41,12 @@ enum Command {
     Run(Box<commands::run::RunArgs>),
     /// Say what `run` would change, changing nothing. Exit status: 0 in sync, 2 with changes, 1 on errors
     Plan(Box<ProxyArgs>),
+    /// Print the table of virtual servers as `ipvsadm -Ln` prints it; in iptables mode the same table from the rules
+    List(commands::list::ListArgs),
     /// Remove everything that is ours from the kernel, and nothing else
     Cleanup(commands::cleanup::CleanupArgs),
+    /// Show it at work: a cluster of network namespaces on this machine, real requests, nothing left behind
+    Demo(commands::demo::DemoArgs),
 }
 
 impl Cli {
@@ -55,6 +59,8 @@ impl Cli {
         match self.command {
             Command::Run(args) => commands::run::run(&args).map(Into::into),
             Command::Plan(args) => commands::plan::run(&args).map(Into::into),
+            Command::List(args) => commands::list::run(&args),
+            Command::Demo(args) => commands::demo::run(&args),
             Command::Cleanup(args) => commands::cleanup::run(&args).map(Into::into),
         }
     }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod desired;
 pub mod exit;
 pub mod kernel;
+pub mod lab;
 pub mod model;
 pub mod reconcile;
 pub mod source;

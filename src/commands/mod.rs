@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod dataplane;
+pub mod demo;
 pub mod list;
 pub mod node;
 pub mod plan;
