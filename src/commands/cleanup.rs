@@ -25,7 +25,7 @@ pub struct CleanupArgs {
 pub fn run(args: &CleanupArgs) -> anyhow::Result<Exit> {
     require_root("cleanup")?;
     let options = Options { binding: VipBinding::Route, drain_timeout: Duration::ZERO, strict_arp: false };
-    let (mut planes, families) = dataplane::all(options)?;
+    let dataplane::Everything { mut planes, families } = dataplane::all(options)?;
     let mut failed = false;
     for plane in &mut planes {
         for family in &families {

@@ -55,11 +55,25 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
     }
 }
 
+/// Every mode that can be talked to.
+pub struct Everything {
+    /// The modes.
+    pub planes: Vec<Box<dyn Dataplane>>,
+    /// The families that can be programmed.
+    pub families: Vec<IpFamily>,
+}
+
+impl std::fmt::Debug for Everything {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Everything").field("families", &self.families).finish_non_exhaustive()
+    }
+}
+
 /// Every mode that can be talked to, for `cleanup`.
 ///
 /// # Errors
 /// When there is no iptables.
-pub fn all(options: Options) -> anyhow::Result<(Vec<Box<dyn Dataplane>>, Vec<IpFamily>)> {
+pub fn all(options: Options) -> anyhow::Result<Everything> {
     let commands = find_commands()?;
     let kernel = KernelVersion::running().context("the kernel's version")?;
     let ledger = Ledger::open().context("the network namespace")?;
@@ -70,7 +84,7 @@ pub fn all(options: Options) -> anyhow::Result<(Vec<Box<dyn Dataplane>>, Vec<IpF
         Err(error) => info!("nothing to remove of IPVS mode: {error}"),
     }
     planes.push(Box::new(Driver::new(Iptables::new(commands, kernel, ledger))));
-    Ok((planes, families))
+    Ok(Everything { planes, families })
 }
 
 /// iptables of both families; a node without ip6tables keeps its IPv4 services.
@@ -117,7 +131,7 @@ fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result
     let id = ServiceId::Address { protocol: Protocol::Tcp, address, port: 20_000 };
     let module = scheduler.module();
     client
-        .execute(&Command::AddService(Service::new(id, scheduler.clone())))
+        .execute(&Command::AddService(Service::new(id, scheduler)))
         .map_err(|error| format!("scheduler {scheduler} (module {module}): {error}"))?;
     let mut interface = Interface::open(INTERFACE).map_err(|error| error.to_string())?;
     interface.ensure_dummy().map_err(|error| format!("interface {INTERFACE}: {error}"))?;

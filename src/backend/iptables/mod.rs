@@ -32,7 +32,14 @@ pub struct Observed {
     /// Settings of the kernel that are not as this mode needs them.
     unset: Vec<Setting>,
     /// What was wanted when the kernel was last brought there; `None` after reading.
-    previous: Option<(OrdMap<ServicePortKey, Arc<ServicePort>>, Option<Arc<NodeRules>>)>,
+    previous: Option<Previous>,
+}
+
+/// What was wanted when the kernel was last brought there.
+#[derive(Debug, Clone)]
+struct Previous {
+    ports: OrdMap<ServicePortKey, Arc<ServicePort>>,
+    rules: Arc<NodeRules>,
 }
 
 /// One step of this mode.
@@ -145,7 +152,8 @@ impl Backend for Iptables {
     }
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {
-        observed.previous = (!desired.retiring).then(|| (desired.ports.clone(), desired.rules.clone()));
+        let rules = desired.rules.clone().filter(|_| !desired.retiring);
+        observed.previous = rules.map(|rules| Previous { ports: desired.ports.clone(), rules });
     }
 
     fn take_effort(&mut self) -> Effort {

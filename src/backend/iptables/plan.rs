@@ -15,8 +15,8 @@ pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: T
     let Some(rules) = rules else { return everything_goes(observed) };
     let mut ops = sysctls(observed, rules);
     let steps = match (touched, &observed.previous) {
-        (Touched::Ports(keys), Some((ports, Some(known)))) if **known == *rules => {
-            let old = keys.iter().filter_map(|key| ports.get(key).map(|port| &**port));
+        (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules => {
+            let old = keys.iter().filter_map(|key| previous.ports.get(key).map(|port| &**port));
             let new = keys.iter().filter_map(|key| desired.ports.get(key).map(|port| &**port));
             changed(old, new, rules, observed)
         }
@@ -43,7 +43,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
     let mut steps = Vec::new();
     for (table, chain) in node::chains(rules) {
-        wanted.insert((table, chain.name.clone()));
+        wanted.insert((table, chain.name));
         steps.extend(plan_chain(found, table, chain));
     }
     let mut shared: BTreeMap<(Table, ChainName), Vec<Rule>> =
@@ -51,7 +51,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     for port in in_order(desired) {
         let rendered = service::render(port, rules);
         for chain in rendered.chains {
-            wanted.insert((Table::Nat, chain.name.clone()));
+            wanted.insert((Table::Nat, chain.name));
             steps.extend(plan_chain(found, Table::Nat, chain));
         }
         for (table, chain, rule) in rendered.shared {
@@ -70,7 +70,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
     steps.extend(missing);
     steps.extend(surplus);
-    steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, name.clone())), names::depth));
+    steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
     steps
 }
 
@@ -98,11 +98,11 @@ fn changed<'a>(
     };
     let (mut old, mut new) = (old, new);
     let (old, new) = (render(&mut old), render(&mut new));
-    let wanted: BTreeSet<ChainName> = new.chains.iter().map(|chain| chain.name.clone()).collect();
+    let wanted: BTreeSet<ChainName> = new.chains.iter().map(|chain| chain.name).collect();
     let mut steps: Vec<RuleOp> =
         new.chains.into_iter().filter_map(|chain| plan_chain(found, Table::Nat, chain)).collect();
     let stands = |(table, chain, rule): &(Table, ChainName, Rule)| {
-        let known = found.chains.get(&(*table, chain.clone())).and_then(|chain| chain.rules.as_ref());
+        let known = found.chains.get(&(*table, *chain)).and_then(|chain| chain.rules.as_ref());
         known.is_some_and(|known| known.contains(&rule.normalised()))
     };
     for (table, chain, rule) in new.shared.iter().filter(|entry| !stands(entry)).cloned() {

@@ -195,7 +195,7 @@ impl Renderer<'_> {
     fn capture_cluster_ip(&mut self, internal: Option<&ChainName>) {
         let address = self.port.cluster_ip;
         if let Some(chain) = internal {
-            let rule = self.to_address(format!("{} cluster IP", self.name), address).jump(chain.clone());
+            let rule = self.to_address(format!("{} cluster IP", self.name), address).jump(*chain);
             self.shared(Table::Nat, names::services(), rule);
         } else {
             let rule = self.refuse(self.to_address(self.refusal_comment(), address));
@@ -211,7 +211,7 @@ impl Renderer<'_> {
         let chain = if self.has_firewall() { self.fw() } else { self.ext() };
         for address in self.port.load_balancer_ips.clone() {
             let comment = format!("{} loadbalancer IP", self.name);
-            self.capture_one_external(address, comment, chain.clone(), has_endpoints);
+            self.capture_one_external(address, comment, chain, has_endpoints);
             if self.has_firewall() && self.port.has_any_endpoints {
                 let comment = format!("{} traffic not accepted by {}", self.name, self.fw());
                 let rule = self.to_address(comment, address).drop();
@@ -333,7 +333,7 @@ impl Renderer<'_> {
         } else {
             rules.push(Rule::new().comment(comment("masquerade traffic for")).jump(names::mark_masq()));
         }
-        rules.extend(external.map(|chain| Rule::new().jump(chain.clone())));
+        rules.extend(external.map(|chain| Rule::new().jump(*chain)));
         self.out.chains.push(Chain { name: self.ext(), rules });
     }
 

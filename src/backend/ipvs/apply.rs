@@ -100,9 +100,7 @@ impl Ipvs {
                 Op::AddEntry(set, entry) => {
                     SetCommand::Add { set: set.name(family).to_owned(), entry: (*entry).into() }
                 }
-                Op::DeleteEntry(set, entry) => {
-                    SetCommand::Delete { set: set.name(family).to_owned(), entry: (*entry).into() }
-                }
+                Op::DeleteEntry(set, entry) => SetCommand::Delete { set: set.name(family).to_owned(), entry: (*entry) },
                 _ => return None,
             })
         };

@@ -81,7 +81,7 @@ fn frontends<'a>(port: &'a ServicePort, node: &'a NodeRules) -> impl Iterator<It
 fn server(port: &ServicePort, id: ServiceId, local: bool, now: Instant) -> Server {
     // The name was validated where it came in; should the kernel not know it, adding fails with its name.
     let scheduler = port.scheduler.parse().unwrap_or(Scheduler::Rr);
-    let mut service = Service::new(id, scheduler.clone());
+    let mut service = Service::new(id, scheduler);
     if let Some(timeout) = port.affinity {
         service = service.with_persistence(timeout.seconds());
     }

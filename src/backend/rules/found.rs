@@ -38,12 +38,12 @@ impl Found {
             for (name, chain) in &content.chains {
                 if ownership.is_ours(*table, name) {
                     let rules = ownership.is_shared(*table, name).then(|| chain.rules.iter().cloned().collect());
-                    found.chains.insert((*table, name.clone()), FoundChain { hash: chain.hash(), rules });
+                    found.chains.insert((*table, *name), FoundChain { hash: chain.hash(), rules });
                     continue;
                 }
                 for rule in &chain.rules {
                     if target_chain(rule).is_some_and(|target| ownership.is_ours(*table, target)) {
-                        found.jumps.push(Jump { table: *table, from: name.clone(), rule: rule.clone() });
+                        found.jumps.push(Jump { table: *table, from: *name, rule: rule.clone() });
                     }
                 }
             }
@@ -53,7 +53,7 @@ impl Found {
 
     /// Whether a chain is there.
     pub fn has(&self, table: Table, name: &ChainName) -> bool {
-        self.chains.contains_key(&(table, name.clone()))
+        self.chains.contains_key(&(table, *name))
     }
 
     /// Takes note of a step that the kernel acknowledged.
@@ -62,7 +62,7 @@ impl Found {
             RuleOp::Write { table, chain, .. } => {
                 let rules = || chain.rules.iter().map(Rule::normalised).collect();
                 let rules = ownership.is_shared(*table, &chain.name).then(rules);
-                self.chains.insert((*table, chain.name.clone()), FoundChain { hash: chain.hash(), rules });
+                self.chains.insert((*table, chain.name), FoundChain { hash: chain.hash(), rules });
             }
             RuleOp::Insert { table, chain, position, rule } => {
                 let rule = rule.normalised();
@@ -72,7 +72,7 @@ impl Found {
                         Position::Last => rules.push_back(rule),
                     }
                 } else {
-                    self.jumps.push(Jump { table: *table, from: chain.clone(), rule });
+                    self.jumps.push(Jump { table: *table, from: *chain, rule });
                 }
             }
             RuleOp::Remove { table, chain, rule } => {
@@ -89,13 +89,13 @@ impl Found {
                 }
             }
             RuleOp::Delete { table, name } => {
-                self.chains.remove(&(*table, name.clone()));
+                self.chains.remove(&(*table, *name));
             }
         }
     }
 
     fn shared_rules(&mut self, table: Table, chain: &ChainName) -> Option<&mut VecDeque<Rule>> {
-        self.chains.get_mut(&(table, chain.clone()))?.rules.as_mut()
+        self.chains.get_mut(&(table, *chain))?.rules.as_mut()
     }
 }
 

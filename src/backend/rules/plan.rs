@@ -9,7 +9,7 @@ const SINGLE_RULES: usize = 200;
 
 /// A chain that has exactly these rules.
 pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
-    match found.chains.get(&(table, chain.name.clone())) {
+    match found.chains.get(&(table, chain.name)) {
         Some(known) if known.hash == chain.hash() => None,
         known => Some(RuleOp::Write { table, replaces: known.is_some(), chain }),
     }
@@ -17,9 +17,9 @@ pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
 
 /// A chain that has these rules in any order, followed by `tail`.
 pub fn plan_shared(found: &Found, table: Table, name: ChainName, rules: Vec<Rule>, tail: Vec<Rule>) -> Vec<RuleOp> {
-    let known = found.chains.get(&(table, name.clone()));
+    let known = found.chains.get(&(table, name));
     let whole = |rules: Vec<Rule>, tail: Vec<Rule>| {
-        let chain = Chain { name: name.clone(), rules: rules.into_iter().chain(tail).collect() };
+        let chain = Chain { name, rules: rules.into_iter().chain(tail).collect() };
         vec![RuleOp::Write { table, replaces: known.is_some(), chain }]
     };
     let Some(FoundChain { rules: Some(known), .. }) = known else { return whole(rules, tail) };
@@ -44,8 +44,8 @@ pub fn plan_shared(found: &Found, table: Table, name: ChainName, rules: Vec<Rule
     if missing.len() + surplus.len() > SINGLE_RULES {
         return whole(rules, tail);
     }
-    let insert = |rule| RuleOp::Insert { table, chain: name.clone(), position: Position::First, rule };
-    let remove = |rule| RuleOp::Remove { table, chain: name.clone(), rule };
+    let insert = |rule| RuleOp::Insert { table, chain: name, position: Position::First, rule };
+    let remove = |rule| RuleOp::Remove { table, chain: name, rule };
     missing.into_iter().map(insert).chain(surplus.into_iter().map(remove)).collect()
 }
 
@@ -62,13 +62,13 @@ pub fn plan_jumps(found: &Found, wanted: &[Jump]) -> (Vec<RuleOp>, Vec<RuleOp>) 
             }
             None => missing.push(RuleOp::Insert {
                 table: jump.table,
-                chain: jump.from.clone(),
+                chain: jump.from,
                 position: Position::First,
                 rule: jump.rule.clone(),
             }),
         }
     }
-    let remove = |jump: &Jump| RuleOp::Remove { table: jump.table, chain: jump.from.clone(), rule: jump.rule.clone() };
+    let remove = |jump: &Jump| RuleOp::Remove { table: jump.table, chain: jump.from, rule: jump.rule.clone() };
     (missing, surplus.into_iter().map(remove).collect())
 }
 
@@ -81,8 +81,8 @@ pub fn plan_removal(
 ) -> Vec<RuleOp> {
     let mut names: Vec<&(Table, ChainName)> =
         found.chains.keys().filter(|(table, name)| !is_wanted(*table, name)).collect();
-    names.sort_unstable_by_key(|(table, name)| (depth(name), *table, name.clone()));
-    names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: name.clone() }).collect()
+    names.sort_unstable_by_key(|(table, name)| (depth(name), *table, *name));
+    names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: *name }).collect()
 }
 
 #[cfg(test)]

@@ -96,13 +96,13 @@ fn transaction(ops: &[RuleOp]) -> Transaction {
                 transaction.replace_chain(*table, chain);
             }
             RuleOp::Insert { table, chain, position, rule } => {
-                transaction.insert_jump(*table, chain.clone(), *position, rule.clone());
+                transaction.insert_jump(*table, *chain, *position, rule.clone());
             }
             RuleOp::Remove { table, chain, rule } => {
-                transaction.delete_jump(*table, chain.clone(), rule.clone());
+                transaction.delete_jump(*table, *chain, rule.clone());
             }
             RuleOp::Delete { table, name } => {
-                transaction.delete_chain(*table, name.clone());
+                transaction.delete_chain(*table, *name);
             }
         }
     }

@@ -70,8 +70,8 @@ pub fn read(mode: ListMode) -> anyhow::Result<Table> {
 }
 
 fn read_ipvs() -> anyhow::Result<Table> {
-    let mut client = Client::connect().map_err(|error| with_remedy(error))?;
-    from_ipvs::read(&mut client).map_err(|error| with_remedy(error))
+    let mut client = Client::connect().map_err(with_remedy)?;
+    from_ipvs::read(&mut client).map_err(with_remedy)
 }
 
 /// The error and what its reader can do about it.
