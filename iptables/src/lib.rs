@@ -70,3 +70,8 @@ pub use rule::Rule;
 pub use save::{Counters, ParseError, Policy, Saved, SavedChain, SavedTable, parse_save};
 pub use target::{DnatTo, Target};
 pub use transaction::{Position, Transaction};
+
+/// The example in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
