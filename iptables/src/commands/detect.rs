@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::error::complains;
 use super::{Commands, SaveFailure, Version, process};
 use crate::{Family, Variant};
 
@@ -114,7 +115,10 @@ fn look(commands: &Commands, arguments: &[&str]) -> Found {
         Err(error) => return Found { problem: Some(SaveFailure::from(error).to_string()), ..Found::default() },
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    let problem = (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // iptables-nft-save may exit with 0 although it could not read anything.
+    let failed = !output.status.success() || (text.trim().is_empty() && complains(&stderr));
+    let problem = failed.then(|| stderr.trim().to_owned());
     Found {
         kubelet: text.lines().any(|line| KUBELET_CHAINS.iter().any(|chain| line.starts_with(chain))),
         rules: text.lines().filter(|line| line.starts_with("-A")).count(),

@@ -237,7 +237,7 @@ impl Commands {
             parse_save(&text).map_err(|error| fail(SaveFailure::Unreadable { error, stderr: stderr.clone() }))?;
         // iptables-nft-save may print an error and exit with 0. Nothing at all and no complaint is a table that does
         // not exist.
-        let complete = saved.tables.contains_key(&table) || (text.trim().is_empty() && stderr.trim().is_empty());
+        let complete = saved.tables.contains_key(&table) || (text.trim().is_empty() && !error::complains(&stderr));
         if complete { Ok(saved) } else { Err(fail(SaveFailure::Incomplete { stderr })) }
     }
 
