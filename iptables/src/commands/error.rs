@@ -179,6 +179,11 @@ pub(super) fn command_line(program: &Path, arguments: &[String]) -> String {
     line
 }
 
+/// Whether there is more than warnings, such as that tables of the other variant exist.
+pub(super) fn complains(stderr: &str) -> bool {
+    stderr.lines().any(|line| !line.trim().is_empty() && !line.starts_with("# Warning"))
+}
+
 fn named_line(line: Option<&(usize, String)>) -> String {
     line.map(|(number, text)| format!(" (line {number}: {text})")).unwrap_or_default()
 }
@@ -195,6 +200,13 @@ fn line_number(stderr: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_no_complaint() {
+        let warning = "# Warning: iptables-legacy tables present, use iptables-legacy-save to see them\n";
+        assert!(!complains(warning) && !complains(""));
+        assert!(complains(&format!("{warning}Could not fetch rule set generation id: Permission denied\n")));
+    }
 
     #[test]
     fn the_named_line_is_found_in_every_wording() {

@@ -7,6 +7,8 @@ mod cold_start;
 #[cfg(test)]
 mod detect;
 #[cfg(test)]
+mod fake_programs;
+#[cfg(test)]
 mod netns;
 #[cfg(test)]
 mod restore;
