@@ -35,7 +35,7 @@ enum Mode {
 
 /// Runs the demo with its output to the terminal; its exit code is ours.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
-    setup::ensure(&[setup::KERNEL_TOOLS])?;
+    setup::install(&[setup::KERNEL_TOOLS])?;
     let product = Workspace::here()?.product()?;
     let mode = args.mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let mut arguments = vec!["demo".to_owned(), "--proxy-mode".to_owned(), mode];
@@ -45,7 +45,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         let status = Command::new(&product).args(&arguments).status().context("running the demo")?;
         return Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::from(1), ExitCode::from));
     };
-    setup::ensure(&[setup::VM])?;
+    setup::install(&[setup::VM])?;
     let kernel = Kernel::of_series(series)?;
     eprintln!("xtask: demo on {}", Place::Vm(kernel.clone()).describe()?);
     arguments.insert(0, product.to_string_lossy().into_owned());

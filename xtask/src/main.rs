@@ -69,16 +69,16 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
-        Command::Setup => setup::ensure(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),
+        Command::Setup => setup::install(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("xtask: {error:?}");
+        eprintln!("xtask: {error:#}");
         ExitCode::from(125)
     })
 }
 
 fn run_in_vm(args: VmArgs) -> Result<ExitCode> {
-    setup::ensure(&[setup::VM])?;
+    setup::install(&[setup::VM])?;
     let kernel = Kernel::of_series(&args.kernel)?;
     let release = kernel.release.clone();
     let machine = Machine { kernel, memory: args.memory, timeout: Duration::from_secs(args.timeout) };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{self, CommandExt as _};
 
@@ -54,7 +54,7 @@ fn is_static(path: &Path) -> bool {
 }
 
 /// Installs what is missing. Without Debian's apt-get it names the packages and fails.
-pub fn ensure(needs: &[&[Need]]) -> Result<()> {
+pub fn install(needs: &[&[Need]]) -> Result<()> {
     let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
@@ -68,7 +68,12 @@ pub fn ensure(needs: &[&[Need]]) -> Result<()> {
         bail!("no apt-get here; install what Debian calls: {}", packages.join(" "));
     }
     apt_lists()?;
-    apt_get(&[&["install", "-y", "-q", "--no-install-recommends"], packages.as_slice()].concat())
+    let install = [&["install", "-y", "-q", "--no-install-recommends"], packages.as_slice()].concat();
+    // Lists that are some days old name versions which the archive no longer has.
+    apt_get(&install).or_else(|_| apt_update().and_then(|()| apt_get(&install)))?;
+    let still: Vec<_> = missing.iter().filter(|need| !need.is_met()).map(|need| need.program).collect();
+    ensure!(still.is_empty(), "installed {}, but there is still no {}", packages.join(" "), still.join(" "));
+    Ok(())
 }
 
 fn missing(needs: &[&[Need]]) -> Vec<Need> {
@@ -88,7 +93,12 @@ pub fn apt_lists() -> Result<()> {
     let present = fs::read_dir(folder).is_ok_and(|entries| {
         entries.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
     });
-    if present { Ok(()) } else { apt_get(&["update", "-q"]) }
+    if present { Ok(()) } else { apt_update() }
+}
+
+/// Fetches apt's package lists.
+pub fn apt_update() -> Result<()> {
+    apt_get(&["update", "-q"])
 }
 
 /// Runs apt-get as root: directly or by sudo. It must never wait for an answer.

@@ -58,7 +58,7 @@ struct Session {
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let wanted: Vec<_> =
         SUITES.iter().filter(|suite| args.only.is_empty() || args.only.iter().any(|name| name == suite.name)).collect();
-    setup::ensure(&[setup::KERNEL_TOOLS])?;
+    setup::install(&[setup::KERNEL_TOOLS])?;
     let workspace = Workspace::here()?;
     let mut session = Session { workspace, running_has_ipvs: place::running_kernel_has_ipvs(), binaries: None };
     let mut closing = Vec::new();
@@ -72,7 +72,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
             println!("=== {name}: on {}", place.describe()?);
             // A suite that cannot start is a failure of that suite; the others still run.
             let tally = session.run(suite, &place).unwrap_or_else(|error| {
-                eprintln!("xtask: {name}: {error:?}");
+                eprintln!("xtask: {name}: {error:#}");
                 Some(Tally { failed: 1, ..Tally::default() })
             });
             let Some(tally) = tally else { continue };
@@ -105,7 +105,7 @@ impl Session {
             println!("=== {}: no virtual machine needed, the running kernel has IPVS", suite.name);
             return Ok(vec![Place::Here]);
         }
-        setup::ensure(&[setup::VM])?;
+        setup::install(&[setup::VM])?;
         asked.unwrap_or(VmKernels::Both).series().iter().map(|series| Place::vm(series)).collect()
     }
 

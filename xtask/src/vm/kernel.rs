@@ -37,7 +37,12 @@ impl Kernel {
             return Ok(kernel);
         }
         fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-        unpack(&cache, &package_of_series(series)?)
+        let fetch = || package_of_series(series).and_then(|package| unpack(&cache, &package));
+        // Lists that are some days old name versions which the archive no longer has.
+        fetch().or_else(|error| {
+            eprintln!("xtask: {error:#}; trying again with new package lists");
+            setup::apt_update().and_then(|()| fetch())
+        })
     }
 
     /// The kernel image.
