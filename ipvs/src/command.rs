@@ -16,7 +16,9 @@ pub enum Command {
     SetService(Service),
     /// Deletes a virtual server and its destinations. `ESRCH` when it is not there.
     DeleteService(ServiceId),
-    /// Adds a destination. `ESRCH` without the virtual server, `EEXIST` when the destination is there.
+    /// Adds a destination. `ESRCH` without the virtual server, `EEXIST` when the destination is there. `EINVAL` for an
+    /// address that is neither unicast nor local; that is every IPv4 address in a network namespace where no interface
+    /// was ever up.
     AddDestination {
         /// The virtual server.
         service: ServiceId,

@@ -135,15 +135,10 @@ fn daemon_state(attributes: &[DaemonAttribute]) -> Result<DaemonState, DecodeErr
 }
 
 impl Timeouts {
-    /// The attributes of [`Command::SetTimeouts`]: those that are not 0, which would mean the same as none.
+    /// The attributes of [`Command::SetTimeouts`]; 0 is sent, too, and means none.
     #[must_use]
     pub fn to_attributes(&self) -> Vec<Attribute> {
-        let all = [
-            (self.tcp, Attribute::TimeoutTcp(self.tcp)),
-            (self.tcp_fin, Attribute::TimeoutTcpFin(self.tcp_fin)),
-            (self.udp, Attribute::TimeoutUdp(self.udp)),
-        ];
-        all.into_iter().filter_map(|(seconds, attribute)| (seconds != 0).then_some(attribute)).collect()
+        vec![Attribute::TimeoutTcp(self.tcp), Attribute::TimeoutTcpFin(self.tcp_fin), Attribute::TimeoutUdp(self.udp)]
     }
 
     /// The timeouts among `attributes`; what is missing is 0.

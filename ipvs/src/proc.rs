@@ -99,7 +99,7 @@ pub struct DestinationRow {
     pub address: IpAddr,
     /// Port.
     pub port: u16,
-    /// Forwarding method.
+    /// Forwarding method; [`ForwardMethod::Bypass`], too, is printed as masquerading.
     pub forward: ForwardMethod,
     /// Weight.
     pub weight: u32,
@@ -229,7 +229,6 @@ fn destination_row(text: &str) -> Option<DestinationRow> {
         "Local" => ForwardMethod::Local,
         "Tunnel" => ForwardMethod::Tunnel,
         "Route" => ForwardMethod::DirectRoute,
-        "Bypass" => ForwardMethod::Bypass,
         _ => return None,
     };
     let mut number = || words.next()?.parse::<i32>().ok().map(i32::cast_unsigned);

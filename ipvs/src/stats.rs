@@ -1,7 +1,9 @@
 //! Traffic counters and rates of a virtual server or destination.
 
-/// Counters since the start or the last [`Command::Zero`](crate::Command::Zero), and rates as the kernel estimates
-/// them every two seconds (all 0 where `net.ipv4.vs.run_estimation` is off).
+/// Counters since the start or the last [`Command::Zero`](crate::Command::Zero), and rates.
+///
+/// The kernel sums up and estimates every two seconds, so the newest traffic is not in here yet. Where
+/// `net.ipv4.vs.run_estimation` is off, the rates are 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Stats {
     /// Connections scheduled.

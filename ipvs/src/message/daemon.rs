@@ -96,12 +96,12 @@ impl Daemon {
             DaemonAttribute::SyncId(self.sync_id),
         ];
         attributes.extend(self.max_length.map(DaemonAttribute::MaxLength));
+        attributes.extend(self.port.map(DaemonAttribute::Port));
+        attributes.extend(self.ttl.map(DaemonAttribute::Ttl));
         attributes.extend(self.group.map(|group| match group {
             IpAddr::V4(group) => DaemonAttribute::Group(group.octets()),
             IpAddr::V6(group) => DaemonAttribute::Group6(group.octets()),
         }));
-        attributes.extend(self.port.map(DaemonAttribute::Port));
-        attributes.extend(self.ttl.map(DaemonAttribute::Ttl));
         attributes
     }
 

@@ -85,6 +85,7 @@ impl Socket {
             (None, Ok(())) => Ok(()),
             (None, Err(cause)) => Err(SocketError::Unacknowledged { cause: Box::new(cause.clone()) }),
         };
+        self.stale |= outcome.is_err();
         (answers.into_iter().map(fill).collect(), outcome.err())
     }
 

@@ -45,7 +45,10 @@ impl Socket {
                     outcome.fail(SocketError::Overrun.into());
                     continue;
                 }
-                Err(error) => return Err(outcome.failed.unwrap_or_else(|| error.into())),
+                Err(error) => {
+                    self.stale = true;
+                    return Err(outcome.failed.unwrap_or_else(|| error.into()));
+                }
             };
             let step = outcome.take(sequence, &datagram, each);
             self.recycle(datagram);

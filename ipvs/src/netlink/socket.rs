@@ -9,6 +9,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::SocketError;
 
+/// Bound for [`Socket::discard`]; more than any receive buffer holds.
+const MOST_DISCARDED: u32 = 100_000;
+
 /// How a [`Socket`] waits and buffers. The defaults suit configuration of tens of thousands of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketOptions {
@@ -55,6 +58,8 @@ pub struct Socket {
     pub(super) counters: Counters,
     next_sequence: u32,
     buffer: Vec<u8>,
+    /// Whether answers to a request that was given up may still arrive.
+    pub(super) stale: bool,
 }
 
 impl Socket {
@@ -81,7 +86,14 @@ impl Socket {
         setsockopt(&inner, sockopt::ReceiveTimeout, &TimeVal::milliseconds(wait))
             .map_err(|errno| SocketError::System { call: "setsockopt", errno: errno as i32 })?;
         let buffer = Vec::with_capacity(options.message_buffer.max(4096));
-        Ok(Self { inner, options: options.clone(), counters: Counters::default(), next_sequence: 1, buffer })
+        Ok(Self {
+            inner,
+            options: options.clone(),
+            counters: Counters::default(),
+            next_sequence: 1,
+            buffer,
+            stale: false,
+        })
     }
 
     /// What was sent and received so far.
@@ -107,6 +119,9 @@ impl Socket {
     /// One `send` of `messages` netlink messages.
     pub(super) fn send(&mut self, bytes: &[u8], messages: usize) -> Result<(), SocketError> {
         let kernel = SocketAddr::new(0, 0);
+        if std::mem::take(&mut self.stale) {
+            self.discard();
+        }
         loop {
             self.counters.sends += 1;
             match self.inner.send_to(bytes, &kernel, 0) {
@@ -117,6 +132,20 @@ impl Socket {
                 Ok(sent) => return Err(SocketError::malformed(format!("{sent} of {} bytes sent", bytes.len()))),
                 Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
                 Err(error) => return Err(SocketError::system("sendto", &error)),
+            }
+        }
+    }
+
+    /// Drops what has arrived for requests that were given up, so that it does not fill the receive buffer. Reading
+    /// also makes the kernel go on with a dump that is still under way, and the next one is refused until it ends.
+    fn discard(&mut self) {
+        for _ in 0..MOST_DISCARDED {
+            self.buffer.clear();
+            let received = self.inner.recv_from(&mut self.buffer, MsgFlags::MSG_DONTWAIT.bits());
+            match received.map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
+                Ok(_) => self.counters.receives += 1,
+                Err(Some(Errno::ENOBUFS | Errno::EINTR)) => {}
+                Err(_) => return,
             }
         }
     }
