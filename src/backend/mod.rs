@@ -4,6 +4,8 @@
 //! keeps the belief about the kernel between the calls. There is no teardown: leaving is wishing for nothing.
 
 mod driver;
+#[cfg(test)]
+mod fake;
 pub mod iptables;
 pub mod ipvs;
 pub mod rules;

@@ -35,6 +35,27 @@ pub struct Observed {
     previous: Option<Previous>,
 }
 
+impl Observed {
+    /// The kernel is as desired now.
+    pub(super) fn remember(&mut self, desired: &Desired) {
+        let rules = desired.rules.clone().filter(|_| !desired.retiring);
+        self.previous = rules.map(|rules| Previous { ports: desired.ports.clone(), rules });
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_rules(rules: Found) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn rules_for_tests(&mut self) -> &mut Found {
+        &mut self.rules
+    }
+}
+
+#[cfg(test)]
+pub(super) use plan::plan as plan_for_tests;
+
 /// What was wanted when the kernel was last brought there.
 #[derive(Debug, Clone)]
 struct Previous {
@@ -152,8 +173,7 @@ impl Backend for Iptables {
     }
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {
-        let rules = desired.rules.clone().filter(|_| !desired.retiring);
-        observed.previous = rules.map(|rules| Previous { ports: desired.ports.clone(), rules });
+        observed.remember(desired);
     }
 
     fn take_effort(&mut self) -> Effort {

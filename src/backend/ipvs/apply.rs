@@ -2,6 +2,7 @@
 //! own result, and the belief moves only for those that the kernel acknowledged.
 
 use super::observed::Observed;
+use super::order::Broken;
 use super::{Ipvs, Op, Ours};
 use crate::backend::Failure;
 use crate::backend::rules::{RuleOp, Writer};
@@ -42,13 +43,21 @@ fn failure(op: &Op, reason: impl ToString) -> Failure {
 impl Ipvs {
     pub(super) fn apply_all(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         let mut failures = Vec::new();
+        let mut broken = Broken::default();
         let mut rest = plan.as_slice();
         while let Some(first) = rest.first() {
             let kind = means(first);
             let count = rest.iter().take_while(|op| means(op) == kind).count();
             let (batch, tail) = rest.split_at(count);
             rest = tail;
-            self.apply_batch(family, kind, batch, observed, &mut failures);
+            let mut possible = Vec::with_capacity(count);
+            for op in batch {
+                match broken.blocks(op) {
+                    Some(reason) => failures.push(failure(op, reason)),
+                    None => possible.push(op.clone()),
+                }
+            }
+            self.apply_batch(family, kind, &possible, observed, &mut broken, &mut failures);
         }
         failures
     }
@@ -59,6 +68,7 @@ impl Ipvs {
         kind: Means,
         ops: &[Op],
         observed: &mut Observed,
+        broken: &mut Broken,
         failures: &mut Vec<Failure>,
     ) {
         let results: Vec<Result<(), Failure>> = match kind {
@@ -72,7 +82,10 @@ impl Ipvs {
         for (op, result) in ops.iter().zip(results) {
             match result {
                 Ok(()) => observed.acknowledge(op),
-                Err(failure) => failures.push(failure),
+                Err(failure) => {
+                    broken.note(op);
+                    failures.push(failure);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ mod helpers;
 pub mod names;
 mod observe;
 mod observed;
+mod order;
 mod plan;
 mod wanted;
 
@@ -22,7 +23,11 @@ use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
 use ipvs::{Client, Command, ServiceId};
 use names::Set;
-use plan::Context;
+#[cfg(test)]
+pub(super) use order::Broken;
+pub(super) use plan::Context;
+#[cfg(test)]
+pub(super) use plan::plan as plan_for_tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;

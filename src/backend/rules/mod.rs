@@ -7,7 +7,7 @@ mod write;
 
 pub use found::{Found, FoundChain, Ownership, target_chain};
 pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
-pub use write::Writer;
+pub use write::{Run, Writer};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;

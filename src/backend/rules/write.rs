@@ -6,16 +6,36 @@ use super::{Found, RuleOp};
 use crate::backend::{Effort, Failure};
 use iptables::{Commands, Table, Transaction};
 
-/// Chains in one run. iptables-nft-restore 1.8.9 is quadratic in them (DESIGN: 5,000 services in one transaction take
-/// 108 s, in chunks of 50 to 200 services 2.3 s).
-const CHAINS_PER_RUN: usize = 600;
 /// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
 const SEARCH_RUNS: usize = 64;
 
+/// What takes a transaction to the kernel as a whole, or not at all.
+pub trait Run {
+    /// Steps that are best put into one run. iptables-nft-restore is quadratic in the chains of one transaction
+    /// (DESIGN: 5,000 services in one take 108 s, in pieces 2.3 s), legacy rewrites the table with every run.
+    fn steps_per_run(&self) -> usize;
+
+    /// Runs a transaction.
+    ///
+    /// # Errors
+    /// What was said; nothing of a table that is named in it was written then.
+    fn run(&mut self, transaction: &Transaction) -> Result<(), String>;
+}
+
+impl Run for &Commands {
+    fn steps_per_run(&self) -> usize {
+        self.chains_per_restore()
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+        self.restore(transaction).map(drop).map_err(|error| error.to_string())
+    }
+}
+
 /// Writes the rules of one family.
 #[derive(Debug)]
-pub struct Writer<'a> {
-    commands: &'a Commands,
+pub struct Writer<'a, R> {
+    run: R,
     ownership: &'a dyn OwnershipDebug,
     /// Runs so far.
     pub effort: Effort,
@@ -26,10 +46,10 @@ pub struct Writer<'a> {
 pub trait OwnershipDebug: Ownership + std::fmt::Debug {}
 impl<T: Ownership + std::fmt::Debug> OwnershipDebug for T {}
 
-impl<'a> Writer<'a> {
-    /// A writer through these commands.
-    pub fn new(commands: &'a Commands, ownership: &'a dyn OwnershipDebug) -> Self {
-        Self { commands, ownership, effort: Effort::default(), search: SEARCH_RUNS }
+impl<'a, R: Run> Writer<'a, R> {
+    /// A writer through this means.
+    pub fn new(run: R, ownership: &'a dyn OwnershipDebug) -> Self {
+        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS }
     }
 
     /// Carries out the steps. `found` moves forward for those that the kernel took.
@@ -44,22 +64,23 @@ impl<'a> Writer<'a> {
     }
 
     fn write_phase(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
-        if ops.len() <= CHAINS_PER_RUN {
+        let most = self.run.steps_per_run().max(1);
+        if ops.len() <= most {
             return self.write_or_search(ops, found, failures);
         }
         // Leaf chains come first in a plan, so a prefix never jumps to what does not exist yet.
         let mut rest = ops;
         while !rest.is_empty() {
-            let tail = rest.split_off(rest.len().min(CHAINS_PER_RUN));
+            let tail = rest.split_off(rest.len().min(most));
             self.write_or_search(std::mem::replace(&mut rest, tail), found, failures);
         }
     }
 
     fn write_or_search(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
         self.effort.restores += 1;
-        let reason = match self.commands.restore(&transaction(&ops)) {
-            Ok(_) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
-            Err(error) => error.to_string(),
+        let reason = match self.run.run(&transaction(&ops)) {
+            Ok(()) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
+            Err(reason) => reason,
         };
         if ops.len() == 1 || self.search == 0 {
             let failure = |op: &RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: false };

@@ -1,0 +1,58 @@
+//! iptables mode over the kernel in memory.
+
+use super::{FakeBackend, Shared};
+use crate::backend::iptables::{Observed, Op, Ours, plan_for_tests};
+use crate::backend::rules::{Found, RuleOp, Writer};
+use crate::backend::{Backend, Failure, ObserveError};
+use crate::desired::{Desired, Touched};
+use crate::model::IpFamily;
+use std::time::Instant;
+
+#[derive(Debug)]
+pub struct FakeIptables(Shared);
+
+impl FakeBackend for FakeIptables {
+    fn on(kernel: Shared) -> Self {
+        Self(kernel)
+    }
+}
+
+impl Backend for FakeIptables {
+    type Observed = Observed;
+    type Op = Op;
+
+    fn name(&self) -> &'static str {
+        "fake iptables"
+    }
+
+    fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
+        let mut kernel = self.0.lock().unwrap();
+        let kernel = kernel.get_mut(family);
+        if kernel.fails() {
+            return Err(ObserveError::new("rules", "injected fault"));
+        }
+        Ok(Observed::of_rules(Found::from_saved(&kernel.tables, &Ours)))
+    }
+
+    fn plan(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        touched: Touched<'_>,
+        _: Instant,
+    ) -> Vec<Op> {
+        plan_for_tests(family, desired, observed, touched)
+    }
+
+    fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        let rules: Vec<RuleOp> =
+            plan.into_iter().filter_map(|op| if let Op::Rule(op) = op { Some(op) } else { None }).collect();
+        let mut kernel = self.0.lock().unwrap();
+        Writer::new(kernel.get_mut(family), &Ours).write(rules, observed.rules_for_tests())
+    }
+
+    fn remember(&self, desired: &Desired, _: Touched<'_>, observed: &mut Observed) {
+        observed.remember(desired);
+    }
+}

@@ -1,0 +1,101 @@
+//! IPVS mode over the kernel in memory.
+
+use super::{FakeBackend, Shared};
+use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, plan_for_tests};
+use crate::backend::rules::{Found, Writer};
+use crate::backend::{Backend, Failure, ObserveError};
+use crate::desired::{Desired, Touched};
+use crate::model::IpFamily;
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+pub struct FakeIpvs(Shared);
+
+impl FakeBackend for FakeIpvs {
+    fn on(kernel: Shared) -> Self {
+        Self(kernel)
+    }
+}
+
+fn context(family: IpFamily, now: Instant) -> Context {
+    Context { family, binding: VipBinding::Route, now, drain_timeout: Duration::from_secs(900) }
+}
+
+impl Backend for FakeIpvs {
+    type Observed = Observed;
+    type Op = Op;
+
+    fn name(&self) -> &'static str {
+        "fake ipvs"
+    }
+
+    fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
+        let mut kernel = self.0.lock().unwrap();
+        let kernel = kernel.get_mut(family);
+        if kernel.fails() {
+            return Err(ObserveError::new("virtual servers", "injected fault"));
+        }
+        Ok(Observed {
+            servers: kernel.servers.clone().into_iter().collect(),
+            interface: kernel.interface,
+            routes: kernel.routes.clone(),
+            sets: kernel.sets.iter().map(|(set, entries)| (*set, entries.iter().copied().collect())).collect(),
+            rules: Found::from_saved(&kernel.tables, &Ours),
+            ..Observed::default()
+        })
+    }
+
+    /// Nothing is ever connected here.
+    fn refresh(
+        &mut self,
+        _: IpFamily,
+        _: &Desired,
+        _: Touched<'_>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.values_mut());
+        destinations.for_each(|destination| destination.connections = 0);
+        Ok(())
+    }
+
+    fn plan(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        touched: Touched<'_>,
+        now: Instant,
+    ) -> Vec<Op> {
+        plan_for_tests(context(family, now), desired, observed, touched)
+    }
+
+    fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        let mut kernel = self.0.lock().unwrap();
+        let kernel = kernel.get_mut(family);
+        let mut failures = Vec::new();
+        let mut broken = Broken::default();
+        for op in plan {
+            if let Some(reason) = broken.blocks(&op) {
+                failures.push(Failure { step: op.to_string(), reason: reason.into(), lasting: false });
+                continue;
+            }
+            if let Op::Rule(rule) = op {
+                failures.extend(Writer::new(&mut *kernel, &Ours).write(vec![rule], &mut observed.rules));
+                continue;
+            }
+            match kernel.execute(&op) {
+                Ok(()) => observed.acknowledge(&op),
+                Err(reason) => {
+                    broken.note(&op);
+                    failures.push(Failure { step: op.to_string(), reason, lasting: false });
+                }
+            }
+        }
+        failures
+    }
+
+    fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {
+        let context = context(IpFamily::V4, Instant::now());
+        observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+    }
+}

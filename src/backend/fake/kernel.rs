@@ -1,0 +1,145 @@
+//! The state of the kernel in memory, in one family, and its refusals.
+
+use crate::backend::ipvs::names::Set;
+use crate::backend::ipvs::{FoundServer, Op};
+use crate::backend::rules::Run;
+use crate::kernel::interface::LocalRoute;
+use crate::kernel::ipset::Entry;
+use ipnet::IpNet;
+use iptables::{Saved, Transaction};
+use ipvs::{Command, ServiceId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// The kernel.
+#[derive(Debug, Clone, Default)]
+pub struct FakeKernel {
+    pub tables: Saved,
+    pub servers: BTreeMap<ServiceId, FoundServer>,
+    pub sets: BTreeMap<Set, BTreeSet<Entry>>,
+    pub routes: BTreeMap<IpNet, LocalRoute>,
+    pub interface: bool,
+    pub refusals: Vec<String>,
+    faults_per_thousand: u32,
+    random: u64,
+}
+
+impl FakeKernel {
+    pub fn new(faults_per_thousand: u32, seed: u64) -> Self {
+        Self { faults_per_thousand, random: seed | 1, ..Self::default() }
+    }
+
+    /// From now on nothing fails.
+    pub fn heal(&mut self) {
+        self.faults_per_thousand = 0;
+    }
+
+    /// Whether this call fails (xorshift64: the same seed fails the same calls).
+    pub fn fails(&mut self) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 1000 < u64::from(self.faults_per_thousand)
+    }
+
+    /// Carries out a step of IPVS mode other than a rule.
+    pub fn execute(&mut self, op: &Op) -> Result<(), String> {
+        if self.fails() {
+            return Err("injected fault".into());
+        }
+        let outcome = self.try_execute(op);
+        if let Err(reason) = &outcome {
+            self.refusals.push(format!("{op}: {reason}"));
+        }
+        outcome
+    }
+
+    fn try_execute(&mut self, op: &Op) -> Result<(), String> {
+        match op {
+            Op::MakeInterface => self.interface = true,
+            Op::DeleteInterface => {
+                self.interface = false;
+                self.routes.clear();
+            }
+            Op::MakeSet(set) => refuse(self.sets.insert(*set, BTreeSet::new()).is_some(), "EEXIST")?,
+            Op::DestroySet(set) => {
+                let name = set.name(crate::model::IpFamily::V4);
+                refuse(
+                    self.tables.tables.values().any(|table| format!("{table:?}").contains(&format!("\"{name}\""))),
+                    "EBUSY",
+                )?;
+                refuse(self.sets.remove(set).is_none(), "ENOENT")?;
+            }
+            Op::AddEntry(set, entry) => {
+                refuse(!self.sets.get_mut(set).ok_or("no such set")?.insert(*entry), "EEXIST")?;
+            }
+            Op::DeleteEntry(set, entry) => {
+                refuse(!self.sets.get_mut(set).ok_or("no such set")?.remove(entry), "ENOENT")?;
+            }
+            Op::Route(route) => {
+                refuse(!self.interface, "ENODEV")?;
+                self.routes.insert(route.net, *route);
+            }
+            Op::Unroute(route) => refuse(self.routes.remove(&route.net).is_none(), "ESRCH")?,
+            Op::Ipvs(command) => self.command(command)?,
+            Op::Sysctl(_) | Op::AddAddress(_) | Op::DeleteAddress(_) | Op::Rule(_) | Op::LeaveAlone(_) => {}
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: &Command) -> Result<(), String> {
+        match command {
+            Command::AddService(service) => {
+                let server = FoundServer { service: service.clone(), destinations: BTreeMap::new() };
+                refuse(self.servers.insert(service.id, server).is_some(), "EEXIST")
+            }
+            Command::SetService(service) => {
+                self.servers.get_mut(&service.id).ok_or("ESRCH")?.service = service.clone();
+                Ok(())
+            }
+            Command::DeleteService(id) => refuse(self.servers.remove(id).is_none(), "ESRCH"),
+            Command::AddDestination { service, destination } | Command::SetDestination { service, destination } => {
+                let server = self.servers.get_mut(service).ok_or("ESRCH")?;
+                let address = SocketAddr::new(destination.address, destination.port);
+                let known = server.destinations.contains_key(&address);
+                let adding = matches!(command, Command::AddDestination { .. });
+                refuse(adding && known, "EEXIST")?;
+                refuse(!adding && !known, "ENOENT")?;
+                let found = crate::backend::ipvs::FoundDestination {
+                    weight: destination.weight,
+                    masqueraded: true,
+                    connections: 0,
+                    drained_since: None,
+                };
+                server.destinations.insert(address, found);
+                Ok(())
+            }
+            Command::DeleteDestination { service, address, port } => {
+                let server = self.servers.get_mut(service).ok_or("ESRCH")?;
+                refuse(server.destinations.remove(&SocketAddr::new(*address, *port)).is_none(), "ENOENT")
+            }
+            _ => Err("not used".into()),
+        }
+    }
+}
+
+fn refuse(condition: bool, errno: &str) -> Result<(), String> {
+    if condition { Err(errno.to_owned()) } else { Ok(()) }
+}
+
+impl Run for &mut FakeKernel {
+    fn steps_per_run(&self) -> usize {
+        7
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+        if self.fails() {
+            return Err("injected fault".into());
+        }
+        let outcome = self.tables.apply(transaction).map_err(|error| error.to_string());
+        if let Err(reason) = &outcome {
+            self.refusals.push(format!("{transaction}: {reason}"));
+        }
+        outcome
+    }
+}
