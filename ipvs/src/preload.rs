@@ -3,8 +3,8 @@
 //! The kernel loads a scheduler's module while it holds IPVS's mutex (`ip_vs_add_service` → `request_module`). The
 //! modules `ip_vs_lblc` and `ip_vs_lblcr` register with all network namespaces when they start, which waits for the
 //! removal of any namespace that is under way, and that waits for IPVS's mutex (`cleanup_net` → `ip_vs_dst_event`),
-//! with the lock of all network configuration held. Seen on 6.1 and 6.12: nothing on the machine can configure
-//! networking from then on. So these modules are loaded first, while no mutex is held.
+//! with the lock of all network configuration held. Seen on 6.1, and 6.12 hung likewise: nothing on the machine can
+//! configure networking from then on. So these modules are loaded first, while no mutex is held.
 
 use std::path::Path;
 
