@@ -15,10 +15,8 @@ use ipvs::{
 use netlink_packet_core::{Emitable, NLA_F_NESTED, ParseableParametrized};
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 
-const CAPTURES: [(&str, &str); 2] = [
-    ("Linux 6.1", include_str!("captured/linux-6.1.txt")),
-    ("Linux 6.12", include_str!("captured/linux-6.12.txt")),
-];
+const CAPTURES: [(&str, &str); 2] =
+    [("Linux 6.1", include_str!("captured/linux-6.1.txt")), ("Linux 6.12", include_str!("captured/linux-6.12.txt"))];
 
 /// What happened when one command line was executed.
 #[derive(Debug, Default)]
