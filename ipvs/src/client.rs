@@ -7,6 +7,7 @@ use crate::encode::{deserialise, question, serialise};
 use crate::family::resolve;
 use crate::message::{Attribute, IpvsCommand, IpvsMessage};
 use crate::netlink::{Counters, Socket, SocketError, SocketOptions};
+use crate::preload::Preloaded;
 use crate::{Attempt, Command, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts};
 
 /// How a [`Client`] works.
@@ -26,12 +27,13 @@ impl Default for Options {
 
 /// A connection to the IPVS of one network namespace: that of the thread which made it.
 ///
-/// Blocking. After [`SocketError::Timeout`] make a new one: a dump may still be under way on the old.
+/// Blocking: the kernel executes a command inside the `send` that carries it.
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
     family: u16,
     options: Options,
+    preloaded: Preloaded,
 }
 
 impl Client {
@@ -52,7 +54,7 @@ impl Client {
         let transport = |source| Error::from_socket(Attempt::Connect, source);
         let mut socket = Socket::open(NETLINK_GENERIC, &options.socket).map_err(transport)?;
         let family = resolve(&mut socket)?;
-        let mut client = Self { socket, family, options };
+        let mut client = Self { socket, family, options, preloaded: Preloaded::default() };
         // Anyone may look up the family; this question needs the capability that all others need.
         client.ask_info(&Attempt::Connect)?;
         Ok(client)
@@ -198,7 +200,8 @@ impl Client {
                 results.extend(chunk.iter().map(skipped));
                 continue;
             }
-            let (mut messages, objections): (Vec<_>, Vec<_>) = self.encode_chunk(chunk);
+            self.preloaded.prepare(chunk);
+            let (mut messages, objections) = self.encode_chunk(chunk);
             let mut answers = self.socket.batch(&mut messages).into_iter();
             for (command, objection) in chunk.iter().zip(objections) {
                 let attempt = || Attempt::Command(Box::new(command.clone()));

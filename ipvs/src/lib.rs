@@ -53,6 +53,7 @@ mod family;
 mod id;
 pub mod message;
 pub mod netlink;
+mod preload;
 pub mod proc;
 mod scheduler;
 mod service;

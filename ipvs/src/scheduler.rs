@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 /// A scheduler by the name that the kernel knows it by. Each is a kernel module of its own ([`Scheduler::module`]),
 /// which the kernel loads on first use.
+///
+/// Loading `ip_vs_lblc` or `ip_vs_lblcr` that way can lock up the machine's networking when a network namespace is
+/// being removed at the same moment. The [`Client`](crate::Client) loads these two beforehand, which takes
+/// `CAP_SYS_MODULE`; without it, load them before a program may use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheduler {
     /// Round robin.

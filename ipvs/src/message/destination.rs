@@ -7,7 +7,7 @@ use netlink_packet_core::{DecodeError, DefaultNla, Emitable, ErrorContext, NLA_F
 use super::payload::{read, read_u8, read_u16, read_u16_be, read_u32, write};
 use super::service::{address_bytes, address_from};
 use super::{StatsAttribute, parse_all};
-use crate::{AddressFamily, Destination, DestinationEntry, ForwardMethod, Stats, Tunnel, TunnelFlags, TunnelKind};
+use crate::{AddressFamily, Destination, DestinationEntry, ForwardMethod, Stats, TunnelFlags, TunnelKind};
 
 /// One attribute of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,18 +162,16 @@ pub(crate) fn identity_from(
 }
 
 impl Destination {
-    /// The attributes of [`Command::AddDestination`](crate::Command::AddDestination). The encapsulation is among them
-    /// where it is not the default.
+    /// The attributes of [`Command::AddDestination`](crate::Command::AddDestination).
     #[must_use]
     pub fn to_attributes(&self) -> Vec<DestinationAttribute> {
         let mut attributes = identity(&self.address, self.port);
         attributes.push(DestinationAttribute::ForwardMethod(self.forward.number()));
         attributes.push(DestinationAttribute::Weight(self.weight));
-        if self.tunnel != Tunnel::default() || self.forward == ForwardMethod::Tunnel {
-            attributes.push(DestinationAttribute::TunnelKind(self.tunnel.kind.number()));
-            attributes.push(DestinationAttribute::TunnelPort(self.tunnel.port));
-            attributes.push(DestinationAttribute::TunnelFlags(self.tunnel.flags.bits()));
-        }
+        // Kernels before 5.3 skip these three.
+        attributes.push(DestinationAttribute::TunnelKind(self.tunnel.kind.number()));
+        attributes.push(DestinationAttribute::TunnelPort(self.tunnel.port));
+        attributes.push(DestinationAttribute::TunnelFlags(self.tunnel.flags.bits()));
         attributes.push(DestinationAttribute::UpperThreshold(self.upper_threshold));
         attributes.push(DestinationAttribute::LowerThreshold(self.lower_threshold));
         attributes

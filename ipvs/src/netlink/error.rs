@@ -27,7 +27,7 @@ pub enum SocketError {
         /// Positive errno.
         errno: i32,
     },
-    /// No reply came in time. A dump may still be under way in the kernel, so open a new socket rather than going on.
+    /// No reply came in time. What comes late is dropped before the next request.
     #[error("no reply from the kernel within {waited:?}")]
     Timeout {
         /// How long no reply to the request came.

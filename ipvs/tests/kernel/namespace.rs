@@ -34,9 +34,13 @@ pub fn in_namespace_with(name: &str, options: Options, test: impl FnOnce(&mut Cl
     };
     if let Some(reason) = skipped {
         assert!(std::env::var_os("KUBE_IPVS_REQUIRE_IPVS").is_none_or(|value| value != "1"), "{name}: {reason}");
-        // Past the test harness, which swallows what passing tests print.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {reason}");
+        note(&format!("SKIPPED: {name}: {reason}"));
     }
+}
+
+/// Prints past the test harness, which swallows what passing tests print.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 pub fn address(text: &str) -> IpAddr {

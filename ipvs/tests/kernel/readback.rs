@@ -7,7 +7,7 @@ use ipvs::{
     ServiceFlags, ServiceId, Timeouts, Tunnel, TunnelFlags, TunnelKind, proc,
 };
 
-use crate::namespace::{address, execute, in_namespace, tcp};
+use crate::namespace::{address, execute, in_namespace, note, tcp};
 
 #[test]
 fn version_and_connection_table_are_known() {
@@ -18,15 +18,30 @@ fn version_and_connection_table_are_known() {
     });
 }
 
+/// Whether this kernel was built without the module, as Debian's 6.1 was without ip_vs_twos.
+fn was_never_built(module: &str) -> bool {
+    let modprobe = std::process::Command::new("modprobe").args(["--dry-run", "--quiet", module]).status();
+    modprobe.is_ok_and(|status| !status.success())
+}
+
 #[test]
 fn every_scheduler_is_loaded_and_read_back() {
     in_namespace("every_scheduler_is_loaded_and_read_back", |client| {
+        let mut listed = 0;
         for (port, scheduler) in (1..).zip(Scheduler::KNOWN) {
             let service = Service::new(tcp("10.0.0.1", port), scheduler);
-            client.execute(&Command::AddService(service.clone())).unwrap();
+            match client.execute(&Command::AddService(service.clone())) {
+                Err(error) if error.errno() == Some(2) && was_never_built(&scheduler.module()) => {
+                    note(&format!("SKIPPED: scheduler {scheduler}: {error}"));
+                    continue;
+                }
+                result => result.unwrap(),
+            }
             assert_eq!(client.service(&service.id).unwrap().unwrap().service, service);
+            listed += 1;
         }
-        assert_eq!(client.services().unwrap().len(), Scheduler::KNOWN.len());
+        assert_eq!(client.services().unwrap().len(), listed);
+        assert!(listed >= Scheduler::KNOWN.len() - 1, "{listed}");
         // A service without a scheduler is one, too.
         let none = Service::new(tcp("10.0.0.1", 99), "none".parse().unwrap());
         client.execute(&Command::AddService(none.clone())).unwrap();
