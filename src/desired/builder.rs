@@ -247,6 +247,7 @@ impl Builder {
                 affinity: service.affinity,
                 internal_policy_local: service.internal_policy_local,
                 external_policy_local: service.external_policy_local,
+                health_check_port: service.health_check_node_port.filter(|_| service.external_policy_local),
                 scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,

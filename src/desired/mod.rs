@@ -118,6 +118,8 @@ pub struct ServicePort {
     pub internal_policy_local: bool,
     /// Node port, external and load-balancer IPs use endpoints of this node only, for senders from outside.
     pub external_policy_local: bool,
+    /// Port of the health check server, where the external policy is Local.
+    pub health_check_port: Option<u16>,
     /// IPVS scheduler.
     pub scheduler: Arc<str>,
     /// Endpoints, sorted by address; those that serve and those that drain.

@@ -1,0 +1,307 @@
+//! The client: questions to the kernel's IPVS, changes one by one and in batches.
+
+use netlink_packet_core::DecodeError;
+use netlink_sys::protocols::NETLINK_GENERIC;
+
+use crate::encode::{deserialise, question, serialise};
+use crate::family::resolve;
+use crate::message::{Attribute, IpvsCommand, IpvsMessage};
+use crate::netlink::{Counters, Socket, SocketError, SocketOptions};
+use crate::{Attempt, Command, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts};
+
+/// How a [`Client`] works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Timeout, buffers and size of batches.
+    pub socket: SocketOptions,
+    /// How often a dump is repeated when the kernel says that its table changed meanwhile (5).
+    pub dump_retries: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { socket: SocketOptions::default(), dump_retries: 5 }
+    }
+}
+
+/// A connection to the IPVS of one network namespace: that of the thread which made it.
+///
+/// Blocking. After [`SocketError::Timeout`] make a new one: a dump may still be under way on the old.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+    family: u16,
+    options: Options,
+}
+
+impl Client {
+    /// Connects to the IPVS of the calling thread's network namespace. The kernel loads the module `ip_vs` if needed.
+    ///
+    /// # Errors
+    /// [`Error::FamilyMissing`] when the kernel has no IPVS, [`Error::PermissionDenied`] without `CAP_NET_ADMIN`,
+    /// otherwise a failure of the socket.
+    pub fn connect() -> Result<Self, Error> {
+        Self::connect_with(Options::default())
+    }
+
+    /// [`Client::connect`] with other timeouts, buffers or sizes of batches.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_with(options: Options) -> Result<Self, Error> {
+        let transport = |source| Error::from_socket(Attempt::Connect, source);
+        let mut socket = Socket::open(NETLINK_GENERIC, &options.socket).map_err(transport)?;
+        let family = resolve(&mut socket)?;
+        let mut client = Self { socket, family, options };
+        // Anyone may look up the family; this question needs the capability that all others need.
+        client.ask_info(&Attempt::Connect)?;
+        Ok(client)
+    }
+
+    /// System calls and messages so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.socket.counters()
+    }
+
+    /// Version and size of the connection table.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn info(&mut self) -> Result<Info, Error> {
+        self.ask_info(&Attempt::Info)
+    }
+
+    fn ask_info(&mut self, attempt: &Attempt) -> Result<Info, Error> {
+        let (mut version, mut size) = (None, None);
+        self.ask(attempt, question(IpvsCommand::GetInfo, None), false, &mut |message| {
+            for attribute in message.attributes {
+                match attribute {
+                    Attribute::InfoVersion(value) => version = Some(value),
+                    Attribute::InfoConnectionTableSize(value) => size = Some(value),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?;
+        match (version, size) {
+            (Some(version), Some(size)) => Ok(Info::new(version, size)),
+            _ => Err(Error::Decode { attempt: attempt.clone(), reason: "no version or no size".to_owned() }),
+        }
+    }
+
+    /// How long idle connections live.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        let mut timeouts = Timeouts::default();
+        self.ask(&Attempt::Timeouts, question(IpvsCommand::GetConfig, None), false, &mut |message| {
+            timeouts = Timeouts::from_attributes(&message.attributes);
+            Ok(())
+        })?;
+        Ok(timeouts)
+    }
+
+    /// The synchronisation daemons that run: none, a master, a backup, or both.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
+        self.collect(&Attempt::Daemons, &question(IpvsCommand::GetDaemon, None), &|message| {
+            let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
+                Attribute::Daemon(attributes) => Some(attributes),
+                _ => None,
+            });
+            Daemon::from_attributes(&attributes.ok_or("no synchronisation daemon")?)
+        })
+    }
+
+    /// All virtual servers, in the kernel's order: by hash bucket, firewall marks last.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn services(&mut self) -> Result<Vec<ServiceEntry>, Error> {
+        self.collect(&Attempt::Services, &question(IpvsCommand::GetService, None), &service_entry)
+    }
+
+    /// Hands all virtual servers to `each` as they arrive, in constant memory.
+    ///
+    /// # Errors
+    /// The socket failed; [`SocketError::DumpInterrupted`] when the table changed meanwhile (kernels that notice it),
+    /// so that what `each` saw may be incomplete.
+    pub fn for_each_service(&mut self, mut each: impl FnMut(ServiceEntry)) -> Result<(), Error> {
+        self.ask(&Attempt::Services, question(IpvsCommand::GetService, None), true, &mut |message| {
+            each(service_entry(message)?);
+            Ok(())
+        })
+    }
+
+    /// One virtual server; `None` when it is not there.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn service(&mut self, id: &ServiceId) -> Result<Option<ServiceEntry>, Error> {
+        let mut entry = None;
+        let asked =
+            self.ask(&Attempt::Service(*id), question(IpvsCommand::GetService, Some(id)), false, &mut |message| {
+                entry = Some(service_entry(message)?);
+                Ok(())
+            });
+        match asked {
+            Err(error) if error.is_not_there() => Ok(None),
+            asked => asked.map(|()| entry),
+        }
+    }
+
+    /// The destinations of one virtual server, in the order in which they were added. The kernel answers with an empty
+    /// list, too, when there is no such virtual server.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn destinations(&mut self, id: &ServiceId) -> Result<Vec<DestinationEntry>, Error> {
+        let request = question(IpvsCommand::GetDest, Some(id));
+        self.collect(&Attempt::Destinations(*id), &request, &|message| destination_entry(message, id))
+    }
+
+    /// The destinations of many virtual servers, in their order.
+    ///
+    /// The kernel runs one dump a socket at a time and lists the destinations of one virtual server only, so this
+    /// takes three system calls for each. Where a few columns suffice, [`proc`](crate::proc) reads them all at once.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn destinations_of_many(&mut self, ids: &[ServiceId]) -> Result<Vec<Vec<DestinationEntry>>, Error> {
+        ids.iter().map(|id| self.destinations(id)).collect()
+    }
+
+    /// Executes one command.
+    ///
+    /// # Errors
+    /// The kernel refused it ([`Error::Refused`], [`Error::PermissionDenied`]), it cannot be sent
+    /// ([`Error::Invalid`]), or the socket failed.
+    pub fn execute(&mut self, command: &Command) -> Result<(), Error> {
+        self.execute_batch(std::slice::from_ref(command)).pop().unwrap_or(Ok(()))
+    }
+
+    /// Executes commands in order, about a hundred in one system call, and returns one result for each.
+    ///
+    /// A refused command does not stop those after it. A failure of the socket does: every command that the kernel had
+    /// not answered by then is an error, either [`Error::is_outcome_unknown`] or [`SocketError::NotSent`].
+    pub fn execute_batch(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(commands.len());
+        let mut broken: Option<SocketError> = None;
+        // Encoded piece by piece, so that a batch of any length takes the memory of one chunk.
+        for chunk in commands.chunks(self.options.socket.batch_messages.max(1)) {
+            if let Some(cause) = &broken {
+                let skipped = |command| not_sent(command, cause.clone());
+                results.extend(chunk.iter().map(skipped));
+                continue;
+            }
+            let (mut messages, objections): (Vec<_>, Vec<_>) = self.encode_chunk(chunk);
+            let mut answers = self.socket.batch(&mut messages).into_iter();
+            for (command, objection) in chunk.iter().zip(objections) {
+                let attempt = || Attempt::Command(Box::new(command.clone()));
+                results.push(match objection {
+                    Some(reason) => Err(Error::Invalid { attempt: attempt(), reason }),
+                    None => match answers.next() {
+                        Some(Ok(())) => Ok(()),
+                        Some(Err(error)) => {
+                            if !error.is_kernel_verdict() {
+                                broken = Some(error.clone().into_cause());
+                            }
+                            Err(Error::from_socket(attempt(), error))
+                        }
+                        None => not_sent(command, SocketError::malformed("no answer")),
+                    },
+                });
+            }
+        }
+        results
+    }
+
+    /// The messages of the commands that can be sent, and for each command why it cannot.
+    fn encode_chunk(&self, commands: &[Command]) -> (Vec<Vec<u8>>, Vec<Option<String>>) {
+        let objections: Vec<Option<String>> = commands.iter().map(Command::objection).collect();
+        let possible = commands.iter().zip(&objections).filter(|(_, objection)| objection.is_none());
+        let messages = possible.map(|(command, _)| serialise(command.to_message(), self.family, false)).collect();
+        (messages, objections)
+    }
+
+    /// Asks `request` and decodes every answer.
+    fn ask(
+        &mut self,
+        attempt: &Attempt,
+        request: IpvsMessage,
+        dump: bool,
+        each: &mut dyn FnMut(IpvsMessage) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
+        let family = self.family;
+        let bytes = serialise(request, family, dump);
+        let asked = self.socket.request::<Failure>(bytes, &mut |kind, payload| {
+            if kind != family {
+                return Err(Failure::Decode(DecodeError::from(format!("message of type {kind}"))));
+            }
+            each(deserialise(payload).map_err(Failure::Decode)?).map_err(Failure::Decode)
+        });
+        asked.map_err(|failure| match failure {
+            Failure::Socket(source) => Error::from_socket(attempt.clone(), source),
+            Failure::Decode(error) => Error::Decode { attempt: attempt.clone(), reason: error.to_string() },
+        })
+    }
+
+    /// All answers of a dump, asked again while the kernel says that its table changed meanwhile.
+    fn collect<T>(
+        &mut self,
+        attempt: &Attempt,
+        request: &IpvsMessage,
+        decode: &dyn Fn(IpvsMessage) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        let mut retries = self.options.dump_retries;
+        loop {
+            let mut all = Vec::new();
+            let asked = self.ask(attempt, request.clone(), true, &mut |message| {
+                all.push(decode(message)?);
+                Ok(())
+            });
+            match asked {
+                Ok(()) => return Ok(all),
+                Err(Error::Transport { source: SocketError::DumpInterrupted, .. }) if retries > 0 => retries -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Why an answer was not taken.
+enum Failure {
+    Socket(SocketError),
+    Decode(DecodeError),
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
+    }
+}
+
+fn not_sent(command: &Command, cause: SocketError) -> Result<(), Error> {
+    let source = SocketError::NotSent { cause: Box::new(cause) };
+    Err(Error::Transport { attempt: Attempt::Command(Box::new(command.clone())), source })
+}
+
+fn service_entry(message: IpvsMessage) -> Result<ServiceEntry, DecodeError> {
+    let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
+        Attribute::Service(attributes) => Some(attributes),
+        _ => None,
+    });
+    ServiceEntry::from_attributes(attributes.ok_or("no virtual server")?)
+}
+
+fn destination_entry(message: IpvsMessage, id: &ServiceId) -> Result<DestinationEntry, DecodeError> {
+    let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
+        Attribute::Destination(attributes) => Some(attributes),
+        _ => None,
+    });
+    DestinationEntry::from_attributes(attributes.ok_or("no destination")?, id.family())
+}

@@ -1,0 +1,83 @@
+//! The chains of this mode. Names and hashes are kube-proxy's, so that everything written about reading its rules
+//! stays true; helpers of IPVS mode never use one of them.
+
+use iptables::{ChainName, Table};
+
+macro_rules! chains {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub fn $name() -> ChainName { ChainName::from_static($text) })*
+    };
+}
+
+chains! {
+    /// nat: every service address; filter: refusals on cluster IPs.
+    services = "KUBE-SERVICES";
+    /// filter: refusals on external addresses and node ports.
+    external_services = "KUBE-EXTERNAL-SERVICES";
+    /// nat: node ports; filter: health check ports.
+    node_ports = "KUBE-NODEPORTS";
+    /// nat: masquerades what is marked.
+    postrouting = "KUBE-POSTROUTING";
+    /// nat: marks for masquerading.
+    mark_masq = "KUBE-MARK-MASQ";
+    /// nat: marks what comes from outside of several pod ranges.
+    off_cluster = "KUBE-MARK-OFF-CLUSTER";
+    /// filter: accepts what is forwarded for services.
+    forward = "KUBE-FORWARD";
+    /// filter: drops what the source ranges of a load balancer don't admit.
+    proxy_firewall = "KUBE-PROXY-FIREWALL";
+    /// filter: what `route_localnet` would let in from outside.
+    localnet_guard = "KUBE-LOCALNET-GUARD";
+}
+
+/// The prefixes of per-service chains, all in nat.
+pub const SERVICE_PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
+
+/// The chains to which every service port adds rules of its own.
+pub fn shared() -> [(Table, ChainName); 6] {
+    [
+        (Table::Nat, services()),
+        (Table::Nat, node_ports()),
+        (Table::Filter, services()),
+        (Table::Filter, external_services()),
+        (Table::Filter, node_ports()),
+        (Table::Filter, proxy_firewall()),
+    ]
+}
+
+/// The chains whose content does not depend on services.
+pub fn fixed() -> [(Table, ChainName); 5] {
+    [
+        (Table::Nat, mark_masq()),
+        (Table::Nat, off_cluster()),
+        (Table::Nat, postrouting()),
+        (Table::Filter, forward()),
+        (Table::Filter, localnet_guard()),
+    ]
+}
+
+/// Whether a chain belongs to this mode. The one place where ownership is decided.
+pub fn is_ours(table: Table, chain: &ChainName) -> bool {
+    let service = table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
+    service || is_shared(table, chain) || fixed().iter().any(|(t, name)| *t == table && name == chain)
+}
+
+/// Whether services add rules of their own to a chain.
+pub fn is_shared(table: Table, chain: &ChainName) -> bool {
+    shared().iter().any(|(t, name)| *t == table && name == chain)
+}
+
+/// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
+pub fn depth(chain: &ChainName) -> u8 {
+    let prefixes: [(&str, u8); 5] =
+        [("KUBE-FW-", 2), ("KUBE-EXT-", 3), ("KUBE-SVC-", 4), ("KUBE-SVL-", 4), ("KUBE-SEP-", 5)];
+    if let Some((_, depth)) = prefixes.iter().find(|(prefix, _)| chain.starts_with(prefix)) {
+        return *depth;
+    }
+    match chain.as_str() {
+        "KUBE-MARK-OFF-CLUSTER" => 6,
+        "KUBE-MARK-MASQ" => 7,
+        "KUBE-NODEPORTS" => 1,
+        _ => 0,
+    }
+}

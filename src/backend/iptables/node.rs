@@ -1,0 +1,109 @@
+//! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
+
+use super::names;
+use crate::backend::rules::Jump;
+use crate::desired::{NodePortAddresses, NodeRules};
+use crate::model::IpFamily;
+use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
+use std::net::IpAddr;
+
+/// The jumps, in the order in which they come to stand when each is put first (upstream prepends them too).
+pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
+    let jump = |table, from, to: ChainName, comment: &str, new_only: bool| {
+        let rule = if new_only { Rule::new().ctstate(&[CtState::New]) } else { Rule::new() };
+        Jump { table, from: ChainName::from_static(from), rule: rule.comment(comment.to_owned()).jump(to) }
+    };
+    let external = "kubernetes externally-visible service portals";
+    let firewall = "kubernetes load balancer firewall";
+    let portals = "kubernetes service portals";
+    let mut jumps = vec![
+        jump(Table::Filter, "INPUT", names::external_services(), external, true),
+        jump(Table::Filter, "FORWARD", names::external_services(), external, true),
+        jump(Table::Filter, "INPUT", names::node_ports(), "kubernetes health check service ports", false),
+        jump(Table::Filter, "FORWARD", names::services(), portals, true),
+        jump(Table::Filter, "OUTPUT", names::services(), portals, true),
+        jump(Table::Filter, "FORWARD", names::forward(), "kubernetes forwarding rules", false),
+        jump(Table::Filter, "INPUT", names::proxy_firewall(), firewall, true),
+        jump(Table::Filter, "OUTPUT", names::proxy_firewall(), firewall, true),
+        jump(Table::Filter, "FORWARD", names::proxy_firewall(), firewall, true),
+        jump(Table::Nat, "OUTPUT", names::services(), portals, false),
+        jump(Table::Nat, "PREROUTING", names::services(), portals, false),
+        jump(Table::Nat, "POSTROUTING", names::postrouting(), "kubernetes postrouting rules", false),
+    ];
+    if localnet_guard {
+        jumps.push(jump(Table::Filter, "INPUT", names::localnet_guard(), "kubernetes localnet guard", false));
+    }
+    jumps
+}
+
+/// The chains that hold for the whole node.
+pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
+    let mark = node.masquerade_mark;
+    let chain = |name, rules| Chain { name, rules };
+    let mut chains = vec![
+        (Table::Nat, chain(names::mark_masq(), vec![Rule::new().or_mark(mark)])),
+        (Table::Nat, chain(names::postrouting(), postrouting(mark))),
+        (Table::Filter, chain(names::forward(), forward(mark))),
+    ];
+    let off_cluster = super::service::off_cluster(&node.detect_local, names::mark_masq());
+    if !off_cluster.is_empty() {
+        chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
+    }
+    if node.localhost_node_ports {
+        chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
+    }
+    chains
+}
+
+/// Masquerades what is marked. Also what keeps NAT registered in the namespace for as long as this mode serves.
+pub fn postrouting(mark: u32) -> Vec<Rule> {
+    vec![
+        Rule::new().not_mark(mark, mark).return_(),
+        // Cleared, so that a packet that passes the stack again is not masqueraded again.
+        Rule::new().set_xmark(mark, 0),
+        Rule::new().comment("kubernetes service traffic requiring SNAT").masquerade(true),
+    ]
+}
+
+/// Accepts what is forwarded for services even where the policy of FORWARD is to drop, and drops what conntrack calls
+/// invalid: it would reach the client untranslated and reset the connection (kubernetes issue 74839).
+pub fn forward(mark: u32) -> Vec<Rule> {
+    vec![
+        Rule::new().ctstate(&[CtState::Invalid]).drop(),
+        Rule::new().comment("kubernetes forwarding rules").mark(mark, mark).accept(),
+        Rule::new()
+            .comment("kubernetes forwarding conntrack rule")
+            .ctstate(&[CtState::Related, CtState::Established])
+            .accept(),
+    ]
+}
+
+/// `route_localnet` lets neighbours reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.
+fn block_localnet() -> Rule {
+    Rule::parse(
+        "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" \
+         -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+    )
+}
+
+/// The rules that end KUBE-SERVICES: everything to an address of the node goes on to the node ports.
+pub fn node_port_tail(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
+    let note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
+    let to_address = |ip: &IpAddr| Rule::new().comment(note).destination(*ip).jump(names::node_ports());
+    match &node.node_port_addresses {
+        NodePortAddresses::These(addresses) => addresses.iter().map(to_address).collect(),
+        NodePortAddresses::All => {
+            let mut rule = Rule::new().comment(note).dst_type(AddrType::Local);
+            if family == IpFamily::V6 {
+                rule = rule.not_destination(IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
+            } else if !node.localhost_node_ports {
+                rule = rule.not_destination(ipnet::IpNet::V4(loopback_net()));
+            }
+            vec![rule.jump(names::node_ports())]
+        }
+    }
+}
+
+fn loopback_net() -> ipnet::Ipv4Net {
+    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)
+}

@@ -1,0 +1,359 @@
+//! The rules of one service port: kube-proxy's chains (`pkg/proxy/iptables/proxier.go`, `syncProxyRules`).
+
+use super::names;
+use crate::desired::{DetectLocal, Endpoint, NodeRules, ServicePort};
+use crate::model::{IpFamily, Protocol};
+use iptables::{AddrType, Chain, ChainName, Probability, RecentMatch, Rule, Table, hash};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// What a service port asks of the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// Its own chains, all in nat; a chain stands behind those that it jumps to.
+    pub chains: Vec<Chain>,
+    /// Its rules in chains that all services share.
+    pub shared: Vec<(Table, ChainName, Rule)>,
+}
+
+/// The names of the chains that a service port may have besides those of its endpoints.
+pub fn own_chains(name: &str, protocol: Protocol) -> [ChainName; 4] {
+    let protocol = protocol.as_lower();
+    [
+        hash::service_chain(name, protocol),
+        hash::service_local_chain(name, protocol),
+        hash::external_chain(name, protocol),
+        hash::firewall_chain(name, protocol),
+    ]
+}
+
+/// The protocol as iptables calls it.
+pub fn protocol(protocol: Protocol) -> iptables::Protocol {
+    match protocol {
+        Protocol::Tcp => iptables::Protocol::Tcp,
+        Protocol::Udp => iptables::Protocol::Udp,
+        Protocol::Sctp => iptables::Protocol::Sctp,
+    }
+}
+
+/// What sends traffic of senders that are no local pods to be marked for masquerading; `None` if local traffic cannot
+/// be told. Of several ranges a rule can only test one, so those are left to a chain (see [`off_cluster`]).
+pub fn masquerade_if_not_local(
+    rule: Rule,
+    detect: &DetectLocal,
+    mark: ChainName,
+    off_cluster: ChainName,
+) -> Option<Rule> {
+    Some(match detect {
+        DetectLocal::None | DetectLocal::NodeCidrs => return None,
+        DetectLocal::Cidrs(nets) => match nets.as_slice() {
+            [net] => rule.not_source(*net).jump(mark),
+            _ => rule.jump(off_cluster),
+        },
+        DetectLocal::BridgeInterface(name) => rule.not_in_interface(name.clone()).jump(mark),
+        DetectLocal::InterfacePrefix(prefix) => rule.not_in_interface(format!("{prefix}+")).jump(mark),
+    })
+}
+
+/// The chain that marks senders outside of all of several ranges; empty, and unused, where there is one or none.
+pub fn off_cluster(detect: &DetectLocal, mark: ChainName) -> Vec<Rule> {
+    match detect {
+        DetectLocal::Cidrs(nets) if nets.len() > 1 => {
+            let inside = nets.iter().map(|net| Rule::new().source(*net).return_());
+            inside.chain([Rule::new().jump(mark)]).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Adds the test "from a local pod": several rules where there are several ranges.
+pub fn if_local(rule: &Rule, detect: &DetectLocal) -> Vec<Rule> {
+    match detect {
+        DetectLocal::None | DetectLocal::NodeCidrs => Vec::new(),
+        DetectLocal::Cidrs(nets) => nets.iter().map(|net| rule.clone().source(*net)).collect(),
+        DetectLocal::BridgeInterface(name) => vec![rule.clone().in_interface(name.clone())],
+        DetectLocal::InterfacePrefix(prefix) => vec![rule.clone().in_interface(format!("{prefix}+"))],
+    }
+}
+
+struct Renderer<'a> {
+    port: &'a ServicePort,
+    node: &'a NodeRules,
+    name: String,
+    cluster: Vec<&'a Endpoint>,
+    local: Vec<&'a Endpoint>,
+    out: Rendered,
+}
+
+/// Renders a service port.
+pub fn render(port: &ServicePort, node: &NodeRules) -> Rendered {
+    let uses_local = port.internal_policy_local || (port.external_policy_local && port.externally_accessible());
+    let renderer = Renderer {
+        port,
+        node,
+        name: port.key.to_string(),
+        cluster: port.cluster_endpoints().collect(),
+        local: if uses_local { port.local_endpoints().collect() } else { Vec::new() },
+        out: Rendered::default(),
+    };
+    renderer.run()
+}
+
+impl Renderer<'_> {
+    fn run(mut self) -> Rendered {
+        let internal = self.internal_chain();
+        let external = self.external_chain();
+        if self.port.has_any_endpoints {
+            self.endpoint_chains();
+            self.policy_chain(self.svc(), self.cluster.clone(), internal.as_ref());
+            self.policy_chain(self.svl(), self.local.clone(), internal.as_ref());
+            self.ext_chain(external.as_ref());
+            self.firewall_chain();
+        }
+        self.capture_cluster_ip(internal.as_ref());
+        self.capture_external(external.is_some());
+        self.capture_node_port(external.is_some());
+        self.accept_health_check();
+        self.out
+    }
+
+    fn protocol(&self) -> &'static str {
+        self.port.key.protocol.as_lower()
+    }
+
+    fn svc(&self) -> ChainName {
+        hash::service_chain(&self.name, self.protocol())
+    }
+
+    fn svl(&self) -> ChainName {
+        hash::service_local_chain(&self.name, self.protocol())
+    }
+
+    fn ext(&self) -> ChainName {
+        hash::external_chain(&self.name, self.protocol())
+    }
+
+    fn fw(&self) -> ChainName {
+        hash::firewall_chain(&self.name, self.protocol())
+    }
+
+    fn sep(&self, endpoint: SocketAddr) -> ChainName {
+        hash::endpoint_chain(&self.name, self.protocol(), &endpoint.to_string())
+    }
+
+    /// Where traffic to the cluster IP goes, if there is anywhere to go.
+    fn internal_chain(&self) -> Option<ChainName> {
+        match self.port.internal_policy_local {
+            true => (!self.local.is_empty()).then(|| self.svl()),
+            false => (!self.cluster.is_empty()).then(|| self.svc()),
+        }
+    }
+
+    /// Where traffic from outside goes, if there is anywhere to go.
+    fn external_chain(&self) -> Option<ChainName> {
+        match self.port.external_policy_local {
+            true => (!self.local.is_empty()).then(|| self.svl()),
+            false => (!self.cluster.is_empty()).then(|| self.svc()),
+        }
+    }
+
+    fn has_firewall(&self) -> bool {
+        !self.port.source_ranges.is_empty() && !self.port.load_balancer_ips.is_empty()
+    }
+
+    /// A rule for an address and port of the Service.
+    fn to_address(&self, comment: String, address: IpAddr) -> Rule {
+        Rule::new()
+            .comment(comment)
+            .protocol(protocol(self.port.key.protocol))
+            .destination(address)
+            .destination_port(self.port.port)
+    }
+
+    fn shared(&mut self, table: Table, chain: ChainName, rule: Rule) {
+        self.out.shared.push((table, chain, rule));
+    }
+
+    /// The refusal of traffic for which there is no endpoint: at once if nobody could serve, in silence if a policy
+    /// forbids what exists elsewhere, so that a load balancer tries another node.
+    fn refuse(&self, rule: Rule) -> Rule {
+        if self.port.has_any_endpoints {
+            rule.drop()
+        } else {
+            rule.reject_with(match IpFamily::of(self.port.cluster_ip) {
+                IpFamily::V4 => "icmp-port-unreachable",
+                IpFamily::V6 => "icmp6-port-unreachable",
+            })
+        }
+    }
+
+    fn refusal_comment(&self) -> String {
+        let which = if self.port.has_any_endpoints { "local " } else { "" };
+        format!("{} has no {which}endpoints", self.name)
+    }
+
+    fn capture_cluster_ip(&mut self, internal: Option<&ChainName>) {
+        let address = self.port.cluster_ip;
+        if let Some(chain) = internal {
+            let rule = self.to_address(format!("{} cluster IP", self.name), address).jump(chain.clone());
+            self.shared(Table::Nat, names::services(), rule);
+        } else {
+            let rule = self.refuse(self.to_address(self.refusal_comment(), address));
+            self.shared(Table::Filter, names::services(), rule);
+        }
+    }
+
+    fn capture_external(&mut self, has_endpoints: bool) {
+        for address in self.port.external_ips.clone() {
+            let comment = format!("{} external IP", self.name);
+            self.capture_one_external(address, comment, self.ext(), has_endpoints);
+        }
+        let chain = if self.has_firewall() { self.fw() } else { self.ext() };
+        for address in self.port.load_balancer_ips.clone() {
+            let comment = format!("{} loadbalancer IP", self.name);
+            self.capture_one_external(address, comment, chain.clone(), has_endpoints);
+            if self.has_firewall() && self.port.has_any_endpoints {
+                let comment = format!("{} traffic not accepted by {}", self.name, self.fw());
+                let rule = self.to_address(comment, address).drop();
+                self.shared(Table::Filter, names::proxy_firewall(), rule);
+            }
+        }
+    }
+
+    fn capture_one_external(&mut self, address: IpAddr, comment: String, chain: ChainName, has_endpoints: bool) {
+        if self.port.has_any_endpoints {
+            let rule = self.to_address(comment, address).jump(chain);
+            self.shared(Table::Nat, names::services(), rule);
+        }
+        if !has_endpoints {
+            let rule = self.refuse(self.to_address(self.refusal_comment(), address));
+            self.shared(Table::Filter, names::external_services(), rule);
+        }
+    }
+
+    fn capture_node_port(&mut self, has_endpoints: bool) {
+        let Some(node_port) = self.port.node_port else { return };
+        let to_port = |comment: String| {
+            Rule::new().comment(comment).protocol(protocol(self.port.key.protocol)).destination_port(node_port)
+        };
+        let accept = to_port(self.name.clone()).jump(self.ext());
+        let refusal = self.refuse(to_port(self.refusal_comment()).dst_type(AddrType::Local));
+        if self.port.has_any_endpoints {
+            self.shared(Table::Nat, names::node_ports(), accept);
+        }
+        if !has_endpoints {
+            self.shared(Table::Filter, names::external_services(), refusal);
+        }
+    }
+
+    fn accept_health_check(&mut self) {
+        let Some(port) = self.port.health_check_port else { return };
+        let rule = Rule::new()
+            .comment(format!("{} health check node port", self.name))
+            .protocol(iptables::Protocol::Tcp)
+            .destination_port(port)
+            .accept();
+        self.shared(Table::Filter, names::node_ports(), rule);
+    }
+
+    /// `KUBE-SEP-…`: masquerade a pod that reaches itself, remember the client, translate.
+    fn endpoint_chains(&mut self) {
+        let mut endpoints: Vec<SocketAddr> = self.cluster.iter().chain(&self.local).map(|e| e.address).collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        for address in endpoints {
+            let name = self.sep(address);
+            let comment: Arc<str> = self.name.as_str().into();
+            let hairpin = Rule::new().comment(comment.clone()).source(address.ip()).jump(names::mark_masq());
+            let mut translate = Rule::new().comment(comment);
+            if self.port.affinity.is_some() {
+                translate = translate.recent(RecentMatch::set(name.as_str()));
+            }
+            let translate = translate.protocol(protocol(self.port.key.protocol)).dnat(address);
+            self.out.chains.push(Chain { name, rules: vec![hairpin, translate] });
+        }
+    }
+
+    /// `KUBE-SVC-…` and `KUBE-SVL-…`: affinity first, then the ladder of probabilities.
+    fn policy_chain(&mut self, name: ChainName, endpoints: Vec<&Endpoint>, internal: Option<&ChainName>) {
+        if endpoints.is_empty() {
+            return;
+        }
+        let mut rules = Vec::with_capacity(endpoints.len() + 1);
+        if internal == Some(&name) {
+            rules.extend(self.masquerade_internal());
+        }
+        if let Some(timeout) = self.port.affinity {
+            let comment: Arc<str> = self.name.as_str().into();
+            for endpoint in &endpoints {
+                let chain = self.sep(endpoint.address);
+                let recent = RecentMatch::rcheck(chain.as_str(), timeout.seconds());
+                rules.push(Rule::new().comment(comment.clone()).recent(recent).jump(chain));
+            }
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let mut rule = Rule::new().comment(format!("{} -> {}", self.name, endpoint.address));
+            let left = endpoints.len() - index;
+            if left > 1 {
+                rule = rule.probability(Probability::one_in(u32::try_from(left).unwrap_or(u32::MAX)));
+            }
+            rules.push(rule.jump(self.sep(endpoint.address)));
+        }
+        self.out.chains.push(Chain { name, rules });
+    }
+
+    /// Off-cluster senders use the node as their way in; the answer must come back the same way.
+    fn masquerade_internal(&self) -> Option<Rule> {
+        let rule = self.to_address(format!("{} cluster IP", self.name), self.port.cluster_ip);
+        if self.node.masquerade_all {
+            return Some(rule.jump(names::mark_masq()));
+        }
+        masquerade_if_not_local(rule, &self.node.detect_local, names::mark_masq(), names::off_cluster())
+    }
+
+    /// `KUBE-EXT-…`: what comes from outside, or from inside to an outside address.
+    fn ext_chain(&mut self, external: Option<&ChainName>) {
+        if !self.port.externally_accessible() {
+            return;
+        }
+        let mut rules = Vec::new();
+        let comment = |what: &str| format!("{what} {} external destinations", self.name);
+        if self.port.external_policy_local {
+            // A pod's or the node's own traffic is treated as if it went out and came back: any endpoint will do.
+            if !self.cluster.is_empty() {
+                let pods = Rule::new().comment(comment("pod traffic for"));
+                let pods = if_local(&pods, &self.node.detect_local);
+                rules.extend(pods.into_iter().map(|rule| rule.jump(self.svc())));
+            }
+            let from_node = |what| Rule::new().comment(comment(what)).src_type(AddrType::Local);
+            rules.push(from_node("masquerade LOCAL traffic for").jump(names::mark_masq()));
+            if !self.cluster.is_empty() {
+                rules.push(from_node("route LOCAL traffic for").jump(self.svc()));
+            }
+        } else {
+            rules.push(Rule::new().comment(comment("masquerade traffic for")).jump(names::mark_masq()));
+        }
+        rules.extend(external.map(|chain| Rule::new().jump(chain.clone())));
+        self.out.chains.push(Chain { name: self.ext(), rules });
+    }
+
+    /// `KUBE-FW-…`: who may use the load-balancer addresses. What comes out at its end was not translated and meets
+    /// KUBE-PROXY-FIREWALL.
+    fn firewall_chain(&mut self) {
+        if !self.has_firewall() {
+            return;
+        }
+        let comment = format!("{} loadbalancer IP", self.name);
+        let admit = |net: ipnet::IpNet| Rule::new().comment(comment.clone()).source(net).jump(self.ext());
+        let mut rules: Vec<Rule> = self.port.source_ranges.iter().map(|net| admit(*net)).collect();
+        let node_admitted =
+            self.node.node_addresses.iter().any(|ip| self.port.source_ranges.iter().any(|net| net.contains(ip)));
+        if node_admitted {
+            // Where the address is bound on the node, the node's own traffic to it has it as its source.
+            rules.extend(self.port.load_balancer_ips.iter().map(|ip| admit((*ip).into())));
+        }
+        let rest = format!("other traffic to {} will be dropped by KUBE-PROXY-FIREWALL", self.name);
+        rules.push(Rule::new().comment(rest));
+        self.out.chains.push(Chain { name: self.fw(), rules });
+    }
+}
