@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kube_ipvs::lab::{Answer, Host, Lab, NetNs, Outcome, Probe, Prober, Protocol, Request, Responder, Topology};
+use kube_ipvs::lab::{
+    Answer, Host, Lab, LabError, NetNs, Outcome, Probe, Prober, Protocol, Request, Responder, Topology,
+};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// For one request. Generous: an emulated machine on a busy host stands still for seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether tests that make namespaces can run; says why not, and fails where they must.
 fn may_run(test: &str) -> bool {
@@ -216,6 +219,33 @@ fn the_sink_takes_what_left_the_node_untranslated() {
                     "{from} to {to}/{protocol}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn sctp_is_answered_and_refused_where_the_kernel_has_it() {
+    if !may_run("sctp_is_answered_and_refused") {
+        return;
+    }
+    let lab = demo_lab();
+    let pod = host(&lab, "far-pod-1");
+    let _responder = match Responder::start(&pod.ns, "far-pod-1", &[(Protocol::Sctp, 80)]) {
+        Ok(responder) => responder,
+        Err(LabError::Step { source, .. }) if source.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => {
+            eprintln!("SKIPPED: sctp_is_answered_and_refused: this kernel has no SCTP ({source})");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for from in ["client", "pod-1"] {
+        let from = host(&lab, from);
+        let prober = Prober::start(&from.ns).unwrap();
+        for address in pod.addresses {
+            let answer = answer_from(&prober, Probe::ask((address, 80).into(), Protocol::Sctp, TIMEOUT));
+            assert_eq!((answer.name.as_str(), answer.peer.ip()), ("far-pod-1", from.address_like(address)));
+            let closed = prober.probe(Probe::ask((address, 81).into(), Protocol::Sctp, TIMEOUT)).unwrap();
+            assert_eq!(closed, Outcome::Refused, "{address}");
         }
     }
 }

@@ -161,3 +161,27 @@ fn replace_in_slice(object: &mut Value, old: &Host, new: &Host) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_four_services_with_slices_of_both_families() {
+        let manifests = Manifests::prepare(None).unwrap();
+        let kinds = |kind| manifests.objects().into_iter().filter(|object| object["kind"] == kind).count();
+        assert_eq!((kinds("Service"), kinds("EndpointSlice")), (4, 8));
+        assert_eq!(fs::read_dir(manifests.folder()).unwrap().count(), 4);
+        let folder = manifests.folder().to_owned();
+        drop(manifests);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn lists_are_taken_apart_and_errors_name_file_and_line() {
+        let list = "kind: List\nitems:\n- kind: Service\n- kind: EndpointSlice\n---\nkind: Node\n";
+        assert_eq!(parse("x.yaml", list).unwrap().objects.len(), 3);
+        let error = parse("x.yaml", "kind: List\nitems: [\n").unwrap_err().to_string();
+        assert!(error.starts_with("x.yaml, line "), "{error}");
+    }
+}

@@ -146,9 +146,12 @@ fn hold(args: &DemoArgs, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
 
     let before = traffic.ask_everywhere(&targets, amounts(args.requests, &targets))?;
     progress.print(&report::services(&targets, &before, mode))?;
-    progress.print(&report::listing(&proxy::list(&lab)?))?;
 
     let mut verdict = Verdict::default();
+    match proxy::list(&lab, mode) {
+        Ok(table) => progress.print(&report::listing(&table))?,
+        Err(error) => verdict.complain(format!("{error:#}")),
+    }
     verdict.count(&targets, &before);
     verdict.judge_spread(&targets, &before);
     verdict.judge_affinity(&targets, &before);

@@ -130,9 +130,9 @@ fn keep_lines(stderr: impl BufRead, log: &Mutex<VecDeque<String>>) {
     }
 }
 
-/// Prints the table of the node's namespace with `kube-ipvs list`.
-pub(super) fn list(lab: &Lab) -> anyhow::Result<String> {
-    let mut command = tied(["list"])?;
+/// The table of the node's namespace as `kube-ipvs list` prints it.
+pub(super) fn list(lab: &Lab, mode: &str) -> anyhow::Result<String> {
+    let mut command = tied(["list", "--proxy-mode", mode])?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = lab.node().ns.spawn_process(command)?.wait_with_output().context("running kube-ipvs list")?;
     if !output.status.success() {
