@@ -4,9 +4,13 @@
 //! `iptables`. ARCHITECTURE.md explains it; `tests/imports.rs` checks it.
 
 pub mod backend;
+pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod desired;
+pub mod exit;
 pub mod kernel;
+pub mod lab;
 pub mod model;
 pub mod reconcile;
 pub mod source;

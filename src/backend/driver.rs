@@ -3,7 +3,7 @@
 //! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
-use super::{Backend, Dataplane, Failure, ObserveError, Report};
+use super::{Backend, Dataplane, Failure, Lost, ObserveError, Report};
 use crate::desired::{Desired, Touched};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -40,7 +40,7 @@ impl<B: Backend> Driver<B> {
     ) -> Result<(B::Observed, bool), ObserveError> {
         match self.belief.get_mut(family).take() {
             Some(mut belief) => {
-                self.backend.refresh(desired, touched, &mut belief)?;
+                self.backend.refresh(family, desired, touched, &mut belief)?;
                 Ok((belief, false))
             }
             None => Ok((self.backend.observe(family)?, true)),
@@ -79,6 +79,7 @@ where
         let steps = plan.len();
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
         if failures.iter().all(|failure| failure.lasting) {
+            self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
         }
         Report {
@@ -88,6 +89,15 @@ where
             duration: started.elapsed(),
             effort: self.backend.take_effort(),
         }
+    }
+
+    fn lost(&mut self, family: IpFamily, lost: &Lost) -> bool {
+        let belief = self.belief.get(family).as_ref();
+        let missed = belief.is_some_and(|belief| self.backend.believes(belief, lost));
+        if missed {
+            self.distrust(family);
+        }
+        missed
     }
 
     fn distrust(&mut self, family: IpFamily) {

@@ -4,11 +4,16 @@
 //! keeps the belief about the kernel between the calls. There is no teardown: leaving is wishing for nothing.
 
 mod driver;
+pub mod iptables;
+pub mod ipvs;
+pub mod rules;
 
 pub use driver::Driver;
 
 use crate::desired::{Desired, Touched};
+use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::IpFamily;
+use ipnet::IpNet;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -35,6 +40,7 @@ pub trait Backend {
     /// As [`Backend::observe`].
     fn refresh(
         &mut self,
+        _family: IpFamily,
         _desired: &Desired,
         _touched: Touched<'_>,
         _observed: &mut Self::Observed,
@@ -56,10 +62,32 @@ pub trait Backend {
     /// stops those that don't need it.
     fn apply(&mut self, family: IpFamily, plan: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure>;
 
+    /// Whether an object that somebody deleted is one that we believe to be there (and did not delete ourselves).
+    fn believes(&self, _observed: &Self::Observed, _lost: &Lost) -> bool {
+        false
+    }
+
+    /// The kernel now is as desired: what is remembered of that makes the next change cheap.
+    fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
+
     /// How much the kernel was talked to since the last call, for benchmarks and logs.
     fn take_effort(&mut self) -> Effort {
         Effort::default()
     }
+}
+
+/// The settings that are not as they should be; those that this kernel does not have are left out.
+fn unset_sysctls(sysctl: &Sysctl, wanted: &[Setting]) -> Result<Vec<Setting>, ObserveError> {
+    let mut unset = Vec::new();
+    for setting in wanted {
+        match sysctl.read(setting.path) {
+            Ok(value) if setting.is_satisfied_by(&value) => {}
+            Ok(_) => unset.push(*setting),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(ObserveError::new(format!("sysctl {}", setting.path), error)),
+        }
+    }
+    Ok(unset)
 }
 
 /// A mode as the reconciler sees it. Object safe; two can be alive during a switch.
@@ -76,8 +104,22 @@ pub trait Dataplane: Send {
     /// Brings the kernel to what is desired, as far as it lets us.
     fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report;
 
+    /// The kernel told that an object went; true if it should be there, and then the next call reads the kernel first.
+    fn lost(&mut self, family: IpFamily, lost: &Lost) -> bool;
+
     /// The next call reads the kernel first.
     fn distrust(&mut self, family: IpFamily);
+}
+
+/// A kernel object that went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// A route to our device.
+    Route(IpNet),
+    /// An address of our device.
+    Address(IpNet),
+    /// Our device itself went, or went down, which takes its routes along.
+    Interface,
 }
 
 /// Something that could not be read from the kernel.

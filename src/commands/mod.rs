@@ -1,3 +1,20 @@
-//! One module per subcommand.
+//! One file a subcommand, and the wiring that they share.
 
+pub mod cleanup;
+pub mod dataplane;
+pub mod demo;
 pub mod list;
+pub mod node;
+pub mod plan;
+pub mod run;
+
+/// Refuses to go on without root, before anything is touched.
+///
+/// # Errors
+/// When the process is not root.
+pub fn require_root(command: &str) -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    anyhow::bail!("{command} needs root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN in the host's network namespace); nothing was changed. Run it with sudo")
+}

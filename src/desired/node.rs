@@ -12,6 +12,8 @@ use std::net::IpAddr;
 pub struct NodeFacts {
     /// All addresses of the node's interfaces, both families, without those on our own interface.
     pub addresses: Vec<IpAddr>,
+    /// The address that the node uses for itself, one a family: the source of its own connections to services.
+    pub primary: Vec<IpAddr>,
     /// Next hops of default routes: capturing one would cut the node off.
     pub gateways: Vec<IpAddr>,
 }
@@ -38,6 +40,8 @@ pub struct NodeRules {
     pub node_port_addresses: NodePortAddresses,
     /// Node ports on loopback too; never for IPv6, whose ::1 the kernel does not let leave the host.
     pub localhost_node_ports: bool,
+    /// The address of the node's own connections to services.
+    pub primary: Option<IpAddr>,
     /// The node's own addresses that are not loopback, sorted.
     pub node_addresses: Vec<IpAddr>,
     /// The cluster's service ranges.
@@ -58,13 +62,16 @@ impl NodeRules {
         let in_family = |nets: &[IpNet]| -> Vec<IpNet> {
             nets.iter().copied().filter(|net| IpFamily::of_network(net) == family).collect()
         };
+        let own_cidrs = in_family(node.map(|node| node.pod_cidrs.as_slice()).unwrap_or_default());
         let detect_local = match &settings.detect_local {
+            DetectLocal::NodeCidrs if own_cidrs.is_empty() => DetectLocal::None,
+            DetectLocal::NodeCidrs => DetectLocal::Cidrs(own_cidrs),
             DetectLocal::Cidrs(nets) if in_family(nets).is_empty() => DetectLocal::None,
             DetectLocal::Cidrs(nets) => DetectLocal::Cidrs(in_family(nets)),
             other => other.clone(),
         };
         let selector = &settings.node_port_addresses;
-        let node_port_addresses = node_port_addresses(selector, &node_addresses, node, family);
+        let node_port_addresses = node_port_addresses(facts, selector, &node_addresses, node, family);
         // Upstream: localhost node ports need node ports on all addresses or a CIDR that holds 127.0.0.1.
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let loopback_selected = match selector {
@@ -78,6 +85,7 @@ impl NodeRules {
             masquerade_mark: settings.masquerade_mark,
             node_port_addresses,
             localhost_node_ports: settings.localhost_node_ports && family == IpFamily::V4 && loopback_selected,
+            primary: facts.primary.iter().copied().find(|ip| IpFamily::of(*ip) == family),
             node_addresses,
             service_ranges: in_family(&settings.service_ranges),
         }
@@ -93,6 +101,7 @@ impl NodeRules {
 }
 
 fn node_port_addresses(
+    facts: &NodeFacts,
     selector: &NodePortSelector,
     own: &[IpAddr],
     node: Option<&Node>,
@@ -111,7 +120,8 @@ fn node_port_addresses(
         }
         NodePortSelector::Primary => {
             let named = node.and_then(|node| node.addresses.iter().find(|ip| IpFamily::of(**ip) == family)).copied();
-            NodePortAddresses::These(named.or_else(|| own.first().copied()).into_iter().collect())
+            let primary = facts.primary.iter().copied().find(|ip| IpFamily::of(*ip) == family);
+            NodePortAddresses::These(named.or(primary).or_else(|| own.first().copied()).into_iter().collect())
         }
     }
 }
@@ -142,6 +152,7 @@ mod tests {
         let addresses = ["127.0.0.1", "192.168.0.2", "192.168.1.2", "::1", "2001:db8::2", "fe80::1"];
         NodeFacts {
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            primary: vec!["192.168.0.2".parse().unwrap()],
             gateways: vec!["192.168.0.1".parse().unwrap()],
         }
     }

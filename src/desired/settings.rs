@@ -9,6 +9,8 @@ use std::time::Duration;
 pub enum DetectLocal {
     /// It cannot be told.
     None,
+    /// By source address: this node's pod ranges, as its Node object tells them.
+    NodeCidrs,
     /// By source address: the cluster's pod ranges, or this node's.
     Cidrs(Vec<IpNet>),
     /// By the bridge that pods hang on.

@@ -162,7 +162,7 @@ fn consistently<T>(
 ) -> Result<T, NetlinkError> {
     for _ in 1..ATTEMPTS {
         match read(socket) {
-            Err(NetlinkError::Interrupted) => {}
+            Err(error) if error.is_interrupted() => {}
             outcome => return outcome,
         }
     }

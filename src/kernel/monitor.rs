@@ -38,7 +38,9 @@ pub enum Change {
     InterfaceAddressDeleted(NodeAddress),
     /// An address of another interface appeared or changed (also its flags and lifetime).
     NodeAddressSet(NodeAddress),
-    /// An address of another interface went.
+    /// An address of another interface went. Routes of ours that have it as their source stay: IPv4 ones keep the
+    /// source (`fib_sync_down_addr` sees to the main table only), so that the node's own connections to services
+    /// would come from an address that it has no more; IPv6 ones lose it on newer kernels. Replace them.
     NodeAddressDeleted(NodeAddress),
     /// A local route of ours to the interface went. A device that goes takes its IPv4 routes along without a word:
     /// that is [`Change::Link`].

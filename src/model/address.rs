@@ -22,6 +22,25 @@ impl IpFamily {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// The family of an `AF_…` number, `None` for anything but IPv4 and IPv6.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            2 => Some(Self::V4),
+            10 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
     /// The family of a network.
     pub fn of_network(network: &IpNet) -> Self {
         match network {

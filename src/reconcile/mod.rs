@@ -11,6 +11,7 @@ pub use round::{Planes, Reconciler};
 pub use schedule::Timing;
 pub use status::{FamilyStatus, Status};
 
+use crate::backend::Lost;
 use crate::desired::NodeFacts;
 use crate::model::IpFamily;
 use crate::source::Snapshots;
@@ -21,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 /// Something that happened outside and may need work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trigger {
-    /// Somebody changed kernel objects of ours in a family: the belief is worth nothing now.
-    Drift(IpFamily, String),
+    /// A kernel object went; perhaps by our own doing.
+    Gone(IpFamily, Lost),
     /// The node's own addresses or gateways are these now.
     Facts(NodeFacts),
     /// Notifications were lost: look at everything again.

@@ -69,7 +69,11 @@ impl Reconciler {
             builder: Builder::new(settings.clone()),
             settings,
             timing,
-            status: Status { mode: planes.active.name(), ..Status::default() },
+            status: Status {
+                mode: planes.active.name(),
+                programmed: planes.families.clone(),
+                ..Status::default()
+            },
             planes,
             facts,
             snapshot: Snapshot::default(),
@@ -89,9 +93,11 @@ impl Reconciler {
     pub fn take_trigger(&mut self, trigger: Trigger) {
         match trigger {
             Trigger::Facts(facts) => self.facts = facts,
-            Trigger::Drift(family, what) => {
-                info!(%family, "{what}; reading the kernel again");
-                self.distrust(family);
+            Trigger::Gone(family, object) => {
+                if self.planes.active.lost(family, &object) {
+                    info!(%family, ?object, "somebody deleted what is ours; reading the kernel again");
+                    self.pending.get_mut(family).all = true;
+                }
             }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
         }

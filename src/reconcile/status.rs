@@ -25,8 +25,17 @@ pub struct FamilyStatus {
 pub struct Status {
     /// The active mode.
     pub mode: &'static str,
+    /// The families that are programmed.
+    pub programmed: Vec<crate::model::IpFamily>,
     /// Rounds so far.
     pub rounds: u64,
     /// Per family.
     pub families: PerFamily<FamilyStatus>,
+}
+
+impl Status {
+    /// Whether every family that is programmed is as desired.
+    pub fn families_in_sync(&self) -> bool {
+        self.programmed.iter().all(|family| self.families.get(*family).in_sync)
+    }
 }

@@ -3,7 +3,7 @@
 
 pub mod convert;
 pub mod manifests;
-mod yaml;
+pub(crate) mod yaml;
 
 use crate::model::Snapshot;
 use std::fmt;

@@ -1,8 +1,17 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod demo;
+mod fuzz;
+mod libtest;
+mod lint;
+mod place;
 mod process;
 mod setup;
+mod shell;
+mod suites;
+mod test;
 mod vm;
+mod workspace;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +33,14 @@ struct Cli {
 enum Command {
     /// Run a command on another kernel, in an emulated virtual machine with this machine's file system
     Vm(VmArgs),
+    /// Show packets being balanced: build the product and run its demo
+    Demo(demo::DemoArgs),
+    /// Run all test suites, each on the kernel that it needs
+    Test(test::TestArgs),
+    /// Check formatting, clippy and, where installed, cargo-deny
+    Lint,
+    /// Install what the other commands need
+    Setup,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +66,10 @@ struct VmArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Vm(args) => run_in_vm(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Lint => lint::run(),
+        Command::Setup => setup::ensure(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:?}");

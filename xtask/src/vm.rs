@@ -15,6 +15,8 @@ use anyhow::{Context, Result};
 
 pub use kernel::Kernel;
 
+use crate::shell::{quoted, quoted_command};
+
 /// What a virtual machine is made of.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -110,8 +112,7 @@ impl Job {
             script += &format!("export {name}={}\n", quoted(value));
         }
         script += &format!("cd {} || exit 125\n", quoted(&self.directory.to_string_lossy()));
-        let words: Vec<_> = self.command.iter().map(|word| quoted(word)).collect();
-        script + "exec " + &words.join(" ") + "\n"
+        script + "exec " + &quoted_command(self.command.iter().map(String::as_str)) + "\n"
     }
 }
 
@@ -154,11 +155,6 @@ fn is_inherited(name: &str) -> bool {
 
 fn is_identifier(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// A word that the shell takes as it is.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ chains! {
     postrouting = "KUBE-POSTROUTING";
     /// nat: marks for masquerading.
     mark_masq = "KUBE-MARK-MASQ";
+    /// nat: marks what comes from outside of several pod ranges.
+    off_cluster = "KUBE-MARK-OFF-CLUSTER";
     /// filter: accepts what is forwarded for services.
     forward = "KUBE-FORWARD";
     /// filter: drops what the source ranges of a load balancer don't admit.
@@ -44,9 +46,10 @@ pub fn shared() -> [(Table, ChainName); 6] {
 }
 
 /// The chains whose content does not depend on services.
-pub fn fixed() -> [(Table, ChainName); 4] {
+pub fn fixed() -> [(Table, ChainName); 5] {
     [
         (Table::Nat, mark_masq()),
+        (Table::Nat, off_cluster()),
         (Table::Nat, postrouting()),
         (Table::Filter, forward()),
         (Table::Filter, localnet_guard()),
@@ -62,4 +65,19 @@ pub fn is_ours(table: Table, chain: &ChainName) -> bool {
 /// Whether services add rules of their own to a chain.
 pub fn is_shared(table: Table, chain: &ChainName) -> bool {
     shared().iter().any(|(t, name)| *t == table && name == chain)
+}
+
+/// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
+pub fn depth(chain: &ChainName) -> u8 {
+    let prefixes: [(&str, u8); 5] =
+        [("KUBE-FW-", 2), ("KUBE-EXT-", 3), ("KUBE-SVC-", 4), ("KUBE-SVL-", 4), ("KUBE-SEP-", 5)];
+    if let Some((_, depth)) = prefixes.iter().find(|(prefix, _)| chain.starts_with(prefix)) {
+        return *depth;
+    }
+    match chain.as_str() {
+        "KUBE-MARK-OFF-CLUSTER" => 6,
+        "KUBE-MARK-MASQ" => 7,
+        "KUBE-NODEPORTS" => 1,
+        _ => 0,
+    }
 }

@@ -1,27 +1,17 @@
 //! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
 
 use super::names;
+use crate::backend::rules::Jump;
 use crate::desired::{NodePortAddresses, NodeRules};
 use crate::model::IpFamily;
 use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
 use std::net::IpAddr;
 
-/// A jump from a chain of the kernel into one of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Jump {
-    /// Table.
-    pub table: Table,
-    /// The kernel's chain.
-    pub from: &'static str,
-    /// The rule.
-    pub rule: Rule,
-}
-
 /// The jumps, in the order in which they come to stand when each is put first (upstream prepends them too).
 pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
     let jump = |table, from, to: ChainName, comment: &str, new_only: bool| {
         let rule = if new_only { Rule::new().ctstate(&[CtState::New]) } else { Rule::new() };
-        Jump { table, from, rule: rule.comment(comment).jump(to) }
+        Jump { table, from: ChainName::from_static(from), rule: rule.comment(comment.to_owned()).jump(to) }
     };
     let external = "kubernetes externally-visible service portals";
     let firewall = "kubernetes load balancer firewall";
@@ -55,6 +45,10 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
         (Table::Nat, chain(names::postrouting(), postrouting(mark))),
         (Table::Filter, chain(names::forward(), forward(mark))),
     ];
+    let off_cluster = super::service::off_cluster(&node.detect_local, names::mark_masq());
+    if !off_cluster.is_empty() {
+        chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
+    }
     if node.localhost_node_ports {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }

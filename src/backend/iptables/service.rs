@@ -36,21 +36,35 @@ pub fn protocol(protocol: Protocol) -> iptables::Protocol {
     }
 }
 
-/// Adds the test "not from a local pod" (`-> None` if local traffic cannot be told).
-pub fn if_not_local(rule: Rule, detect: &DetectLocal) -> Option<Vec<Rule>> {
+/// What sends traffic of senders that are no local pods to be marked for masquerading; `None` if local traffic cannot
+/// be told. Of several ranges a rule can only test one, so those are left to a chain (see [`off_cluster`]).
+pub fn masquerade_if_not_local(rule: Rule, detect: &DetectLocal, mark: ChainName, off_cluster: ChainName) -> Option<Rule> {
     Some(match detect {
-        DetectLocal::None => return None,
-        // "Outside of all of them" in one rule: each test narrows.
-        DetectLocal::Cidrs(nets) => vec![nets.iter().fold(rule, |rule, net| rule.not_source(*net))],
-        DetectLocal::BridgeInterface(name) => vec![rule.not_in_interface(name.clone())],
-        DetectLocal::InterfacePrefix(prefix) => vec![rule.not_in_interface(format!("{prefix}+"))],
+        DetectLocal::None | DetectLocal::NodeCidrs => return None,
+        DetectLocal::Cidrs(nets) => match nets.as_slice() {
+            [net] => rule.not_source(*net).jump(mark),
+            _ => rule.jump(off_cluster),
+        },
+        DetectLocal::BridgeInterface(name) => rule.not_in_interface(name.clone()).jump(mark),
+        DetectLocal::InterfacePrefix(prefix) => rule.not_in_interface(format!("{prefix}+")).jump(mark),
     })
+}
+
+/// The chain that marks senders outside of all of several ranges; empty, and unused, where there is one or none.
+pub fn off_cluster(detect: &DetectLocal, mark: ChainName) -> Vec<Rule> {
+    match detect {
+        DetectLocal::Cidrs(nets) if nets.len() > 1 => {
+            let inside = nets.iter().map(|net| Rule::new().source(*net).return_());
+            inside.chain([Rule::new().jump(mark)]).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Adds the test "from a local pod": several rules where there are several ranges.
 pub fn if_local(rule: &Rule, detect: &DetectLocal) -> Vec<Rule> {
     match detect {
-        DetectLocal::None => Vec::new(),
+        DetectLocal::None | DetectLocal::NodeCidrs => Vec::new(),
         DetectLocal::Cidrs(nets) => nets.iter().map(|net| rule.clone().source(*net)).collect(),
         DetectLocal::BridgeInterface(name) => vec![rule.clone().in_interface(name.clone())],
         DetectLocal::InterfacePrefix(prefix) => vec![rule.clone().in_interface(format!("{prefix}+"))],
@@ -284,14 +298,12 @@ impl Renderer<'_> {
     }
 
     /// Off-cluster senders use the node as their way in; the answer must come back the same way.
-    fn masquerade_internal(&self) -> Vec<Rule> {
+    fn masquerade_internal(&self) -> Option<Rule> {
         let rule = self.to_address(format!("{} cluster IP", self.name), self.port.cluster_ip);
-        let rules = if self.node.masquerade_all {
-            vec![rule]
-        } else {
-            if_not_local(rule, &self.node.detect_local).unwrap_or_default()
-        };
-        rules.into_iter().map(|rule| rule.jump(names::mark_masq())).collect()
+        if self.node.masquerade_all {
+            return Some(rule.jump(names::mark_masq()));
+        }
+        masquerade_if_not_local(rule, &self.node.detect_local, names::mark_masq(), names::off_cluster())
     }
 
     /// `KUBE-EXT-…`: what comes from outside, or from inside to an outside address.

@@ -47,7 +47,7 @@ impl Client {
     /// What the kernel said.
     pub fn dump(&mut self, filter: &Filter, mut each: impl FnMut(Flow)) -> Result<(), ConntrackError> {
         let outcome = self.socket.request(flow::dump(filter), |_, payload| {
-            let found = flow::decode(payload).map_err(|error| NetlinkError::Malformed(error.to_string()))?;
+            let found = flow::decode(payload).map_err(NetlinkError::malformed)?;
             if let Some(flow) = found.filter(|flow| filter.matches(flow)) {
                 each(flow);
             }

@@ -103,8 +103,9 @@ impl Filter {
     }
 
     /// What the kernel can be trusted to filter by (from 5.8; older ones answer with the family's whole table), which
-    /// is less than the filter: the comparison of IPv6 addresses in `ctnetlink_filter_match_tuple` is inverted, and
-    /// ports count only beside a protocol that has some.
+    /// is less than the filter: the comparison of IPv6 addresses in `ctnetlink_filter_match_tuple` is inverted (asked
+    /// for one of three flows, 6.1 and 6.18 answer with the other two), and ports count only beside a protocol that
+    /// has some.
     fn kernel_flags(&self) -> u32 {
         let v4 = self.family == IpFamily::V4;
         let address = if v4 && self.destination.is_some() { FILTER_IP_DST } else { 0 };

@@ -101,6 +101,6 @@ predicates!(AddressError, "an address", [Errno::EADDRNOTAVAIL, Errno::ENODEV]);
 pub(super) fn source_of(error: &InterfaceError) -> NetlinkError {
     match error {
         InterfaceError::Netlink { source, .. } => source.clone(),
-        _ => NetlinkError::Kernel(Errno::ENODEV as i32),
+        _ => NetlinkError::kernel(Errno::ENODEV as i32),
     }
 }

@@ -38,10 +38,8 @@ impl Interface {
         if kind != self.kind {
             return Err(InterfaceError::OtherKind { name: self.name.clone(), kind: self.kind.clone(), found: kind });
         }
-        if created {
+        if !found.up {
             self.without_link_local(found.index)?;
-        }
-        if created || !found.up {
             self.bring_up(found.index)?;
         }
         Ok(Ensured { created, index: found.index })

@@ -48,7 +48,8 @@ impl LocalRoute {
         IpFamily::of(self.net.addr())
     }
 
-    fn message(&self, index: u32) -> RouteMessage {
+    /// The route as a message, for an interface of that number.
+    pub(in crate::kernel) fn message(&self, index: u32) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = self.family().into();
         message.header.destination_prefix_length = self.net.prefix_len();
@@ -80,13 +81,13 @@ impl Interface {
     /// The local routes to our device that bear our protocol number; none when there is no such device.
     ///
     /// # Errors
-    /// What the kernel said; [`NetlinkError::Interrupted`] when the table changed during every one of several tries.
+    /// What the kernel said; [`NetlinkError::is_interrupted`] when the table changed during every one of several tries.
     pub fn local_routes(&mut self, family: IpFamily) -> Result<Vec<LocalRoute>, InterfaceError> {
         let Some(index) = self.index()? else { return Ok(Vec::new()) };
         let mut outcome = Ok(Vec::new());
         for _ in 0..ATTEMPTS {
             outcome = self.dump_routes(family, index);
-            if !matches!(outcome, Err(NetlinkError::Interrupted)) {
+            if !outcome.as_ref().is_err_and(NetlinkError::is_interrupted) {
                 break;
             }
         }
@@ -104,7 +105,8 @@ impl Interface {
         let message = RouteNetlinkMessage::GetRoute(request);
         let outcome = rtnetlink::request(&mut self.socket, message, NLM_F_DUMP, |answer| {
             if let RouteNetlinkMessage::NewRoute(route) = answer {
-                routes.extend(local_route(&route, index));
+                // A kernel without IPv6 answers a question for its routes with those of all families it has.
+                routes.extend(local_route(&route, index).filter(|route| route.family() == family));
             }
         });
         match outcome {

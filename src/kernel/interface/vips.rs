@@ -25,6 +25,7 @@ impl Interface {
         rtnetlink::request(&mut self.socket, message, NLM_F_DUMP, |answer| {
             if let RouteNetlinkMessage::NewAddress(address) = answer
                 && address.header.index == index
+                && address.header.family == family.into()
                 && address.header.scope != AddressScope::Link
             {
                 found.extend(net_of(&address));

@@ -29,7 +29,7 @@ impl Client {
         let mut socket = Socket::open(NETLINK_NETFILTER).map_err(|error| unreadable(Reason::from(error)))?;
         let mut found = None;
         let outcome = socket.request(codec::ask_protocol(OLDEST), |_, payload| {
-            found = codec::decode_protocol(payload).map_err(|error| NetlinkError::Malformed(error.to_string()))?;
+            found = codec::decode_protocol(payload).map_err(NetlinkError::malformed)?;
             Ok(())
         });
         match outcome {
@@ -74,8 +74,7 @@ impl Client {
         let mut headers = Vec::new();
         self.socket
             .request(codec::list_headers(self.protocol, name), |_, payload| {
-                headers
-                    .push(codec::decode_header(payload).map_err(|error| NetlinkError::Malformed(error.to_string()))?);
+                headers.push(codec::decode_header(payload).map_err(NetlinkError::malformed)?);
                 Ok(())
             })
             .map_err(|error| IpsetError::Unreadable { question: question.to_owned(), reason: error.into() })?;
@@ -100,8 +99,7 @@ impl Client {
         let mut set_type = None;
         let mut reason = None;
         let outcome = self.socket.request(codec::list_entries(self.protocol, name), |_, payload| {
-            let malformed =
-                |error: crate::kernel::attribute::AttributeError| NetlinkError::Malformed(error.to_string());
+            let malformed = |error: crate::kernel::attribute::AttributeError| NetlinkError::malformed(error);
             if set_type.is_none() {
                 set_type = codec::decode_header(payload).map_err(malformed)?.set_type();
             }

@@ -78,8 +78,8 @@ pub enum Reason {
     /// No `ip_set` in this kernel: neither built in nor loadable.
     #[error("this kernel has no ipset; load or install the module `ip_set`")]
     Unavailable,
-    /// `IPSET_ERR_PROTOCOL`: the message was not understood.
-    #[error("the kernel did not understand the message (IPSET_ERR_PROTOCOL)")]
+    /// `IPSET_ERR_PROTOCOL`: something is missing in the message, as an address of the set's family.
+    #[error("the entry does not fit the set's type or family (IPSET_ERR_PROTOCOL)")]
     Protocol,
     /// `IPSET_ERR_FIND_TYPE`.
     #[error("this kernel lacks the set type (IPSET_ERR_FIND_TYPE)")]
@@ -145,7 +145,7 @@ impl Reason {
 
 impl From<NetlinkError> for Reason {
     fn from(error: NetlinkError) -> Self {
-        let NetlinkError::Kernel(number) = error else { return Self::Netlink(error) };
+        let Some(number) = error.errno().filter(|_| error.is_kernel_verdict()) else { return Self::Netlink(error) };
         match number {
             _ if number == Errno::ENOENT as i32 => Self::NoSuchSet,
             4097 => Self::Protocol,

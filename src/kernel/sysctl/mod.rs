@@ -1,8 +1,10 @@
 //! Kernel settings under `/proc/sys`: which, what value, why, on which kernels; read, written, and put back.
 
+mod ledger;
 mod table;
 mod version;
 
+pub use ledger::Ledger;
 pub use table::{ALL, Needs, Setting, When, settings};
 pub use version::KernelVersion;
 

@@ -1,0 +1,262 @@
+//! Running iptables-restore and iptables-save.
+//!
+//! ```no_run
+//! use iptables::{Commands, Family, Table, Transaction};
+//! let commands = Commands::detect(Family::V4)?;
+//! let before = commands.save(&[Table::Nat])?;
+//! # let transaction = Transaction::new();
+//! let report = commands.restore(&transaction)?;
+//! println!("{} bytes in {:?}", report.bytes, report.duration);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod detect;
+mod error;
+mod probe;
+mod process;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use self::detect::DetectError;
+pub use self::error::{RestoreError, RestoreFailure, SaveError, SaveFailure};
+use self::process::Run;
+use crate::{Family, Saved, Table, Transaction, Variant, parse_save};
+
+/// The programs for one family, and how to run them. Clones share the count of processes started.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Which kernel interface the programs use.
+    pub variant: Variant,
+    /// iptables-restore.
+    pub restore_path: PathBuf,
+    /// iptables-save.
+    pub save_path: PathBuf,
+    /// How long legacy programs wait for `/run/xtables.lock`; whole seconds, at least one.
+    pub lock_wait: Duration,
+    /// When a program is killed.
+    pub timeout: Duration,
+    /// Version of the programs, where they told it: `(1, 8, 9)`.
+    pub version: Option<Version>,
+    forks: Arc<AtomicU64>,
+}
+
+/// Version of iptables: major, minor, patch.
+pub type Version = (u32, u32, u32);
+
+/// What a restore took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// From start to exit of the program.
+    pub duration: Duration,
+    /// Size of the input.
+    pub bytes: usize,
+    /// Programs run: 0 where there was nothing to write.
+    pub runs: u32,
+    /// What the program said although it succeeded: warnings, mostly empty.
+    pub stderr: String,
+}
+
+/// Input for a restore: a [`Transaction`] or restore text.
+pub trait RestoreInput {
+    /// The text.
+    fn restore_text(&self) -> std::borrow::Cow<'_, str>;
+}
+
+impl RestoreInput for Transaction {
+    fn restore_text(&self) -> std::borrow::Cow<'_, str> {
+        self.render().into()
+    }
+}
+
+impl RestoreInput for str {
+    fn restore_text(&self) -> std::borrow::Cow<'_, str> {
+        self.into()
+    }
+}
+
+impl RestoreInput for String {
+    fn restore_text(&self) -> std::borrow::Cow<'_, str> {
+        self.as_str().into()
+    }
+}
+
+impl Commands {
+    /// Commands with known paths; nothing is run.
+    #[must_use]
+    pub fn new(family: Family, variant: Variant, restore_path: PathBuf, save_path: PathBuf) -> Self {
+        Self {
+            family,
+            variant,
+            restore_path,
+            save_path,
+            lock_wait: Duration::from_secs(5),
+            timeout: Duration::from_secs(120),
+            version: None,
+            forks: Arc::default(),
+        }
+    }
+
+    /// Finds the programs and the variant that the node already uses, as upstream's iptables-wrapper does: the one
+    /// with kubelet's chains (`KUBE-IPTABLES-HINT`, `KUBE-KUBELET-CANARY`) in its mangle table, else the one with more
+    /// rules, else the one that plain `iptables-restore` is.
+    ///
+    /// # Errors
+    /// When no variant is installed, or none of those installed works in this kernel.
+    pub fn detect(family: Family) -> Result<Self, DetectError> {
+        detect::detect(family)
+    }
+
+    /// The programs of one variant.
+    ///
+    /// # Errors
+    /// When the variant is not installed.
+    pub fn with_variant(family: Family, variant: Variant) -> Result<Self, DetectError> {
+        detect::with_variant(family, variant)
+    }
+
+    /// Programs started so far, by this value and its clones.
+    #[must_use]
+    pub fn forks(&self) -> u64 {
+        self.forks.load(Ordering::Relaxed)
+    }
+
+    /// Writes a transaction, or restore text. Nothing is run for an empty one.
+    ///
+    /// # Errors
+    /// When the program cannot be run, takes too long, or refuses: the error keeps the exact input and the line that
+    /// the program named. Tables before the failing one may have been written.
+    pub fn restore<I: RestoreInput + ?Sized>(&self, input: &I) -> Result<RestoreReport, RestoreError> {
+        self.run_restore(input.restore_text().into_owned(), false)
+    }
+
+    /// Has iptables-restore read and build a transaction without writing it (`--test`). iptables-nft finds less this
+    /// way than by writing: the kernel itself is not asked.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn check<I: RestoreInput + ?Sized>(&self, input: &I) -> Result<RestoreReport, RestoreError> {
+        self.run_restore(input.restore_text().into_owned(), true)
+    }
+
+    /// Writes a large transaction in pieces of at most `max_chains` chains; see [`Transaction::chunks`].
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore), for the first piece that fails; those before it stay written, which is harmless
+    /// because the jumps come last.
+    pub fn restore_chunked(&self, transaction: Transaction, max_chains: usize) -> Result<RestoreReport, RestoreError> {
+        let mut total = RestoreReport { duration: Duration::ZERO, bytes: 0, runs: 0, stderr: String::new() };
+        for piece in transaction.chunks(max_chains) {
+            let report = self.restore(&piece)?;
+            total.duration += report.duration;
+            total.bytes += report.bytes;
+            total.runs += report.runs;
+            total.stderr.push_str(&report.stderr);
+        }
+        Ok(total)
+    }
+
+    /// Reads tables. A table that the kernel does not have (legacy) is not created and comes back missing.
+    ///
+    /// # Errors
+    /// When the program cannot be run, takes too long, fails, or prints no complete table.
+    pub fn save(&self, tables: &[Table]) -> Result<Saved, SaveError> {
+        self.save_with(tables, &[])
+    }
+
+    /// Reads tables with the counters of each rule.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with_counters(&self, tables: &[Table]) -> Result<Saved, SaveError> {
+        self.save_with(tables, &["-c"])
+    }
+
+    fn save_with(&self, tables: &[Table], options: &[&str]) -> Result<Saved, SaveError> {
+        let mut saved = Saved::default();
+        let existing = self.existing_legacy_tables();
+        for table in tables {
+            if existing.as_ref().is_some_and(|existing| !existing.contains(table)) {
+                continue;
+            }
+            saved.merge(self.save_table(*table, options)?);
+        }
+        Ok(saved)
+    }
+
+    /// Reading a legacy table that does not exist would create it, with its hooks.
+    fn existing_legacy_tables(&self) -> Option<Vec<Table>> {
+        if self.variant != Variant::Legacy {
+            return None;
+        }
+        let file = match self.family {
+            Family::V4 => "/proc/thread-self/net/ip_tables_names",
+            Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+        };
+        // The file is missing while the kernel's module is not loaded; iptables-save loads it and says what is wrong.
+        let names = std::fs::read_to_string(file).ok()?;
+        Some(names.lines().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn save_table(&self, table: Table, options: &[&str]) -> Result<Saved, SaveError> {
+        let mut arguments = vec!["-t".to_owned(), table.as_str().to_owned()];
+        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        let command = error::command_line(&self.save_path, &arguments);
+        let fail = |failure| SaveError { command: command.clone(), failure };
+        let output = self.run(&self.save_path, &arguments, "").map_err(|error| fail(error.into()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            return Err(fail(SaveFailure::Refused { status: output.status, stderr }));
+        }
+        let saved =
+            parse_save(&text).map_err(|error| fail(SaveFailure::Unreadable { error, stderr: stderr.clone() }))?;
+        // iptables-nft-save may print an error and exit with 0. Nothing at all and no complaint is a table that does
+        // not exist.
+        let complete = saved.tables.contains_key(&table) || (text.trim().is_empty() && stderr.trim().is_empty());
+        if complete { Ok(saved) } else { Err(fail(SaveFailure::Incomplete { stderr })) }
+    }
+
+    fn run_restore(&self, input: String, test: bool) -> Result<RestoreReport, RestoreError> {
+        if input.is_empty() {
+            return Ok(RestoreReport { duration: Duration::ZERO, bytes: 0, runs: 0, stderr: String::new() });
+        }
+        let mut arguments = vec!["--noflush".to_owned()];
+        arguments.extend(self.lock_arguments());
+        if test {
+            arguments.push("--test".to_owned());
+        }
+        let started = Instant::now();
+        let failure = match self.run(&self.restore_path, &arguments, &input) {
+            Ok(output) => {
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                if output.status.success() {
+                    return Ok(RestoreReport { duration: started.elapsed(), bytes: input.len(), runs: 1, stderr });
+                }
+                RestoreFailure::Refused { status: output.status, stderr }
+            }
+            Err(error) => error.into(),
+        };
+        Err(RestoreError::new(error::command_line(&self.restore_path, &arguments), failure, input))
+    }
+
+    /// `-w` makes legacy programs wait for the lock; nft's take it and ignore it. Between 1.6.2 and 1.8.7 they look
+    /// once a second unless told otherwise by `-W`; from 1.8.8 they sleep until it is free and complain about `-W`.
+    fn lock_arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["-w".to_owned(), self.lock_wait.as_secs().max(1).to_string()];
+        let polls = self.version.is_some_and(|version| ((1, 6, 2)..(1, 8, 8)).contains(&version));
+        if polls && self.variant == Variant::Legacy {
+            arguments.extend(["-W".to_owned(), "100000".to_owned()]);
+        }
+        arguments
+    }
+
+    fn run(&self, program: &std::path::Path, arguments: &[String], input: &str) -> Result<Run, process::RunError> {
+        self.forks.fetch_add(1, Ordering::Relaxed);
+        process::run(program, arguments, input.as_bytes(), self.timeout)
+    }
+}

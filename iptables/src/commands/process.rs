@@ -1,0 +1,191 @@
+//! One child process: fed, listened to and waited for without threads, and killed when it takes too long.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How a child ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Why there is no such end.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    /// It did not start.
+    Start(io::Error),
+    /// Pipe trouble; the child was killed.
+    Pipe(io::Error),
+    /// It was killed; what it had said until then.
+    TimedOut { after: Duration, stderr: Vec<u8> },
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(program: &Path, arguments: &[String], input: &[u8], timeout: Duration) -> Result<Run, RunError> {
+    let deadline = Instant::now() + timeout;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(RunError::Start)?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let talked = talk(&mut child, input, deadline, &mut stdout, &mut stderr);
+    let ended = match talked {
+        Ok(true) => wait_until(&mut child, deadline),
+        Ok(false) => Ok(None),
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(Some(status)) => Ok(Run { status, stdout, stderr }),
+        Ok(None) => {
+            end(&mut child);
+            Err(RunError::TimedOut { after: timeout, stderr })
+        }
+        Err(error) => {
+            end(&mut child);
+            Err(RunError::Pipe(error))
+        }
+    }
+}
+
+/// Kills the child and takes its exit status, so that no zombie stays. Both can only fail when it is gone already.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Feeds and reads until both outputs are closed, which is when the child exits. `false` at the deadline.
+fn talk(
+    child: &mut Child,
+    mut input: &[u8],
+    deadline: Instant,
+    stdout: &mut Vec<u8>,
+    stderr: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let mut stdin = child.stdin.take();
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    nonblocking(stdin.as_ref())?;
+    nonblocking(out.as_ref())?;
+    nonblocking(err.as_ref())?;
+    loop {
+        if input.is_empty() {
+            stdin = None;
+        }
+        if let Some(pipe) = &mut stdin {
+            match pipe.write(input) {
+                Ok(written) => input = input.get(written..).unwrap_or_default(),
+                Err(error) if pending(&error) => {}
+                // The child has read enough, probably to complain: its exit status tells.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => input = &[],
+                Err(error) => return Err(error),
+            }
+        }
+        drain(&mut out, stdout)?;
+        drain(&mut err, stderr)?;
+        if out.is_none() && err.is_none() {
+            return Ok(true);
+        }
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(false) };
+        let mut waiting = Vec::with_capacity(3);
+        waiting.extend(stdin.iter().filter(|_| !input.is_empty()).map(|p| PollFd::new(p.as_fd(), PollFlags::POLLOUT)));
+        waiting.extend(out.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        waiting.extend(err.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        if !(stdin.is_some() && input.is_empty()) {
+            // Rounded up: a rest under a millisecond must not spin.
+            let millis = left.as_millis().saturating_add(1);
+            let wait = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+            match poll(&mut waiting, wait) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn nonblocking<F: AsFd>(pipe: Option<&F>) -> io::Result<()> {
+    let Some(pipe) = pipe else { return Ok(()) };
+    let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+fn pending(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Reads what is there; at the end of the stream the pipe is closed.
+fn drain<R: Read>(pipe: &mut Option<R>, into: &mut Vec<u8>) -> io::Result<()> {
+    let Some(reader) = pipe else { return Ok(()) };
+    match reader.read_to_end(into) {
+        Ok(_) => *pipe = None,
+        Err(error) if pending(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// A child that has closed its outputs exits at once, as a rule.
+fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, input: &[u8], timeout: Duration) -> Result<Run, RunError> {
+        run(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], input, timeout)
+    }
+
+    #[test]
+    fn large_input_and_output_at_once_do_not_deadlock() {
+        let input = vec![b'x'; 4 << 20];
+        let run = sh("tee /dev/stderr", &input, Duration::from_secs(30)).unwrap();
+        assert!(run.status.success());
+        assert_eq!((run.stdout.len(), run.stderr.len()), (input.len(), input.len()));
+    }
+
+    #[test]
+    fn a_child_that_does_not_read_its_input() {
+        let run = sh("echo no >&2; exit 3", &vec![b'x'; 4 << 20], Duration::from_secs(30)).unwrap();
+        assert_eq!(run.status.code(), Some(3));
+        assert_eq!(run.stderr, b"no\n");
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_killed() {
+        let started = Instant::now();
+        let error = sh("echo hm >&2; exec sleep 60", b"", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, RunError::TimedOut { stderr, .. } if stderr == b"hm\n"));
+        assert!(started.elapsed() < Duration::from_secs(10));
+        // One that closes its outputs first.
+        let error = sh("exec sleep 60 >/dev/null 2>&1", b"", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, RunError::TimedOut { .. }));
+    }
+
+    #[test]
+    fn a_missing_program() {
+        let error = run(Path::new("/nonexistent/iptables-restore"), &[], b"", Duration::from_secs(1)).unwrap_err();
+        assert!(matches!(error, RunError::Start(error) if error.kind() == io::ErrorKind::NotFound));
+    }
+}

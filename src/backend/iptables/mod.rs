@@ -1,0 +1,154 @@
+//! iptables mode: kube-proxy's chains, written through the `iptables` crate.
+
+pub mod names;
+pub mod node;
+mod plan;
+pub mod service;
+
+use super::rules::{Found, RuleOp, Writer};
+use super::{Backend, Effort, Failure, ObserveError};
+use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
+use crate::model::{IpFamily, PerFamily};
+use imbl::OrdMap;
+use iptables::{ChainName, Commands, Table};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The iptables backend.
+#[derive(Debug)]
+pub struct Iptables {
+    commands: PerFamily<Option<Commands>>,
+    sysctl: Ledger,
+    kernel: KernelVersion,
+    effort: Effort,
+}
+
+/// What of this mode is in the kernel, in one family.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    rules: Found,
+    /// Settings of the kernel that are not as this mode needs them.
+    unset: Vec<Setting>,
+    /// What was wanted when the kernel was last brought there; `None` after reading.
+    previous: Option<(OrdMap<ServicePortKey, Arc<ServicePort>>, Option<Arc<NodeRules>>)>,
+}
+
+/// One step of this mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Change a setting of the kernel.
+    Sysctl(Setting),
+    /// Change rules.
+    Rule(RuleOp),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sysctl(setting) => write!(f, "set sysctl {} to {}", setting.path, setting.value),
+            Self::Rule(op) => op.fmt(f),
+        }
+    }
+}
+
+/// Which chains belong to iptables mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours;
+
+impl super::rules::Ownership for Ours {
+    fn is_ours(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_ours(table, chain)
+    }
+    fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_shared(table, chain)
+    }
+}
+
+impl Iptables {
+    /// A backend that runs these commands; a family without them cannot be programmed.
+    pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion, sysctl: Ledger) -> Self {
+        Self { commands, sysctl, kernel, effort: Effort::default() }
+    }
+
+    fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
+        self.commands.get(family).as_ref().ok_or_else(|| format!("no iptables-restore for {family} was found"))
+    }
+
+    fn unset(&self, family: IpFamily) -> Result<Vec<Setting>, ObserveError> {
+        let needs = Needs {
+            ipvs: false,
+            ipv6: family == IpFamily::V6,
+            strict_arp: false,
+            localhost_node_ports: family == IpFamily::V4,
+        };
+        super::unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))
+    }
+}
+
+impl Backend for Iptables {
+    type Observed = Observed;
+    type Op = Op;
+
+    fn name(&self) -> &'static str {
+        "iptables"
+    }
+
+    fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
+        let what = || format!("{family} rules");
+        let commands = self.commands(family).map_err(|error| ObserveError::new(what(), error))?;
+        let saved = commands.save(&[Table::Nat, Table::Filter]).map_err(|error| ObserveError::new(what(), error))?;
+        self.effort.restores += 1;
+        Ok(Observed { rules: Found::from_saved(&saved, &Ours), unset: self.unset(family)?, previous: None })
+    }
+
+    fn plan(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        touched: Touched<'_>,
+        _now: Instant,
+    ) -> Vec<Op> {
+        plan::plan(family, desired, observed, touched)
+    }
+
+    fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let mut rules = Vec::with_capacity(plan.len());
+        for op in plan {
+            match op {
+                Op::Rule(op) => rules.push(op),
+                Op::Sysctl(setting) => match self.sysctl.ensure(&setting) {
+                    Ok(()) => observed.unset.retain(|unset| unset.path != setting.path),
+                    Err(error) => {
+                        let step = Op::Sysctl(setting).to_string();
+                        failures.push(Failure { step, reason: error.to_string(), lasting: true });
+                    }
+                },
+            }
+        }
+        let commands = match self.commands(family) {
+            Ok(commands) => commands,
+            Err(reason) => {
+                let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
+                failures.extend(rules.into_iter().map(failure));
+                return failures;
+            }
+        };
+        let mut writer = Writer::new(commands, &Ours);
+        failures.extend(writer.write(rules, &mut observed.rules));
+        let effort = writer.effort;
+        self.effort += effort;
+        failures
+    }
+
+    fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {
+        observed.previous = (!desired.retiring).then(|| (desired.ports.clone(), desired.rules.clone()));
+    }
+
+    fn take_effort(&mut self) -> Effort {
+        std::mem::take(&mut self.effort)
+    }
+}

@@ -1,0 +1,196 @@
+//! Carries out the steps of IPVS mode. Neighbouring steps of one kind go to the kernel in batches; every step has its
+//! own result, and the belief moves only for those that the kernel acknowledged.
+
+use super::observed::Observed;
+use super::{Ipvs, Op, Ours};
+use crate::backend::Failure;
+use crate::backend::rules::{RuleOp, Writer};
+use crate::kernel::ipset::SetCommand;
+use crate::model::IpFamily;
+use ipvs::Command;
+
+/// What carries a step out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Means {
+    Sysctl,
+    Link,
+    Sets,
+    Routes,
+    Addresses,
+    Rules,
+    Ipvs,
+    Nothing,
+}
+
+fn means(op: &Op) -> Means {
+    match op {
+        Op::Sysctl(_) => Means::Sysctl,
+        Op::MakeInterface | Op::DeleteInterface => Means::Link,
+        Op::MakeSet(_) | Op::DestroySet(_) | Op::AddEntry(..) | Op::DeleteEntry(..) => Means::Sets,
+        Op::Route(_) | Op::Unroute(_) => Means::Routes,
+        Op::AddAddress(_) | Op::DeleteAddress(_) => Means::Addresses,
+        Op::Rule(_) => Means::Rules,
+        Op::Ipvs(_) => Means::Ipvs,
+        Op::LeaveAlone(_) => Means::Nothing,
+    }
+}
+
+fn failure(op: &Op, reason: impl ToString) -> Failure {
+    Failure { step: op.to_string(), reason: reason.to_string(), lasting: false }
+}
+
+impl Ipvs {
+    pub(super) fn apply_all(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let mut rest = plan.as_slice();
+        while let Some(first) = rest.first() {
+            let kind = means(first);
+            let count = rest.iter().take_while(|op| means(op) == kind).count();
+            let (batch, tail) = rest.split_at(count);
+            rest = tail;
+            self.apply_batch(family, kind, batch, observed, &mut failures);
+        }
+        failures
+    }
+
+    fn apply_batch(
+        &mut self,
+        family: IpFamily,
+        kind: Means,
+        ops: &[Op],
+        observed: &mut Observed,
+        failures: &mut Vec<Failure>,
+    ) {
+        let results: Vec<Result<(), Failure>> = match kind {
+            Means::Rules => return self.apply_rules(family, ops, observed, failures),
+            Means::Sysctl | Means::Link | Means::Nothing => ops.iter().map(|op| self.apply_single(op)).collect(),
+            Means::Sets => self.apply_sets(family, ops),
+            Means::Routes => self.apply_routes(ops),
+            Means::Addresses => self.apply_addresses(ops),
+            Means::Ipvs => self.apply_commands(ops),
+        };
+        for (op, result) in ops.iter().zip(results) {
+            match result {
+                Ok(()) => observed.acknowledge(op),
+                Err(failure) => failures.push(failure),
+            }
+        }
+    }
+
+    fn apply_single(&mut self, op: &Op) -> Result<(), Failure> {
+        match op {
+            Op::Sysctl(setting) => {
+                self.sysctl.ensure(setting).map_err(|error| failure(op, error))
+            }
+            Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
+            Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),
+            _ => Err(Failure {
+                lasting: true,
+                ..failure(op, "another program made it; delete it there, or take the address or node port from the Service")
+            }),
+        }
+    }
+
+    fn apply_sets(&mut self, family: IpFamily, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let command = |op: &Op| {
+            Some(match op {
+                Op::MakeSet(set) => SetCommand::Create(set.spec(family)),
+                Op::DestroySet(set) => SetCommand::Destroy(set.name(family).to_owned()),
+                Op::AddEntry(set, entry) => {
+                    SetCommand::Add { set: set.name(family).to_owned(), entry: (*entry).into() }
+                }
+                Op::DeleteEntry(set, entry) => {
+                    SetCommand::Delete { set: set.name(family).to_owned(), entry: (*entry).into() }
+                }
+                _ => return None,
+            })
+        };
+        let commands: Vec<SetCommand> = ops.iter().filter_map(command).collect();
+        self.effort.messages += commands.len() as u64;
+        self.effort.syscalls += 2 * commands.len().div_ceil(100) as u64;
+        let results = self.sets.batch(&commands);
+        let lenient = |(op, result): (&Op, Result<(), crate::kernel::ipset::IpsetError>)| match (op, result) {
+            (_, Ok(())) => Ok(()),
+            (Op::AddEntry(..), Err(error)) if error.is_already_there() => Ok(()),
+            (Op::DeleteEntry(..) | Op::DestroySet(_), Err(error)) if error.is_already_gone() => Ok(()),
+            (op, Err(error)) => Err(failure(op, error)),
+        };
+        ops.iter().zip(results).map(lenient).collect()
+    }
+
+    fn apply_routes(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let mut results = Vec::with_capacity(ops.len());
+        let mut rest = ops;
+        // Additions and deletions apart, so that the results stand in the order of the steps.
+        while let Some(first) = rest.first() {
+            let adding = matches!(first, Op::Route(_));
+            let count = rest.iter().take_while(|op| matches!(op, Op::Route(_)) == adding).count();
+            let (batch, tail) = rest.split_at(count);
+            rest = tail;
+            let routes: Vec<_> = batch
+                .iter()
+                .filter_map(|op| if let Op::Route(route) | Op::Unroute(route) = op { Some(*route) } else { None })
+                .collect();
+            self.effort.messages += routes.len() as u64;
+            self.effort.syscalls += 2 * routes.len().div_ceil(100) as u64;
+            // Named on both sides a route is replaced in place: right for a new one too, and for one whose source
+            // address changes.
+            let outcome = if adding {
+                let mut outcome = self.interface.change_routes(&routes, &routes);
+                outcome.truncate(routes.len());
+                outcome
+            } else {
+                self.interface.change_routes(&[], &routes)
+            };
+            results.extend(batch.iter().zip(outcome).map(|(op, result)| match result {
+                Err(error) if !adding && error.is_already_gone() => Ok(()),
+                result => result.map_err(|error| failure(op, error)),
+            }));
+        }
+        results
+    }
+
+    fn apply_addresses(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            self.effort.messages += 1;
+            self.effort.syscalls += 2;
+            let outcome = match op {
+                Op::AddAddress(net) => self.interface.change_addresses(&[*net], &[]),
+                Op::DeleteAddress(net) => self.interface.change_addresses(&[], &[*net]),
+                _ => Vec::new(),
+            };
+            results.push(outcome.into_iter().next().unwrap_or(Ok(())).map_err(|error| failure(op, error)));
+        }
+        results
+    }
+
+    fn apply_commands(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let commands: Vec<Command> =
+            ops.iter().filter_map(|op| if let Op::Ipvs(command) = op { Some(command.clone()) } else { None }).collect();
+        let results = self.client.execute_batch(&commands);
+        let each = |(op, result): (&Op, Result<(), ipvs::Error>)| match (op, result) {
+            (_, Ok(())) => Ok(()),
+            (Op::Ipvs(Command::DeleteService(_) | Command::DeleteDestination { .. }), Err(error))
+                if error.is_not_there() =>
+            {
+                Ok(())
+            }
+            (op, Err(error)) => Err(failure(op, error)),
+        };
+        ops.iter().zip(results).map(each).collect()
+    }
+
+    fn apply_rules(&mut self, family: IpFamily, ops: &[Op], observed: &mut Observed, failures: &mut Vec<Failure>) {
+        let rules: Vec<RuleOp> =
+            ops.iter().filter_map(|op| if let Op::Rule(op) = op { Some(op.clone()) } else { None }).collect();
+        let Some(commands) = self.commands.get(family) else {
+            let reason = format!("no iptables-restore for {family} was found");
+            return failures.extend(ops.iter().map(|op| failure(op, &reason)));
+        };
+        let mut writer = Writer::new(commands, &Ours);
+        failures.extend(writer.write(rules, &mut observed.rules));
+        let effort = writer.effort;
+        self.effort += effort;
+    }
+}

@@ -1,0 +1,224 @@
+//! IPVS mode: virtual servers over generic netlink, service addresses as local routes on kube-ipvs0, and a constant
+//! number of rules over ipsets for what IPVS cannot decide.
+
+mod apply;
+mod helpers;
+pub mod names;
+mod observe;
+mod observed;
+mod plan;
+mod wanted;
+
+pub use observed::{FoundDestination, FoundServer, Observed};
+
+use super::rules::RuleOp;
+use super::{Backend, Effort, Failure, Lost, ObserveError};
+use crate::desired::{Desired, Touched};
+use crate::kernel::interface::{Interface, LocalRoute};
+use crate::kernel::ipset::{self, Entry};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
+use crate::model::{IpFamily, PerFamily};
+use ipnet::IpNet;
+use iptables::{ChainName, Commands, Table};
+use ipvs::{Client, Command, ServiceId};
+use names::Set;
+use plan::Context;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How service addresses become local to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VipBinding {
+    /// Local routes: one for each service range that is known, one for each other address.
+    #[default]
+    Route,
+    /// An address each on the device: kube-proxy's layout. Costs the square of their number.
+    Address,
+}
+
+/// What IPVS mode is configured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How addresses become local.
+    pub binding: VipBinding,
+    /// How long destinations that we find with connections and that nobody wants may go on.
+    pub drain_timeout: Duration,
+    /// Answer ARP only for addresses of the interface asked.
+    pub strict_arp: bool,
+}
+
+/// The IPVS backend.
+#[derive(Debug)]
+pub struct Ipvs {
+    client: Client,
+    interface: Interface,
+    sets: ipset::Client,
+    commands: PerFamily<Option<Commands>>,
+    sysctl: Ledger,
+    kernel: KernelVersion,
+    options: Options,
+    /// Since when destinations have been seen with weight 0, across readings.
+    drained: HashMap<(ServiceId, SocketAddr), Instant>,
+    effort: Effort,
+    counted: (u64, u64),
+}
+
+/// One step of this mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Change a setting of the kernel.
+    Sysctl(Setting),
+    /// Make the device, or bring it up.
+    MakeInterface,
+    /// Delete the device.
+    DeleteInterface,
+    /// Make a set.
+    MakeSet(Set),
+    /// Destroy a set.
+    DestroySet(Set),
+    /// Add an entry to a set.
+    AddEntry(Set, Entry),
+    /// Delete an entry from a set.
+    DeleteEntry(Set, Entry),
+    /// Route an address or range to the device, or change that route.
+    Route(LocalRoute),
+    /// Delete a route.
+    Unroute(LocalRoute),
+    /// Put an address on the device.
+    AddAddress(IpNet),
+    /// Take an address from the device.
+    DeleteAddress(IpNet),
+    /// Change a helper rule.
+    Rule(RuleOp),
+    /// Change the IPVS table.
+    Ipvs(Command),
+    /// Not a step: a virtual server that we want is somebody else's.
+    LeaveAlone(ServiceId),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = names::INTERFACE;
+        // The family of the set's name does not matter to the reader; its purpose does.
+        let name = |set: &Set| set.name(IpFamily::V4);
+        match self {
+            Self::Sysctl(setting) => write!(f, "set sysctl {} to {}", setting.path, setting.value),
+            Self::MakeInterface => write!(f, "create interface {device}"),
+            Self::DeleteInterface => write!(f, "delete interface {device}"),
+            Self::MakeSet(set) => write!(f, "create set {}", name(set)),
+            Self::DestroySet(set) => write!(f, "destroy set {}", name(set)),
+            Self::AddEntry(set, entry) => write!(f, "add to set {}: {entry}", name(set)),
+            Self::DeleteEntry(set, entry) => write!(f, "delete from set {}: {entry}", name(set)),
+            Self::Route(route) => write!(f, "route {} to {device}", route.net),
+            Self::Unroute(route) => write!(f, "stop routing {} to {device}", route.net),
+            Self::AddAddress(net) => write!(f, "add address {net} to {device}"),
+            Self::DeleteAddress(net) => write!(f, "delete address {net} from {device}"),
+            Self::Rule(op) => op.fmt(f),
+            Self::Ipvs(command) => command.fmt(f),
+            Self::LeaveAlone(id) => write!(f, "leave virtual server {id} alone"),
+        }
+    }
+}
+
+/// Which chains belong to IPVS mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours;
+
+impl super::rules::Ownership for Ours {
+    fn is_ours(&self, table: Table, chain: &ChainName) -> bool {
+        names::chains().iter().any(|(own, name)| *own == table && name == chain)
+    }
+    fn is_shared(&self, _: Table, _: &ChainName) -> bool {
+        false
+    }
+}
+
+impl Ipvs {
+    /// A backend in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When IPVS, routes or ipsets can't be talked to.
+    pub fn open(
+        commands: PerFamily<Option<Commands>>,
+        kernel: KernelVersion,
+        sysctl: Ledger,
+        options: Options,
+    ) -> Result<Self, ObserveError> {
+        Ok(Self {
+            client: Client::connect().map_err(|error| ObserveError::new("the IPVS table", error))?,
+            interface: Interface::open(names::INTERFACE).map_err(|error| ObserveError::new("routes", error))?,
+            sets: ipset::Client::open().map_err(|error| ObserveError::new("ipsets", error))?,
+            commands,
+            sysctl,
+            kernel,
+            options,
+            drained: HashMap::new(),
+            effort: Effort::default(),
+            counted: (0, 0),
+        })
+    }
+
+    fn context(&self, family: IpFamily, now: Instant) -> Context {
+        Context { family, binding: self.options.binding, now, drain_timeout: self.options.drain_timeout }
+    }
+}
+
+impl Backend for Ipvs {
+    type Observed = Observed;
+    type Op = Op;
+
+    fn name(&self) -> &'static str {
+        "ipvs"
+    }
+
+    fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
+        self.observe_family(family, Instant::now())
+    }
+
+    fn refresh(
+        &mut self,
+        family: IpFamily,
+        desired: &Desired,
+        touched: Touched<'_>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let now = Instant::now();
+        let draining = plan::draining(self.context(family, now), desired, touched);
+        self.count_connections(draining, observed)
+    }
+
+    fn plan(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        touched: Touched<'_>,
+        now: Instant,
+    ) -> Vec<Op> {
+        plan::plan(self.context(family, now), desired, observed, touched)
+    }
+
+    fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        self.apply_all(family, plan, observed)
+    }
+
+    fn believes(&self, observed: &Observed, lost: &Lost) -> bool {
+        match lost {
+            Lost::Route(net) => observed.routes.contains_key(net),
+            Lost::Address(net) => observed.addresses.contains(net),
+            Lost::Interface => observed.interface,
+        }
+    }
+
+    fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {
+        // Of what is remembered only addresses and entries count, which no clock changes.
+        let context = self.context(IpFamily::V4, Instant::now());
+        observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+    }
+
+    fn take_effort(&mut self) -> Effort {
+        self.gather_effort()
+    }
+}

@@ -1,0 +1,101 @@
+//! The sets and chains of IPVS mode. None of them has a name that iptables mode or kube-proxy uses, so that retiring
+//! one mode cannot touch the other.
+
+use crate::kernel::ipset::{SetSpec, SetType};
+use crate::model::IpFamily;
+use iptables::{ChainName, Table};
+
+/// The device that service addresses are routed to.
+pub const INTERFACE: &str = "kube-ipvs0";
+
+/// What a set of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Set {
+    /// Cluster IP and port: masqueraded for senders from outside the cluster.
+    ClusterIp,
+    /// External address (node ports too) and port with Cluster policy: always masqueraded.
+    External,
+    /// External address and port with Local policy: senders keep their address.
+    ExternalLocal,
+    /// Endpoint address, port, and the address once more: a pod that reaches itself is masqueraded.
+    LoopBack,
+    /// Addresses and ranges that are served here: whatever no service has on them is refused.
+    Addresses,
+}
+
+impl Set {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::ClusterIp, Self::External, Self::ExternalLocal, Self::LoopBack, Self::Addresses];
+
+    /// Those whose entries are an address and port of a virtual server of ours: together they are the ledger of what
+    /// we own.
+    pub const LEDGER: [Self; 3] = [Self::ClusterIp, Self::External, Self::ExternalLocal];
+
+    /// The name in the kernel, at most 31 bytes.
+    pub fn name(self, family: IpFamily) -> &'static str {
+        match (self, family) {
+            (Self::ClusterIp, IpFamily::V4) => "KUBE-IPVS-CLUSTER-IP",
+            (Self::ClusterIp, IpFamily::V6) => "KUBE-IPVS-CLUSTER-IP-6",
+            (Self::External, IpFamily::V4) => "KUBE-IPVS-EXTERNAL",
+            (Self::External, IpFamily::V6) => "KUBE-IPVS-EXTERNAL-6",
+            (Self::ExternalLocal, IpFamily::V4) => "KUBE-IPVS-EXTERNAL-LOCAL",
+            (Self::ExternalLocal, IpFamily::V6) => "KUBE-IPVS-EXTERNAL-LOCAL-6",
+            (Self::LoopBack, IpFamily::V4) => "KUBE-IPVS-LOOP-BACK",
+            (Self::LoopBack, IpFamily::V6) => "KUBE-IPVS-LOOP-BACK-6",
+            (Self::Addresses, IpFamily::V4) => "KUBE-IPVS-ADDRESSES",
+            (Self::Addresses, IpFamily::V6) => "KUBE-IPVS-ADDRESSES-6",
+        }
+    }
+
+    /// How it is made.
+    pub fn spec(self, family: IpFamily) -> SetSpec {
+        let set_type = match self {
+            Self::ClusterIp | Self::External | Self::ExternalLocal => SetType::HashIpPort,
+            Self::LoopBack => SetType::HashIpPortIp,
+            Self::Addresses => SetType::HashNet,
+        };
+        SetSpec::new(self.name(family), set_type, family)
+    }
+}
+
+macro_rules! chains {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub fn $name() -> ChainName { ChainName::from_static($text) })*
+    };
+}
+
+chains! {
+    /// nat: decides who is marked for masquerading.
+    services = "KUBE-IPVS-SERVICES";
+    /// nat: marks.
+    mark_masq = "KUBE-IPVS-MARK-MASQ";
+    /// nat: marks what comes from outside of several pod ranges.
+    off_cluster = "KUBE-IPVS-OFF-CLUSTER";
+    /// nat: masquerades what is marked, and pods that reach themselves.
+    postrouting = "KUBE-IPVS-POSTROUTING";
+    /// filter: accepts what is forwarded for services.
+    forward = "KUBE-IPVS-FORWARD";
+    /// filter: refuses what no service has on service addresses.
+    guard = "KUBE-IPVS-GUARD";
+}
+
+/// All chains of this mode; the one place where ownership is decided.
+pub fn chains() -> [(Table, ChainName); 6] {
+    [
+        (Table::Nat, services()),
+        (Table::Nat, mark_masq()),
+        (Table::Nat, off_cluster()),
+        (Table::Nat, postrouting()),
+        (Table::Filter, forward()),
+        (Table::Filter, guard()),
+    ]
+}
+
+/// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
+pub fn depth(chain: &ChainName) -> u8 {
+    match chain.as_str() {
+        "KUBE-IPVS-OFF-CLUSTER" => 1,
+        "KUBE-IPVS-MARK-MASQ" => 2,
+        _ => 0,
+    }
+}

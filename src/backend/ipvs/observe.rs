@@ -1,0 +1,173 @@
+//! Reads what IPVS mode has in the kernel: one dump of virtual servers and one read of /proc/net/ip_vs for all their
+//! destinations (a dump of destinations costs a request each), the routes, the sets, the rules.
+
+use super::names::Set;
+use super::observed::{FoundDestination, FoundServer, Observed};
+use super::wanted::family_of;
+use super::{Ipvs, Ours};
+use crate::backend::rules::Found;
+use crate::backend::{Effort, ObserveError, unset_sysctls};
+use crate::kernel::interface::LocalRoute;
+use crate::kernel::sysctl::{Needs, settings};
+use crate::model::IpFamily;
+use ipnet::IpNet;
+use iptables::Table;
+use ipvs::{AddressFamily, ForwardMethod, ServiceId, proc};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+impl Ipvs {
+    /// Reads everything of a family.
+    pub(super) fn observe_family(&mut self, family: IpFamily, now: Instant) -> Result<Observed, ObserveError> {
+        let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
+        self.read_interface(family, &mut observed)?;
+        self.read_sets(family, &mut observed)?;
+        let what = || format!("{family} rules");
+        let commands = self.commands.get(family).as_ref();
+        let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
+        let saved = commands.save(&[Table::Nat, Table::Filter]).map_err(|error| ObserveError::new(what(), error))?;
+        self.effort.restores += 1;
+        observed.rules = Found::from_saved(&saved, &Ours);
+        let needs = Needs {
+            ipvs: true,
+            ipv6: family == IpFamily::V6,
+            strict_arp: self.options.strict_arp,
+            localhost_node_ports: false,
+        };
+        observed.unset = unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))?;
+        Ok(observed)
+    }
+
+    fn read_servers(&mut self, family: IpFamily, now: Instant) -> Result<HashMap<ServiceId, FoundServer>, ObserveError> {
+        let mut servers = HashMap::new();
+        let wanted = match family {
+            IpFamily::V4 => AddressFamily::Ipv4,
+            IpFamily::V6 => AddressFamily::Ipv6,
+        };
+        self.client
+            .for_each_service(|entry| {
+                let id = entry.service.id;
+                if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
+                    servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
+                }
+            })
+            .map_err(|error| ObserveError::new("virtual servers", error))?;
+        if servers.is_empty() {
+            return Ok(servers);
+        }
+        let rows = proc::read_table(proc::PATH).map_err(|error| ObserveError::new("destinations", error))?;
+        for (row, destinations) in rows {
+            let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { continue };
+            for row in destinations {
+                let address = SocketAddr::new(row.address, row.port);
+                let connections = u64::from(row.active_connections) + u64::from(row.inactive_connections);
+                let masqueraded = row.forward == ForwardMethod::Masquerade || row.forward == ForwardMethod::Local;
+                let id = server.service.id;
+                let found = self.found_destination((id, address), row.weight, masqueraded, connections, now);
+                server.destinations.insert(address, found);
+            }
+        }
+        self.drained.retain(|(id, address), _| {
+            family_of(id) != family || servers.get(id).is_some_and(|server| server.destinations.contains_key(address))
+        });
+        Ok(servers)
+    }
+
+    fn found_destination(
+        &mut self,
+        key: (ServiceId, SocketAddr),
+        weight: u32,
+        masqueraded: bool,
+        connections: u64,
+        now: Instant,
+    ) -> FoundDestination {
+        let drained_since = if weight == 0 {
+            Some(*self.drained.entry(key).or_insert(now))
+        } else {
+            self.drained.remove(&key);
+            None
+        };
+        FoundDestination { weight, masqueraded, connections, drained_since }
+    }
+
+    fn read_interface(&mut self, family: IpFamily, observed: &mut Observed) -> Result<(), ObserveError> {
+        let failed = |error| ObserveError::new("interface kube-ipvs0", error);
+        observed.interface = self.interface.index().map_err(failed)?.is_some();
+        if !observed.interface {
+            return Ok(());
+        }
+        let mut routes = |family| -> Result<Vec<LocalRoute>, ObserveError> {
+            self.interface.local_routes(family).map_err(failed)
+        };
+        let other_family = if family == IpFamily::V4 { IpFamily::V6 } else { IpFamily::V4 };
+        let others = !routes(other_family)?.is_empty();
+        observed.routes = routes(family)?.into_iter().map(|route| (route.net, route)).collect();
+        let mut addresses = |family| -> Result<Vec<IpNet>, ObserveError> {
+            self.interface.addresses(family).map_err(failed)
+        };
+        observed.interface_shared = others || !addresses(other_family)?.is_empty();
+        observed.addresses = addresses(family)?.into_iter().collect();
+        Ok(())
+    }
+
+    fn read_sets(&mut self, family: IpFamily, observed: &mut Observed) -> Result<(), ObserveError> {
+        let headers = self.sets.list().map_err(|error| ObserveError::new("ipsets", error))?;
+        for set in Set::ALL {
+            let spec = set.spec(family);
+            match headers.iter().find(|header| header.name == spec.name) {
+                None => {}
+                Some(header) if !header.serves_as(&spec) => observed.unfit_sets.push(set),
+                Some(_) => {
+                    let mut entries = HashSet::new();
+                    self.sets
+                        .each_entry(&spec.name, |entry| {
+                            entries.insert(entry.entry);
+                        })
+                        .map_err(|error| ObserveError::new(format!("set {}", spec.name), error))?;
+                    observed.sets.insert(set, entries);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the connections of these virtual servers' destinations again.
+    pub(super) fn count_connections(
+        &mut self,
+        servers: HashSet<ServiceId>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let now = Instant::now();
+        for id in servers {
+            let Some(server) = observed.servers.get_mut(&id) else { continue };
+            let entries = match self.client.destinations(&id) {
+                Ok(entries) => entries,
+                // Gone since: the plan will not find it either after the next reading.
+                Err(error) if error.is_not_there() => continue,
+                Err(error) => return Err(ObserveError::new(format!("destinations of {id}"), error)),
+            };
+            for entry in entries {
+                let address = SocketAddr::new(entry.destination.address, entry.destination.port);
+                let connections = u64::from(entry.active_connections) + u64::from(entry.inactive_connections);
+                if let Some(known) = server.destinations.get(&address).copied() {
+                    let key = (id, address);
+                    let found = self.found_destination(key, known.weight, known.masqueraded, connections, now);
+                    server.destinations.insert(address, found);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was said to the kernel since the last call.
+    pub(super) fn gather_effort(&mut self) -> Effort {
+        let counters = self.client.counters();
+        let now = (counters.messages, counters.sends + counters.receives);
+        let mut effort = std::mem::take(&mut self.effort);
+        effort.messages += now.0.saturating_sub(self.counted.0);
+        effort.syscalls += now.1.saturating_sub(self.counted.1);
+        self.counted = now;
+        effort
+    }
+}

@@ -1,0 +1,232 @@
+//! What of IPVS mode is in the kernel, in one family, as far as we know.
+
+use super::names::Set;
+use super::wanted::{self, Wanted, entry_of};
+use super::{Op, Ours};
+use crate::backend::rules::Found;
+use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
+use crate::kernel::interface::LocalRoute;
+use crate::kernel::ipset::Entry;
+use crate::kernel::sysctl::Setting;
+use imbl::OrdMap;
+use ipnet::IpNet;
+use ipvs::{Command, Service, ServiceId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A destination that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundDestination {
+    /// Its weight.
+    pub weight: u32,
+    /// It is masqueraded, as all of ours are.
+    pub masqueraded: bool,
+    /// Connections, established or not, when they were last counted.
+    pub connections: u64,
+    /// Since when it has been seen with weight 0.
+    pub drained_since: Option<Instant>,
+}
+
+/// A virtual server that is there, ours or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundServer {
+    /// Its configuration.
+    pub service: Service,
+    /// Its destinations.
+    pub destinations: BTreeMap<SocketAddr, FoundDestination>,
+}
+
+/// Counts who asks for something that several service ports may share.
+#[derive(Debug, Clone, Default)]
+pub struct Uses<T>(HashMap<T, u32>);
+
+impl<T: Eq + Hash + Copy> Uses<T> {
+    /// How many ask for it.
+    pub fn count(&self, item: &T) -> u32 {
+        self.0.get(item).copied().unwrap_or(0)
+    }
+
+    fn change(&mut self, item: T, by: i64) {
+        let count = (i64::from(self.count(&item)) + by).max(0);
+        if count == 0 {
+            self.0.remove(&item);
+        } else {
+            self.0.insert(item, u32::try_from(count).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// What was wanted when the kernel was last brought there, and who shares what of it.
+#[derive(Debug, Clone)]
+pub struct Previous {
+    /// The service ports.
+    pub ports: OrdMap<ServicePortKey, Arc<ServicePort>>,
+    /// What held for the whole node.
+    pub rules: Arc<NodeRules>,
+    /// Entries of the set against hairpin.
+    pub loop_back: Uses<Entry>,
+    /// Addresses routed to us.
+    pub bindings: Uses<IpAddr>,
+}
+
+/// The belief.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// All virtual servers with an address of the family.
+    pub servers: HashMap<ServiceId, FoundServer>,
+    /// The device is there.
+    pub interface: bool,
+    /// Somebody else's addresses, or the other family's, are on the device.
+    pub interface_shared: bool,
+    /// Routes of ours.
+    pub routes: BTreeMap<IpNet, LocalRoute>,
+    /// Addresses on the device.
+    pub addresses: BTreeSet<IpNet>,
+    /// Sets that are there and fit.
+    pub sets: HashMap<Set, HashSet<Entry>>,
+    /// Sets of our names that are of no use.
+    pub unfit_sets: Vec<Set>,
+    /// Rules.
+    pub rules: Found,
+    /// Settings that are not as they should be.
+    pub unset: Vec<Setting>,
+    /// `None` after reading.
+    pub previous: Option<Previous>,
+}
+
+impl Observed {
+    /// Whether a virtual server is recorded as ours. Our sets are the ledger: an entry is written before its virtual
+    /// server is made and taken out after it is gone, and survives us.
+    pub fn is_recorded(&self, id: &ServiceId) -> bool {
+        let Some(entry) = entry_of(id) else { return false };
+        Set::LEDGER.iter().any(|set| self.has_entry(*set, &entry))
+    }
+
+    /// Whether a set has an entry.
+    pub fn has_entry(&self, set: Set, entry: &Entry) -> bool {
+        self.sets.get(&set).is_some_and(|entries| entries.contains(entry))
+    }
+
+    /// Takes note of a step that the kernel acknowledged.
+    pub fn acknowledge(&mut self, op: &Op) {
+        match op {
+            Op::Sysctl(setting) => self.unset.retain(|unset| unset.path != setting.path),
+            Op::MakeInterface => self.interface = true,
+            Op::DeleteInterface => *self = Self { interface: false, routes: BTreeMap::new(), ..std::mem::take(self) },
+            Op::MakeSet(set) => {
+                self.unfit_sets.retain(|unfit| unfit != set);
+                self.sets.insert(*set, HashSet::new());
+            }
+            Op::DestroySet(set) => {
+                self.unfit_sets.retain(|unfit| unfit != set);
+                self.sets.remove(set);
+            }
+            Op::AddEntry(set, entry) => {
+                self.sets.entry(*set).or_default().insert(*entry);
+            }
+            Op::DeleteEntry(set, entry) => {
+                if let Some(entries) = self.sets.get_mut(set) {
+                    entries.remove(entry);
+                }
+            }
+            Op::Route(route) => {
+                self.routes.insert(route.net, *route);
+            }
+            Op::Unroute(route) => {
+                self.routes.remove(&route.net);
+            }
+            Op::AddAddress(net) => {
+                self.addresses.insert(*net);
+            }
+            Op::DeleteAddress(net) => {
+                self.addresses.remove(net);
+            }
+            Op::Rule(op) => self.rules.acknowledge(op, &Ours),
+            Op::Ipvs(command) => self.acknowledge_command(command),
+            Op::LeaveAlone(_) => {}
+        }
+    }
+
+    fn acknowledge_command(&mut self, command: &Command) {
+        match command {
+            Command::AddService(service) => {
+                let server = FoundServer { service: service.clone(), destinations: BTreeMap::new() };
+                self.servers.insert(service.id, server);
+            }
+            Command::SetService(service) => {
+                if let Some(server) = self.servers.get_mut(&service.id) {
+                    server.service = service.clone();
+                }
+            }
+            Command::DeleteService(id) => {
+                self.servers.remove(id);
+            }
+            Command::AddDestination { service, destination } | Command::SetDestination { service, destination } => {
+                let Some(server) = self.servers.get_mut(service) else { return };
+                let address = SocketAddr::new(destination.address, destination.port);
+                let connections = server.destinations.get(&address).map_or(0, |found| found.connections);
+                let found = FoundDestination {
+                    weight: destination.weight,
+                    masqueraded: true,
+                    // A destination that starts to drain may have connections that were not counted yet.
+                    connections: if destination.weight == 0 { connections.max(1) } else { connections },
+                    drained_since: None,
+                };
+                server.destinations.insert(address, found);
+            }
+            Command::DeleteDestination { service, address, port } => {
+                if let Some(server) = self.servers.get_mut(service) {
+                    server.destinations.remove(&SocketAddr::new(*address, *port));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The kernel is as desired now: remembers who shares what, so that the next change need not look at all.
+    pub fn remember(&mut self, desired: &Desired, touched: Touched<'_>, render: &dyn Fn(&ServicePort, &NodeRules) -> Wanted) {
+        let Some(rules) = desired.rules.clone().filter(|_| !desired.retiring) else {
+            self.previous = None;
+            return;
+        };
+        let previous = match (self.previous.take(), touched) {
+            (Some(mut previous), Touched::Ports(keys)) if previous.rules == rules => {
+                for key in keys {
+                    let (old, new) = (previous.ports.get(key).cloned(), desired.ports.get(key).cloned());
+                    previous.count(old.as_deref().map(|port| render(port, &rules)), -1);
+                    previous.count(new.as_deref().map(|port| render(port, &rules)), 1);
+                }
+                Previous { ports: desired.ports.clone(), ..previous }
+            }
+            _ => {
+                let mut previous = Previous {
+                    ports: desired.ports.clone(),
+                    rules: rules.clone(),
+                    loop_back: Uses(HashMap::new()),
+                    bindings: Uses(HashMap::new()),
+                };
+                for port in desired.ports.values() {
+                    previous.count(Some(render(port, &rules)), 1);
+                }
+                previous
+            }
+        };
+        self.previous = Some(previous);
+    }
+}
+
+impl Previous {
+    fn count(&mut self, wanted: Option<Wanted>, by: i64) {
+        let Some(wanted) = wanted else { return };
+        wanted.loop_back.into_iter().for_each(|entry| self.loop_back.change(entry, by));
+        wanted.bindings.into_iter().for_each(|address| self.bindings.change(address, by));
+    }
+}
+
+/// The network of an address as the set of served addresses holds it.
+pub fn address_entry(address: IpAddr) -> Entry {
+    Entry::Net(wanted::host(address))
+}

@@ -1,0 +1,398 @@
+//! The steps from what IPVS mode has in the kernel to what is desired. Pure. Make before break, in this order: what
+//! masquerades and guards, the virtual servers, the routes that bring packets to them; then back the same way.
+
+use super::names::{self, Set};
+use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
+use super::wanted::{self, Server, Wanted, destination, host};
+use super::{Op, VipBinding, helpers};
+use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
+use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
+use crate::kernel::interface::LocalRoute;
+use crate::kernel::ipset::{Entry, storable_networks};
+use crate::model::IpFamily;
+use ipvs::{Command, Protocol, ServiceId};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// What the plan goes by besides what is desired and observed.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    pub family: IpFamily,
+    pub binding: VipBinding,
+    pub now: Instant,
+    pub drain_timeout: Duration,
+}
+
+impl Context {
+    pub fn render(&self, port: &ServicePort, node: &NodeRules) -> Wanted {
+        wanted::render(port, node, self.binding, self.now)
+    }
+}
+
+/// Plans everything, or only what is touched where it is known what was there before.
+pub fn plan(context: Context, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
+    let Some(rules) = desired.rules.as_deref() else { return everything_goes(observed) };
+    let mut steps = Steps::default();
+    let mut planner = Planner { context, observed, rules, steps: &mut steps };
+    planner.helpers(desired.retiring);
+    match (touched, &observed.previous) {
+        (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules && !desired.retiring => {
+            planner.touched(keys, desired, previous);
+        }
+        _ => planner.whole(desired),
+    }
+    steps.in_order()
+}
+
+/// Steps by their place in the order.
+#[derive(Debug, Default)]
+struct Steps {
+    settings: Vec<Op>,
+    recording: Vec<Op>,
+    rules: Vec<Op>,
+    first_servers: Vec<Op>,
+    ranges: Vec<Op>,
+    servers: Vec<Op>,
+    bindings: Vec<Op>,
+    less: Vec<Op>,
+    unbinding: Vec<Op>,
+    gone_servers: Vec<Op>,
+    unrecording: Vec<Op>,
+}
+
+impl Steps {
+    fn in_order(self) -> Vec<Op> {
+        let groups = [
+            self.settings,
+            self.recording,
+            self.rules,
+            self.first_servers,
+            self.ranges,
+            self.servers,
+            self.bindings,
+            self.less,
+            self.unbinding,
+            self.gone_servers,
+            self.unrecording,
+        ];
+        groups.into_iter().flatten().collect()
+    }
+}
+
+struct Planner<'a> {
+    context: Context,
+    observed: &'a Observed,
+    rules: &'a NodeRules,
+    steps: &'a mut Steps,
+}
+
+/// What the looked-at service ports want together, and what only they had.
+#[derive(Debug, Default)]
+struct Wishes {
+    servers: BTreeMap<ServiceId, (Server, bool)>,
+    ledger: BTreeMap<Entry, Set>,
+    loop_back: BTreeSet<Entry>,
+    bindings: BTreeSet<IpAddr>,
+}
+
+impl Wishes {
+    fn add(&mut self, wanted: Wanted, first: bool) {
+        self.servers.extend(wanted.servers.into_iter().map(|(id, server)| (id, (server, first))));
+        self.ledger.extend(wanted.ledger);
+        self.loop_back.extend(wanted.loop_back);
+        self.bindings.extend(wanted.bindings);
+    }
+}
+
+fn is_first(key: &ServicePortKey) -> bool {
+    &*key.service.namespace == "default" && &*key.service.name == "kubernetes"
+}
+
+impl Planner<'_> {
+    /// What does not depend on services. Constant in number; compared with every plan.
+    fn helpers(&mut self, retiring: bool) {
+        let family = self.context.family;
+        self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
+        if !self.observed.interface {
+            self.steps.settings.push(Op::MakeInterface);
+        }
+        for set in self.observed.unfit_sets.iter().copied() {
+            self.steps.settings.push(Op::DestroySet(set));
+        }
+        for set in Set::ALL {
+            if !self.observed.sets.contains_key(&set) {
+                self.steps.settings.push(Op::MakeSet(set));
+            }
+        }
+        let found = &self.observed.rules;
+        for (table, chain) in helpers::chains(self.rules, family) {
+            self.steps.rules.extend(plan_chain(found, table, chain).map(Op::Rule));
+        }
+        let (missing, surplus) = plan_jumps(found, &helpers::jumps(family));
+        self.steps.rules.extend(missing.into_iter().chain(surplus).map(Op::Rule));
+        let wanted = helpers::chains(self.rules, family);
+        let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
+        self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
+        // A mode that hands over routes nothing new.
+        if self.context.binding == VipBinding::Route && !retiring {
+            for range in self.rules.service_ranges.clone() {
+                self.route(range, true);
+            }
+        }
+    }
+
+    fn whole(&mut self, desired: &Desired) {
+        let mut wishes = Wishes::default();
+        for (key, port) in &desired.ports {
+            wishes.add(self.context.render(port, self.rules), is_first(key));
+        }
+        let found: BTreeSet<ServiceId> =
+            self.observed.servers.keys().filter(|id| self.observed.is_recorded(id)).copied().collect();
+        let recorded = Set::LEDGER.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
+        let recorded: Vec<(Set, Entry)> = recorded.collect();
+        let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
+        self.servers(&wishes, found);
+        self.ledger(&wishes, recorded);
+        self.loop_back(&wishes.loop_back, &old_loop_back);
+        let range_entries: BTreeSet<Entry> =
+            self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
+        let ranged = if self.context.binding == VipBinding::Route { self.rules.service_ranges.clone() } else { Vec::new() };
+        let old_bindings: BTreeSet<IpAddr> = self.bound().into_iter().collect();
+        for entry in self.entries(Set::Addresses).copied().collect::<Vec<_>>() {
+            let wanted = matches!(entry, Entry::Net(net) if wishes.bindings.contains(&net.addr()) && net == host(net.addr()));
+            if !wanted && !range_entries.contains(&entry) {
+                self.steps.unrecording.push(Op::DeleteEntry(Set::Addresses, entry));
+            }
+        }
+        for entry in range_entries {
+            self.record(Set::Addresses, entry);
+        }
+        self.bindings(&wishes.bindings, &old_bindings);
+        // Ranges that are no longer ours: never before their addresses are bound one by one.
+        for (net, route) in &self.observed.routes {
+            if *net != host(net.addr()) && !ranged.contains(net) {
+                self.steps.unbinding.push(Op::Unroute(*route));
+            }
+        }
+    }
+
+    fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
+        let (mut old, mut new) = (Wishes::default(), Wishes::default());
+        let (mut lost, mut gained) = (BTreeMap::<Entry, u32>::new(), BTreeSet::<Entry>::new());
+        let (mut released, mut bound) = (BTreeMap::<IpAddr, u32>::new(), BTreeSet::<IpAddr>::new());
+        for key in keys {
+            if let Some(port) = previous.ports.get(key) {
+                let wanted = self.context.render(port, self.rules);
+                wanted.loop_back.iter().for_each(|entry| *lost.entry(*entry).or_default() += 1);
+                wanted.bindings.iter().for_each(|ip| *released.entry(*ip).or_default() += 1);
+                old.add(wanted, false);
+            }
+            if let Some(port) = desired.ports.get(key) {
+                let wanted = self.context.render(port, self.rules);
+                gained.extend(&wanted.loop_back);
+                bound.extend(&wanted.bindings);
+                new.add(wanted, is_first(key));
+            }
+        }
+        // What others ask for as well stays.
+        lost.retain(|entry, count| previous.loop_back.count(entry) <= *count);
+        released.retain(|ip, count| previous.bindings.count(ip) <= *count);
+        self.servers(&new, old.servers.keys().copied().collect());
+        self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
+        self.loop_back(&gained, &lost.into_keys().collect());
+        let released: BTreeSet<IpAddr> = released.into_keys().collect();
+        for address in released.difference(&bound) {
+            self.unrecord(Set::Addresses, address_entry(*address));
+        }
+        self.bindings(&bound, &released);
+    }
+
+    fn entries(&self, set: Set) -> impl Iterator<Item = &Entry> {
+        self.observed.sets.get(&set).into_iter().flatten()
+    }
+
+    fn record(&mut self, set: Set, entry: Entry) {
+        if !self.observed.has_entry(set, &entry) {
+            self.steps.recording.push(Op::AddEntry(set, entry));
+        }
+    }
+
+    fn unrecord(&mut self, set: Set, entry: Entry) {
+        if self.observed.has_entry(set, &entry) {
+            self.steps.unrecording.push(Op::DeleteEntry(set, entry));
+        }
+    }
+
+    fn ledger(&mut self, wishes: &Wishes, old: Vec<(Set, Entry)>) {
+        for (entry, set) in &wishes.ledger {
+            self.record(*set, *entry);
+        }
+        for (set, entry) in old {
+            if wishes.ledger.get(&entry) != Some(&set) {
+                self.unrecord(set, entry);
+            }
+        }
+    }
+
+    fn loop_back(&mut self, wanted: &BTreeSet<Entry>, old: &BTreeSet<Entry>) {
+        wanted.iter().for_each(|entry| self.record(Set::LoopBack, *entry));
+        old.difference(wanted).for_each(|entry| self.unrecord(Set::LoopBack, *entry));
+    }
+
+    /// Single addresses that are bound now and were bound by us.
+    fn bound(&self) -> Vec<IpAddr> {
+        let single = |net: &&ipnet::IpNet| **net == host(net.addr());
+        match self.context.binding {
+            VipBinding::Route => self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr).collect(),
+            // On the device anybody may have put addresses: ours are those that we recorded.
+            VipBinding::Address => {
+                let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
+                self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded).collect()
+            }
+        }
+    }
+
+    fn bindings(&mut self, wanted: &BTreeSet<IpAddr>, old: &BTreeSet<IpAddr>) {
+        for address in wanted {
+            self.record(Set::Addresses, address_entry(*address));
+            match self.context.binding {
+                VipBinding::Route => self.route(host(*address), false),
+                VipBinding::Address if !self.observed.addresses.contains(&host(*address)) => {
+                    self.steps.bindings.push(Op::AddAddress(host(*address)));
+                }
+                VipBinding::Address => {}
+            }
+        }
+        for address in old.difference(wanted) {
+            match self.observed.routes.get(&host(*address)) {
+                Some(route) if self.context.binding == VipBinding::Route => {
+                    self.steps.unbinding.push(Op::Unroute(*route));
+                }
+                _ if self.observed.addresses.contains(&host(*address)) => {
+                    self.steps.unbinding.push(Op::DeleteAddress(host(*address)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn route(&mut self, net: ipnet::IpNet, range: bool) {
+        let route = LocalRoute::new(net, self.rules.primary);
+        if self.observed.routes.get(&route.net) != Some(&route) {
+            let place = if range { &mut self.steps.ranges } else { &mut self.steps.bindings };
+            place.push(Op::Route(route));
+        }
+    }
+
+    fn servers(&mut self, wishes: &Wishes, old: BTreeSet<ServiceId>) {
+        for (id, (server, first)) in &wishes.servers {
+            match self.observed.servers.get(id) {
+                None => self.new_server(server, *first),
+                Some(found) if self.may_change(id, found, wishes) => self.known_server(server, found, *first),
+                Some(_) => self.steps.servers.push(Op::LeaveAlone(*id)),
+            }
+        }
+        for id in old {
+            if !wishes.servers.contains_key(&id) && self.observed.servers.contains_key(&id) {
+                self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(id)));
+            }
+        }
+    }
+
+    /// A virtual server that we did not record is somebody else's, unless its address is one that is routed to our
+    /// device: there nobody else has any business, and the record was lost.
+    fn may_change(&self, id: &ServiceId, _found: &FoundServer, wishes: &Wishes) -> bool {
+        let ServiceId::Address { address, .. } = id else { return false };
+        self.observed.is_recorded(id) || wishes.bindings.contains(address) || wanted::in_ranges(self.rules, *address)
+    }
+
+    fn new_server(&mut self, server: &Server, first: bool) {
+        let place = if first { &mut self.steps.first_servers } else { &mut self.steps.servers };
+        place.push(Op::Ipvs(Command::AddService(server.service.clone())));
+        for (address, weight) in server.weights.iter().filter(|(_, weight)| **weight > 0) {
+            let destination = destination(*address, *weight);
+            place.push(Op::Ipvs(Command::AddDestination { service: server.service.id, destination }));
+        }
+    }
+
+    fn known_server(&mut self, server: &Server, found: &FoundServer, first: bool) {
+        let id = server.service.id;
+        if found.service != server.service {
+            self.steps.servers.push(Op::Ipvs(Command::SetService(server.service.clone())));
+        }
+        for (address, weight) in &server.weights {
+            let destination = destination(*address, *weight);
+            match found.destinations.get(address) {
+                None if *weight == 0 => {}
+                None => {
+                    let place = if first { &mut self.steps.first_servers } else { &mut self.steps.servers };
+                    place.push(Op::Ipvs(Command::AddDestination { service: id, destination }));
+                }
+                Some(known) if known.weight == 0 && *weight == 0 && known.connections == 0 => {
+                    self.delete_destination(id, *address);
+                }
+                Some(known) if known.weight != *weight || !known.masqueraded => {
+                    let place = if *weight == 0 { &mut self.steps.less } else { &mut self.steps.servers };
+                    place.push(Op::Ipvs(Command::SetDestination { service: id, destination }));
+                }
+                Some(_) => {}
+            }
+        }
+        for (address, known) in &found.destinations {
+            if !server.weights.contains_key(address) {
+                self.unlisted(id, *address, *known);
+            }
+        }
+    }
+
+    /// A destination that nobody wants. If it has connections we were not running when it left: they may end in peace.
+    fn unlisted(&mut self, id: ServiceId, address: SocketAddr, known: FoundDestination) {
+        let udp = matches!(id, ServiceId::Address { protocol: Protocol::Udp, .. });
+        let over = known.drained_since.is_some_and(|since| since + self.context.drain_timeout <= self.context.now);
+        let known_before = self.observed.previous.is_some();
+        if known.connections == 0 || udp || over || known_before {
+            self.delete_destination(id, address);
+        } else if known.weight != 0 {
+            let destination = destination(address, 0);
+            self.steps.less.push(Op::Ipvs(Command::SetDestination { service: id, destination }));
+        }
+    }
+
+    fn delete_destination(&mut self, service: ServiceId, address: SocketAddr) {
+        let command = Command::DeleteDestination { service, address: address.ip(), port: address.port() };
+        self.steps.less.push(Op::Ipvs(command));
+    }
+}
+
+/// Leaving: routes first, so that no packet meets half a service; the helpers and the ledger last.
+fn everything_goes(observed: &Observed) -> Vec<Op> {
+    let mut ops: Vec<Op> = observed.routes.values().copied().map(Op::Unroute).collect();
+    let recorded = |net: &&ipnet::IpNet| observed.has_entry(Set::Addresses, &Entry::Net(**net));
+    ops.extend(observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress));
+    let mut servers: Vec<ServiceId> =
+        observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();
+    servers.sort_unstable();
+    ops.extend(servers.into_iter().map(|id| Op::Ipvs(Command::DeleteService(id))));
+    let (_, jumps) = plan_jumps(&observed.rules, &[]);
+    let chains = plan_removal(&observed.rules, |_, _| false, names::depth);
+    ops.extend(jumps.into_iter().chain(chains).map(Op::Rule));
+    let sets: BTreeSet<Set> = observed.sets.keys().chain(&observed.unfit_sets).copied().collect();
+    ops.extend(sets.into_iter().map(Op::DestroySet));
+    let foreign = observed.addresses.iter().any(|net| !recorded(&net));
+    if observed.interface && !observed.interface_shared && !foreign {
+        ops.push(Op::DeleteInterface);
+    }
+    ops
+}
+
+/// The virtual servers whose connections have to be counted again: those of touched ports of which something drains.
+pub fn draining(context: Context, desired: &Desired, touched: Touched<'_>) -> HashSet<ServiceId> {
+    let Some(rules) = desired.rules.as_deref() else { return HashSet::new() };
+    let ports: Vec<&ServicePort> = match touched {
+        Touched::All => desired.ports.values().map(|port| &**port).collect(),
+        Touched::Ports(keys) => keys.iter().filter_map(|key| desired.ports.get(key)).map(|port| &**port).collect(),
+    };
+    let drains = ports.into_iter().filter(|port| port.endpoints.iter().any(|endpoint| !endpoint.serves()));
+    drains.flat_map(|port| context.render(port, rules).servers.into_keys()).collect()
+}

@@ -1,0 +1,152 @@
+//! What a service port asks of IPVS, the sets and the routes. Pure.
+
+use super::VipBinding;
+use super::names::Set;
+use crate::desired::{Endpoint, FrontendKind, NodeRules, Role, ServicePort};
+use crate::kernel::ipset::{self, Entry};
+use crate::model::{IpFamily, Protocol};
+use ipnet::IpNet;
+use ipvs::{Destination, Scheduler, Service, ServiceFlags, ServiceId};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// A virtual server with its destinations by address and port, and their weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its configuration.
+    pub service: Service,
+    /// Weight of each destination; 0 drains.
+    pub weights: BTreeMap<SocketAddr, u32>,
+}
+
+/// Everything that a service port asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Virtual servers.
+    pub servers: BTreeMap<ServiceId, Server>,
+    /// The set that records each virtual server.
+    pub ledger: BTreeMap<Entry, Set>,
+    /// Entries against hairpin; other service ports may ask for the same.
+    pub loop_back: Vec<Entry>,
+    /// Addresses that have to be routed to us; other service ports may ask for the same.
+    pub bindings: Vec<IpAddr>,
+}
+
+/// Renders a service port.
+pub fn render(port: &ServicePort, node: &NodeRules, binding: VipBinding, now: Instant) -> Wanted {
+    let mut wanted = Wanted::default();
+    for (kind, address) in frontends(port, node) {
+        let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
+        let local = if kind == FrontendKind::ClusterIp { port.internal_policy_local } else { port.external_policy_local };
+        let id = ServiceId::Address { protocol: ipvs_protocol(port.key.protocol), address, port: number };
+        let entry = Entry::IpPort { address, protocol: set_protocol(port.key.protocol), port: number };
+        let set = match (kind, local) {
+            (FrontendKind::ClusterIp, _) => Set::ClusterIp,
+            (_, false) => Set::External,
+            (_, true) => Set::ExternalLocal,
+        };
+        // An external IP that equals the cluster IP, or a node's address, is the same virtual server: the first wins.
+        if wanted.servers.contains_key(&id) {
+            continue;
+        }
+        wanted.servers.insert(id, server(port, id, local, now));
+        wanted.ledger.insert(entry, set);
+        let ranged = binding == VipBinding::Route && in_ranges(node, address);
+        let local = kind == FrontendKind::NodePort || node.node_addresses.contains(&address);
+        if !ranged && !local && !wanted.bindings.contains(&address) {
+            wanted.bindings.push(address);
+        }
+    }
+    wanted.loop_back = port.endpoints.iter().filter(|endpoint| endpoint.serves()).map(|e| loop_back(port, e)).collect();
+    wanted
+}
+
+/// The addresses of the node's service ranges that one route serves.
+pub fn in_ranges(node: &NodeRules, address: IpAddr) -> bool {
+    node.service_ranges.iter().any(|range| range.contains(&address))
+}
+
+/// The network of one address.
+pub fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+fn frontends<'a>(
+    port: &'a ServicePort,
+    node: &'a NodeRules,
+) -> impl Iterator<Item = (FrontendKind, IpAddr)> + 'a {
+    let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
+    port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)))
+}
+
+fn server(port: &ServicePort, id: ServiceId, local: bool, now: Instant) -> Server {
+    // The name was validated where it came in; should the kernel not know it, adding fails with its name.
+    let scheduler = port.scheduler.parse().unwrap_or(Scheduler::Rr);
+    let mut service = Service::new(id, scheduler.clone());
+    if let Some(timeout) = port.affinity {
+        service = service.with_persistence(timeout.seconds());
+    }
+    // Without fall-back both keep sending to a draining destination and fail (kubernetes PR 138688).
+    match scheduler {
+        Scheduler::Sh => service = service.with_flags(ServiceFlags::SH_FALLBACK),
+        Scheduler::Mh => service = service.with_flags(ServiceFlags::MH_FALLBACK),
+        _ => {}
+    }
+    let listed = port.endpoints.iter().filter(|endpoint| if local { endpoint.local } else { endpoint.cluster });
+    let weights = listed.filter_map(|endpoint| Some((endpoint.address, weight(endpoint, now)?))).collect();
+    Server { service, weights }
+}
+
+fn weight(endpoint: &Endpoint, now: Instant) -> Option<u32> {
+    match endpoint.role {
+        Role::Serve { weight } => Some(weight),
+        Role::Drain { until } => (now < until).then_some(0),
+    }
+}
+
+/// A destination of ours: masqueraded, without thresholds.
+pub fn destination(address: SocketAddr, weight: u32) -> Destination {
+    Destination::new(address.ip(), address.port(), weight)
+}
+
+fn loop_back(port: &ServicePort, endpoint: &Endpoint) -> Entry {
+    let (address, protocol) = (endpoint.address.ip(), set_protocol(port.key.protocol));
+    Entry::IpPortIp { address, protocol, port: endpoint.address.port(), second: address }
+}
+
+/// The ledger entry of a virtual server.
+pub fn entry_of(id: &ServiceId) -> Option<Entry> {
+    let ServiceId::Address { protocol, address, port } = *id else { return None };
+    let protocol = match protocol {
+        ipvs::Protocol::Tcp => ipset::Protocol::TCP,
+        ipvs::Protocol::Udp => ipset::Protocol::UDP,
+        ipvs::Protocol::Sctp => ipset::Protocol::SCTP,
+        ipvs::Protocol::Other(_) => return None,
+    };
+    Some(Entry::IpPort { address, protocol, port })
+}
+
+/// The family of a virtual server.
+pub fn family_of(id: &ServiceId) -> IpFamily {
+    match id.family() {
+        ipvs::AddressFamily::Ipv4 => IpFamily::V4,
+        ipvs::AddressFamily::Ipv6 => IpFamily::V6,
+    }
+}
+
+fn ipvs_protocol(protocol: Protocol) -> ipvs::Protocol {
+    match protocol {
+        Protocol::Tcp => ipvs::Protocol::Tcp,
+        Protocol::Udp => ipvs::Protocol::Udp,
+        Protocol::Sctp => ipvs::Protocol::Sctp,
+    }
+}
+
+fn set_protocol(protocol: Protocol) -> ipset::Protocol {
+    match protocol {
+        Protocol::Tcp => ipset::Protocol::TCP,
+        Protocol::Udp => ipset::Protocol::UDP,
+        Protocol::Sctp => ipset::Protocol::SCTP,
+    }
+}

@@ -1,0 +1,91 @@
+//! Chains and jumps of ours in iptables: what is found, the steps between that and what is wanted, and carrying them
+//! out. Used by iptables mode for everything and by IPVS mode for its constant helpers.
+
+mod found;
+mod plan;
+mod write;
+
+pub use found::{Found, FoundChain, Ownership, target_chain};
+pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
+pub use write::Writer;
+
+use iptables::{Chain, ChainName, Position, Rule, Table};
+use std::fmt;
+
+/// A jump from a chain of the kernel into one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jump {
+    /// Table.
+    pub table: Table,
+    /// The kernel's chain.
+    pub from: ChainName,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleOp {
+    /// Make a chain, or replace its whole content.
+    Write {
+        /// Table.
+        table: Table,
+        /// Chain.
+        chain: Chain,
+        /// It was there before.
+        replaces: bool,
+    },
+    /// Add one rule to a chain.
+    Insert {
+        /// Table.
+        table: Table,
+        /// Chain.
+        chain: ChainName,
+        /// Before or after all others.
+        position: Position,
+        /// Rule.
+        rule: Rule,
+    },
+    /// Take one rule out of a chain.
+    Remove {
+        /// Table.
+        table: Table,
+        /// Chain.
+        chain: ChainName,
+        /// Rule.
+        rule: Rule,
+    },
+    /// Delete a chain that nothing jumps to any more.
+    Delete {
+        /// Table.
+        table: Table,
+        /// Chain.
+        name: ChainName,
+    },
+}
+
+impl RuleOp {
+    /// The table that the step is about.
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Write { table, .. } | Self::Insert { table, .. } | Self::Remove { table, .. } => *table,
+            Self::Delete { table, .. } => *table,
+        }
+    }
+}
+
+impl fmt::Display for RuleOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table();
+        match self {
+            Self::Write { chain, replaces, .. } => {
+                let verb = if *replaces { "rewrite" } else { "create" };
+                let count = chain.rules.len();
+                write!(f, "{verb} chain {table}/{} with {count} {}", chain.name, if count == 1 { "rule" } else { "rules" })
+            }
+            Self::Insert { chain, rule, .. } => write!(f, "add to {table}/{chain}: {rule}"),
+            Self::Remove { chain, rule, .. } => write!(f, "remove from {table}/{chain}: {rule}"),
+            Self::Delete { name, .. } => write!(f, "delete chain {table}/{name}"),
+        }
+    }
+}

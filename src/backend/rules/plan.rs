@@ -1,0 +1,150 @@
+//! The steps from the rules that are found to those that are wanted. Pure.
+
+use super::{Found, FoundChain, Jump, RuleOp};
+use iptables::{Chain, ChainName, Position, Rule, Table};
+use std::collections::HashMap;
+
+/// More single rules than this are not worth it: the chain is written as a whole.
+const SINGLE_RULES: usize = 200;
+
+/// A chain that has exactly these rules.
+pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
+    match found.chains.get(&(table, chain.name.clone())) {
+        Some(known) if known.hash == chain.hash() => None,
+        known => Some(RuleOp::Write { table, replaces: known.is_some(), chain }),
+    }
+}
+
+/// A chain that has these rules in any order, followed by `tail`.
+pub fn plan_shared(found: &Found, table: Table, name: ChainName, rules: Vec<Rule>, tail: Vec<Rule>) -> Vec<RuleOp> {
+    let known = found.chains.get(&(table, name.clone()));
+    let whole = |rules: Vec<Rule>, tail: Vec<Rule>| {
+        let chain = Chain { name: name.clone(), rules: rules.into_iter().chain(tail).collect() };
+        vec![RuleOp::Write { table, replaces: known.is_some(), chain }]
+    };
+    let Some(FoundChain { rules: Some(known), .. }) = known else { return whole(rules, tail) };
+    let tail_stands = known.len() >= tail.len()
+        && known.iter().skip(known.len() - tail.len()).zip(&tail).all(|(found, wanted)| *found == wanted.normalised());
+    if !tail_stands {
+        return whole(rules, tail);
+    }
+    let mut surplus: HashMap<&Rule, usize> = HashMap::new();
+    for rule in known.iter().take(known.len() - tail.len()) {
+        *surplus.entry(rule).or_default() += 1;
+    }
+    let mut missing = Vec::new();
+    for rule in &rules {
+        match surplus.get_mut(&rule.normalised()) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => missing.push(rule.clone()),
+        }
+    }
+    let surplus: Vec<Rule> =
+        surplus.into_iter().flat_map(|(rule, count)| std::iter::repeat_n(rule.clone(), count)).collect();
+    if missing.len() + surplus.len() > SINGLE_RULES {
+        return whole(rules, tail);
+    }
+    let insert = |rule| RuleOp::Insert { table, chain: name.clone(), position: Position::First, rule };
+    let remove = |rule| RuleOp::Remove { table, chain: name.clone(), rule };
+    missing.into_iter().map(insert).chain(surplus.into_iter().map(remove)).collect()
+}
+
+/// Exactly these jumps: missing ones are put first, surplus ones (left by an older version, or doubled) removed.
+pub fn plan_jumps(found: &Found, wanted: &[Jump]) -> (Vec<RuleOp>, Vec<RuleOp>) {
+    let mut surplus: Vec<&Jump> = found.jumps.iter().collect();
+    let mut missing = Vec::new();
+    for jump in wanted {
+        let rule = jump.rule.normalised();
+        let same = |known: &&Jump| known.table == jump.table && known.from == jump.from && known.rule == rule;
+        match surplus.iter().position(same) {
+            Some(index) => {
+                surplus.remove(index);
+            }
+            None => missing.push(RuleOp::Insert {
+                table: jump.table,
+                chain: jump.from.clone(),
+                position: Position::First,
+                rule: jump.rule.clone(),
+            }),
+        }
+    }
+    let remove =
+        |jump: &Jump| RuleOp::Remove { table: jump.table, chain: jump.from.clone(), rule: jump.rule.clone() };
+    (missing, surplus.into_iter().map(remove).collect())
+}
+
+/// Deletes every chain of ours that is not wanted, in the order of `depth`: a chain goes before those that it jumps
+/// to, or the kernel would refuse.
+pub fn plan_removal(
+    found: &Found,
+    is_wanted: impl Fn(Table, &ChainName) -> bool,
+    depth: impl Fn(&ChainName) -> u8,
+) -> Vec<RuleOp> {
+    let mut names: Vec<&(Table, ChainName)> =
+        found.chains.keys().filter(|(table, name)| !is_wanted(*table, name)).collect();
+    names.sort_unstable_by_key(|(table, name)| (depth(name), *table, name.clone()));
+    names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: name.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::found::Ownership;
+    use super::*;
+
+    struct All;
+
+    impl Ownership for All {
+        fn is_ours(&self, _: Table, chain: &ChainName) -> bool {
+            chain.starts_with("KUBE-")
+        }
+        fn is_shared(&self, _: Table, chain: &ChainName) -> bool {
+            chain.as_str() == "KUBE-SERVICES"
+        }
+    }
+
+    fn rule(comment: &str) -> Rule {
+        Rule::new().comment(comment.to_owned()).accept()
+    }
+
+    fn services() -> ChainName {
+        ChainName::from_static("KUBE-SERVICES")
+    }
+
+    #[test]
+    fn one_more_service_is_one_more_rule() {
+        let mut found = Found::default();
+        let rules: Vec<Rule> = (0..300).map(|n| rule(&format!("ns/{n}"))).collect();
+        let tail = vec![rule("node ports")];
+        let first = plan_shared(&found, Table::Nat, services(), rules.clone(), tail.clone());
+        assert_eq!(first[0].to_string(), "create chain nat/KUBE-SERVICES with 301 rules");
+        first.iter().for_each(|op| found.acknowledge(op, &All));
+        assert!(plan_shared(&found, Table::Nat, services(), rules.clone(), tail.clone()).is_empty());
+        let mut more = rules.clone();
+        more.push(rule("ns/new"));
+        more.remove(7);
+        let next = plan_shared(&found, Table::Nat, services(), more.clone(), tail.clone());
+        let text: Vec<String> = next.iter().map(ToString::to_string).collect();
+        assert_eq!(text, [
+            "add to nat/KUBE-SERVICES: -m comment --comment \"ns/new\" -j ACCEPT",
+            "remove from nat/KUBE-SERVICES: -m comment --comment \"ns/7\" -j ACCEPT",
+        ]);
+        next.iter().for_each(|op| found.acknowledge(op, &All));
+        assert!(plan_shared(&found, Table::Nat, services(), more.clone(), tail).is_empty());
+        let other = plan_shared(&found, Table::Nat, services(), more, vec![rule("other tail")]);
+        assert_eq!(other[0].to_string(), "rewrite chain nat/KUBE-SERVICES with 301 rules");
+    }
+
+    #[test]
+    fn jumps_are_made_once_and_doubled_ones_go() {
+        let jump = Jump { table: Table::Nat, from: ChainName::from_static("OUTPUT"), rule: Rule::new().jump(services()) };
+        let mut found = Found::default();
+        let (missing, surplus) = plan_jumps(&found, std::slice::from_ref(&jump));
+        assert_eq!((missing.len(), surplus.len()), (1, 0));
+        found.acknowledge(&missing[0], &All);
+        found.acknowledge(&missing[0], &All);
+        let (missing, surplus) = plan_jumps(&found, &[jump]);
+        assert_eq!((missing.len(), surplus.len()), (0, 1));
+        found.acknowledge(&surplus[0], &All);
+        assert_eq!(found.jumps.len(), 1);
+    }
+}

@@ -1,0 +1,110 @@
+//! Carries out steps through iptables-restore: one run for a change, chunks for a cold start, and a search for the
+//! culprit when the kernel refuses a run, so that one bad object never stops the others.
+
+use super::found::Ownership;
+use super::{Found, RuleOp};
+use crate::backend::{Effort, Failure};
+use iptables::{Commands, Table, Transaction};
+
+/// Chains in one run. iptables-nft-restore 1.8.9 is quadratic in them (DESIGN: 5,000 services in one transaction take
+/// 108 s, in chunks of 50 to 200 services 2.3 s).
+const CHAINS_PER_RUN: usize = 600;
+/// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
+const SEARCH_RUNS: usize = 64;
+
+/// Writes the rules of one family.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    commands: &'a Commands,
+    ownership: &'a dyn OwnershipDebug,
+    /// Runs so far.
+    pub effort: Effort,
+    search: usize,
+}
+
+/// [`Ownership`] that can be printed.
+pub trait OwnershipDebug: Ownership + std::fmt::Debug {}
+impl<T: Ownership + std::fmt::Debug> OwnershipDebug for T {}
+
+impl<'a> Writer<'a> {
+    /// A writer through these commands.
+    pub fn new(commands: &'a Commands, ownership: &'a dyn OwnershipDebug) -> Self {
+        Self { commands, ownership, effort: Effort::default(), search: SEARCH_RUNS }
+    }
+
+    /// Carries out the steps. `found` moves forward for those that the kernel took.
+    pub fn write(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for phase in phases(ops) {
+            if !phase.is_empty() {
+                self.write_phase(phase, found, &mut failures);
+            }
+        }
+        failures
+    }
+
+    fn write_phase(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
+        if ops.len() <= CHAINS_PER_RUN {
+            return self.write_or_search(ops, found, failures);
+        }
+        // Leaf chains come first in a plan, so a prefix never jumps to what does not exist yet.
+        let mut rest = ops;
+        while !rest.is_empty() {
+            let tail = rest.split_off(rest.len().min(CHAINS_PER_RUN));
+            self.write_or_search(std::mem::replace(&mut rest, tail), found, failures);
+        }
+    }
+
+    fn write_or_search(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
+        self.effort.restores += 1;
+        let reason = match self.commands.restore(&transaction(&ops)) {
+            Ok(_) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
+            Err(error) => error.to_string(),
+        };
+        if ops.len() == 1 || self.search == 0 {
+            let failure = |op: &RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: false };
+            return failures.extend(ops.iter().map(failure));
+        }
+        self.search -= 1;
+        let mut first = ops;
+        let second = first.split_off(first.len() / 2);
+        self.write_or_search(first, found, failures);
+        self.write_or_search(second, found, failures);
+    }
+}
+
+/// Refusals are put in before the translation goes, and taken out after it has come, so that no packet of a service
+/// falls between the two tables.
+fn phases(ops: Vec<RuleOp>) -> [Vec<RuleOp>; 3] {
+    let mut phases = [Vec::new(), Vec::new(), Vec::new()];
+    let [adds, translation, removals] = &mut phases;
+    for op in ops {
+        match (&op, op.table()) {
+            (_, Table::Nat) => translation.push(op),
+            (RuleOp::Write { .. } | RuleOp::Insert { .. }, _) => adds.push(op),
+            (RuleOp::Remove { .. } | RuleOp::Delete { .. }, _) => removals.push(op),
+        }
+    }
+    phases
+}
+
+fn transaction(ops: &[RuleOp]) -> Transaction {
+    let mut transaction = Transaction::new();
+    for op in ops {
+        match op {
+            RuleOp::Write { table, chain, .. } => {
+                transaction.replace_chain(*table, chain);
+            }
+            RuleOp::Insert { table, chain, position, rule } => {
+                transaction.insert_jump(*table, chain.clone(), *position, rule.clone());
+            }
+            RuleOp::Remove { table, chain, rule } => {
+                transaction.delete_jump(*table, chain.clone(), rule.clone());
+            }
+            RuleOp::Delete { table, name } => {
+                transaction.delete_chain(*table, name.clone());
+            }
+        }
+    }
+    transaction
+}

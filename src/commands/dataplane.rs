@@ -1,0 +1,135 @@
+//! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
+
+use crate::backend::ipvs::names::{INTERFACE, Set};
+use crate::backend::ipvs::{Ipvs, Options};
+use crate::backend::iptables::Iptables;
+use crate::backend::{Dataplane, Driver};
+use crate::config::{Config, ProxyMode};
+use crate::kernel::interface::Interface;
+use crate::kernel::ipset;
+use crate::kernel::sysctl::{KernelVersion, Ledger};
+use crate::model::{IpFamily, PerFamily};
+use crate::reconcile::Planes;
+use anyhow::Context;
+use iptables::{ChainName, Commands, Family, Rule, SetDir, Table};
+use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
+use nix::sched::{CloneFlags, unshare};
+use std::net::{IpAddr, Ipv4Addr};
+use tracing::{info, warn};
+
+/// Chooses the modes and logs why.
+///
+/// # Errors
+/// When the mode that was asked for does not work here; nothing was changed then.
+pub fn choose(config: &Config) -> anyhow::Result<Planes> {
+    let commands = find_commands()?;
+    let kernel = KernelVersion::running().context("the kernel's version")?;
+    let ledger = Ledger::open().context("the network namespace")?;
+    let families = IpFamily::BOTH.into_iter().filter(|family| commands.get(*family).is_some()).collect();
+    let iptables = || -> Box<dyn Dataplane> {
+        Box::new(Driver::new(Iptables::new(commands.clone(), kernel, ledger.clone())))
+    };
+    let ipvs = |options: Options| -> anyhow::Result<Box<dyn Dataplane>> {
+        Ok(Box::new(Driver::new(Ipvs::open(commands.clone(), kernel, ledger.clone(), options)?)))
+    };
+    let missing = match config.mode {
+        ProxyMode::Iptables => None,
+        _ => missing_for_ipvs(&config.settings.scheduler, &commands).err(),
+    };
+    match (config.mode, missing) {
+        (ProxyMode::Ipvs, Some(missing)) => {
+            anyhow::bail!("--proxy-mode ipvs does not work on this node: {missing}; nothing was changed")
+        }
+        (ProxyMode::Auto, Some(missing)) => {
+            info!("proxy mode iptables, as IPVS does not work here: {missing}");
+            Ok(Planes { active: iptables(), retiring: None, families })
+        }
+        (ProxyMode::Iptables, _) => {
+            info!("proxy mode iptables, as asked for");
+            // Without IPVS in the kernel there is nothing of that mode to retire.
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
+        }
+        (ProxyMode::Auto | ProxyMode::Ipvs, None) => {
+            info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs");
+            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), families })
+        }
+    }
+}
+
+/// Every mode that can be talked to, for `cleanup`.
+///
+/// # Errors
+/// When there is no iptables.
+pub fn all(options: Options) -> anyhow::Result<(Vec<Box<dyn Dataplane>>, Vec<IpFamily>)> {
+    let commands = find_commands()?;
+    let kernel = KernelVersion::running().context("the kernel's version")?;
+    let ledger = Ledger::open().context("the network namespace")?;
+    let families = IpFamily::BOTH.into_iter().filter(|family| commands.get(*family).is_some()).collect();
+    let mut planes: Vec<Box<dyn Dataplane>> = Vec::new();
+    match Ipvs::open(commands.clone(), kernel, ledger.clone(), options) {
+        Ok(ipvs) => planes.push(Box::new(Driver::new(ipvs))),
+        Err(error) => info!("nothing to remove of IPVS mode: {error}"),
+    }
+    planes.push(Box::new(Driver::new(Iptables::new(commands, kernel, ledger))));
+    Ok((planes, families))
+}
+
+/// iptables of both families; a node without ip6tables keeps its IPv4 services.
+fn find_commands() -> anyhow::Result<PerFamily<Option<Commands>>> {
+    let v4 = Commands::detect(Family::V4).context("both modes need iptables; install it (Debian: apt-get install iptables)")?;
+    let v6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        match Commands::detect(Family::V6) {
+            Ok(commands) => Some(commands),
+            Err(error) => {
+                warn!("IPv6 services are not served: {error}");
+                None
+            }
+        }
+    } else {
+        info!("IPv6 services are not served: the kernel has no IPv6");
+        None
+    };
+    Ok(PerFamily { v4: Some(v4), v6 })
+}
+
+/// What keeps IPVS from working here, found by doing: in a network namespace of its own, so that nothing of the node
+/// is touched. Loads the kernel's modules as a side effect, as every use does.
+fn missing_for_ipvs(scheduler: &str, commands: &PerFamily<Option<Commands>>) -> Result<(), String> {
+    let scheduler: Scheduler = scheduler.parse().map_err(|_| format!("scheduler {scheduler:?} has no valid name"))?;
+    let commands = commands.clone();
+    let probe = std::thread::Builder::new().name("ipvs-probe".into()).spawn(move || {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            // Without CAP_SYS_ADMIN there is no namespace to try it in; the first sync will tell.
+            return Client::connect().map(drop).map_err(|error| error.to_string());
+        }
+        probe(scheduler, &commands)
+    });
+    match probe.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err("the probe panicked".into()),
+        Err(error) => Err(format!("the probe could not be started: {error}")),
+    }
+}
+
+fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result<(), String> {
+    let mut client = Client::connect().map_err(|error| error.to_string())?;
+    let address = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0));
+    let id = ServiceId::Address { protocol: Protocol::Tcp, address, port: 20_000 };
+    let module = scheduler.module();
+    client
+        .execute(&Command::AddService(Service::new(id, scheduler.clone())))
+        .map_err(|error| format!("scheduler {scheduler} (module {module}): {error}"))?;
+    let mut interface = Interface::open(INTERFACE).map_err(|error| error.to_string())?;
+    interface.ensure_dummy().map_err(|error| format!("interface {INTERFACE}: {error}"))?;
+    let mut sets = ipset::Client::open().map_err(|error| format!("ipset: {error}"))?;
+    for set in Set::ALL {
+        let spec = set.spec(IpFamily::V4);
+        sets.create(&spec).map_err(|error| format!("ipset type {}: {error}", spec.set_type))?;
+    }
+    let rule = Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]).masquerade(true);
+    let scratch = ChainName::from_static("KUBE-IPVS-PROBE");
+    match commands.v4.as_ref().and_then(|commands| commands.missing_for(Table::Nat, scratch, &rule)) {
+        Some(missing) => Err(format!("iptables match set: {missing}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,60 @@
+//! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
+
+use super::{dataplane, node, require_root};
+use crate::config::ProxyArgs;
+use crate::desired::{Builder, Desired};
+use crate::exit::Exit;
+use crate::source::manifests::{Inputs, Manifests};
+use anyhow::Context;
+use std::io::Write;
+use std::time::Instant;
+use tracing::warn;
+
+/// Prints the steps.
+///
+/// # Errors
+/// When a setting is wrong, the mode does not work here, or the kernel cannot be read.
+pub fn run(args: &ProxyArgs) -> anyhow::Result<Exit> {
+    let config = args.validate()?;
+    require_root("plan")?;
+    let inputs = Inputs::open(&config.inputs)?;
+    let mut planes = dataplane::choose(&config)?;
+    let mut source = Manifests::default();
+    for problem in source.load(inputs.read()) {
+        warn!("{problem}");
+    }
+    let now = Instant::now();
+    let mut builder = Builder::new(config.settings.clone());
+    builder.update(source.snapshot(), &node::facts().context("reading the node's addresses")?, now);
+    for refusal in builder.refusals() {
+        warn!("{refusal}");
+    }
+    let mut lines = Vec::new();
+    for family in planes.families.clone() {
+        let steps = planes.active.preview(family, builder.desired().get(family), now)?;
+        lines.extend(steps.into_iter().map(|step| format!("{family} {}: {step}", planes.active.name())));
+        if let Some(retiring) = &mut planes.retiring {
+            let steps = retiring.preview(family, &Desired::default(), now)?;
+            lines.extend(steps.into_iter().map(|step| format!("{family} {}: {step}", retiring.name())));
+        }
+    }
+    print(&lines)
+}
+
+fn print(lines: &[String]) -> anyhow::Result<Exit> {
+    let mut text = lines.join("\n");
+    text.push_str(match lines.len() {
+        0 => "in sync: nothing would change\n",
+        1 => "\n1 step\n",
+        _ => "\n",
+    });
+    if lines.len() > 1 {
+        text.push_str(&format!("{} steps\n", lines.len()));
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough is no error.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    Ok(if lines.is_empty() { Exit::Success } else { Exit::Changes })
+}

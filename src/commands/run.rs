@@ -1,0 +1,66 @@
+//! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped.
+
+use super::{dataplane, node, require_root};
+use crate::config::ProxyArgs;
+use crate::exit::Exit;
+use crate::reconcile::{self, Reconciler, Status};
+use crate::source::manifests::{self, Inputs};
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    proxy: ProxyArgs,
+    /// Exit once the kernel is as wanted, leaving it so
+    #[arg(long)]
+    once: bool,
+}
+
+/// Runs until SIGTERM or SIGINT. The kernel's state stays: traffic goes on without us.
+///
+/// # Errors
+/// When a setting is wrong, the mode does not work here, or a manifest path does not exist. Nothing was changed then.
+pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let config = args.proxy.validate()?;
+    require_root("run")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let inputs = Inputs::open(&config.inputs)?;
+        let planes = dataplane::choose(&config)?;
+        let (sender, triggers) = mpsc::unbounded_channel();
+        // First listen, then look: what changes in between is seen as a notification.
+        node::follow(sender).context("following the kernel's notifications")?;
+        let facts = node::facts().context("reading the node's addresses")?;
+        let snapshots = manifests::start(inputs)?;
+        let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
+        let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+        let exit = serve(handle.status.clone(), args.once).await?;
+        handle.stop();
+        Ok(exit)
+    })
+}
+
+async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Result<Exit> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            changed = status.changed() => {
+                anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
+                let status = status.borrow_and_update();
+                let done = status.rounds > 0 && status.families_in_sync();
+                if once && done {
+                    return Ok(Exit::Success);
+                }
+            }
+        }
+    }
+    info!("stopping; what is in the kernel stays");
+    Ok(Exit::Success)
+}

@@ -1,0 +1,24 @@
+//! Exit codes as a type.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; for `plan`: in sync.
+    Success,
+    /// It could not be done; stderr says why.
+    Failure,
+    /// `plan`: something would change. Also what clap uses for a wrong command line.
+    Changes,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Changes => 2,
+        })
+    }
+}

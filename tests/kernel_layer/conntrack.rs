@@ -1,0 +1,137 @@
+//! Deletion of tracked connections.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use kube_ipvs::kernel::IpFamily;
+use kube_ipvs::kernel::conntrack::{Client, Filter, Flow};
+
+use crate::{Feature, in_namespace, run, skip};
+
+/// A namespace that tracks connections, with two endpoints behind a translated service in each family.
+fn with_services(test: impl FnOnce(Client) + Send + 'static) {
+    in_namespace(|| {
+        if std::process::Command::new("conntrack").arg("--version").output().is_err() {
+            return skip(Feature::Iptables, "there is no `conntrack` to make flows with");
+        }
+        let mut client = Client::open().unwrap();
+        if let Err(error) = client.dump(&Filter::family(IpFamily::V4), |_| {}) {
+            return skip(Feature::Iptables, &error.to_string());
+        }
+        test(client);
+    });
+}
+
+/// Puts a flow into the table as if a packet had made it: `client` to `service`, answered by `endpoint`.
+fn flow(client: &str, service: &str, endpoint: &str, protocol: &str) {
+    let [client, service, endpoint] = [client, service, endpoint].map(|text| text.parse::<SocketAddr>().unwrap());
+    let text = |address: IpAddr| address.to_string();
+    let (from, port) = (text(client.ip()), client.port().to_string());
+    let mut arguments = vec!["-I", "-p", protocol, "-s", &from, "--sport", &port];
+    let (to, to_port) = (text(service.ip()), service.port().to_string());
+    let (by, by_port) = (text(endpoint.ip()), endpoint.port().to_string());
+    arguments.extend(["-d", &to, "--dport", &to_port, "-t", "600", "-r", &by, "--reply-port-src", &by_port]);
+    arguments.extend(["-q", &from, "--reply-port-dst", &port]);
+    if protocol == "tcp" {
+        arguments.extend(["--state", "ESTABLISHED"]);
+    }
+    run("conntrack", &arguments);
+}
+
+fn flows(client: &mut Client, filter: &Filter) -> Vec<String> {
+    let mut found = Vec::new();
+    client
+        .dump(filter, |Flow { original, reply, .. }| {
+            found.push(format!("{} {} {}", original.source.port(), original.destination, reply.source));
+        })
+        .unwrap();
+    found.sort();
+    found
+}
+
+#[test]
+fn udp_flows_to_endpoints_that_are_gone_are_deleted_and_no_others() {
+    with_services(|mut client| {
+        flow("10.0.0.1:1001", "10.96.0.10:53", "10.244.0.5:53", "udp");
+        flow("10.0.0.1:1002", "10.96.0.10:53", "10.244.0.6:53", "udp");
+        flow("10.0.0.1:1003", "10.96.0.10:54", "10.244.0.6:53", "udp");
+        flow("10.0.0.1:1004", "10.96.0.11:53", "10.244.0.6:53", "udp");
+        flow("10.0.0.1:1005", "10.96.0.10:53", "10.244.0.6:53", "tcp");
+        flow("10.0.0.1:1006", "10.96.0.10:53", "10.96.0.10:53", "udp");
+        let service: SocketAddr = "10.96.0.10:53".parse().unwrap();
+        let deleted = client.delete_udp_flows(service, &["10.244.0.5".parse().unwrap()]).unwrap();
+        assert_eq!(deleted, 2, "1002 to the endpoint that is gone, and 1006, not translated");
+        let left = flows(&mut client, &Filter::family(IpFamily::V4));
+        assert_eq!(
+            left,
+            [
+                "1001 10.96.0.10:53 10.244.0.5:53",
+                "1003 10.96.0.10:54 10.244.0.6:53",
+                "1004 10.96.0.11:53 10.244.0.6:53",
+                "1005 10.96.0.10:53 10.244.0.6:53",
+            ]
+        );
+        let stale = HashMap::from([("10.96.0.11:53".parse().unwrap(), vec![]), (service, vec![])]);
+        assert_eq!(client.delete_stale_udp_flows(IpFamily::V4, &stale).unwrap(), 2);
+        assert_eq!(client.delete_udp_flows(service, &[]).unwrap(), 0);
+        let port = client.delete_udp_node_port_flows(IpFamily::V4, &["10.96.0.10".parse().unwrap()], 54, &[]);
+        assert_eq!(port.unwrap(), 1);
+        assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)), ["1005 10.96.0.10:53 10.244.0.6:53"]);
+    });
+}
+
+#[test]
+fn ipv6_flows_are_found_although_the_kernel_compares_addresses_the_wrong_way_round() {
+    with_services(|mut client| {
+        flow("[fd00::1]:1001", "[fd00:96::10]:53", "[fd00:244::5]:53", "udp");
+        flow("[fd00::1]:1002", "[fd00:96::10]:53", "[fd00:244::6]:53", "udp");
+        flow("[fd00::1]:1003", "[fd00:96::11]:53", "[fd00:244::6]:53", "udp");
+        flow("10.0.0.1:1004", "10.96.0.10:53", "10.244.0.6:53", "udp");
+        let service: SocketAddr = "[fd00:96::10]:53".parse().unwrap();
+        assert_eq!(client.delete_udp_flows(service, &["fd00:244::5".parse().unwrap()]).unwrap(), 1);
+        let left = flows(&mut client, &Filter::family(IpFamily::V6));
+        assert_eq!(left, ["1001 [fd00:96::10]:53 [fd00:244::5]:53", "1003 [fd00:96::11]:53 [fd00:244::6]:53"]);
+        assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)).len(), 1);
+    });
+}
+
+#[test]
+fn filters_select_and_a_flow_is_deleted_once() {
+    with_services(|mut client| {
+        for number in 0..60u16 {
+            flow_over_many_ports(number);
+        }
+        let any = Filter::family(IpFamily::V4);
+        assert_eq!(flows(&mut client, &any).len(), 60);
+        let endpoint = Filter { reply_source: Some("10.244.0.2".parse().unwrap()), ..any };
+        assert_eq!(flows(&mut client, &endpoint).len(), 20);
+        let tcp = Filter { protocol: Some(6), ..any };
+        assert_eq!(flows(&mut client, &tcp).len(), 0);
+        let mut found = Vec::new();
+        client.dump(&endpoint, |flow| found.push(flow)).unwrap();
+        assert!(client.delete(&found[0]).unwrap());
+        assert!(!client.delete(&found[0]).unwrap(), "it is gone");
+        assert_eq!(client.delete_all(&found).unwrap(), 19);
+        assert_eq!(flows(&mut client, &any).len(), 40);
+    });
+}
+
+fn flow_over_many_ports(number: u16) {
+    let endpoint = format!("10.244.0.{}:53", number % 3);
+    flow(&format!("10.0.0.1:{}", 2000 + number), "10.96.0.10:53", &endpoint, "udp");
+}
+
+#[test]
+fn a_real_flow_is_seen_and_deleted() {
+    with_services(|mut client| {
+        // A rule that looks at the state makes the namespace track connections.
+        run("iptables", &["-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"]);
+        let server = UdpSocket::bind("127.0.0.1:5353").unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:5353").unwrap();
+        server.recv_from(&mut [0]).unwrap();
+        let local: SocketAddr = "127.0.0.1:5353".parse().unwrap();
+        assert_eq!(client.delete_udp_flows(local, &["127.0.0.1".parse().unwrap()]).unwrap(), 0);
+        assert_eq!(client.delete_udp_flows(local, &[]).unwrap(), 1);
+        assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)), Vec::<String>::new());
+    });
+}
