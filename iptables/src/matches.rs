@@ -248,3 +248,22 @@ fn kept_comment(text: &str) -> Option<Arc<str>> {
         .collect();
     Some(kept.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10,000 services with five endpoints each have half a million tests.
+    #[test]
+    fn a_test_is_small() {
+        assert!(size_of::<Match>() <= 24, "{} bytes", size_of::<Match>());
+    }
+
+    #[test]
+    fn comments_are_cut_to_what_the_kernel_keeps() {
+        assert_eq!(kept_comment("fits"), None);
+        assert_eq!(kept_comment("a\nb").as_deref(), Some("a b"));
+        assert_eq!(kept_comment(&"x".repeat(300)).map(|text| text.len()), Some(255));
+        assert_eq!(kept_comment(&"é".repeat(200)).map(|text| text.len()), Some(254));
+    }
+}

@@ -141,7 +141,24 @@ fn icmp(words: &mut Words<'_, '_>, name: &str) -> Option<Match> {
         Some((kind, code)) => (kind, Some(code.parse().ok()?)),
         None => (value, None),
     };
-    Some(Match::Icmp { kind: kind.parse().ok()?, code, negated: option.negated })
+    let kind = kind.parse().ok().or_else(|| icmp_named(name, kind))?;
+    Some(Match::Icmp { kind, code, negated: option.negated })
+}
+
+/// The names of types that rules commonly have; iptables-save prints numbers.
+fn icmp_named(option: &str, name: &str) -> Option<u8> {
+    Some(match (option, name) {
+        ("--icmp-type", "echo-request") => 8,
+        ("--icmp-type", "echo-reply") => 0,
+        ("--icmp-type", "destination-unreachable") => 3,
+        ("--icmp-type", "time-exceeded") => 11,
+        ("--icmpv6-type", "echo-request") => 128,
+        ("--icmpv6-type", "echo-reply") => 129,
+        ("--icmpv6-type", "destination-unreachable") => 1,
+        ("--icmpv6-type", "packet-too-big") => 2,
+        ("--icmpv6-type", "time-exceeded") => 3,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -179,6 +196,8 @@ mod tests {
                 "-p tcp -m tcp --dport 80 -m comment --comment \"\" -m tcp --sport 81",
                 "-p tcp -m tcp --sport 81 --dport 80 -m comment --comment \"\"",
             ),
+            ("-p icmp -m icmp --icmp-type echo-request", "-p icmp -m icmp --icmp-type 8"),
+            ("-p icmpv6 -m icmp6 --icmpv6-type echo-request", "-p ipv6-icmp -m icmp6 --icmpv6-type 128"),
             ("-p icmpv6 -m icmp6 --icmpv6-type 128", "-p ipv6-icmp -m icmp6 --icmpv6-type 128"),
         ];
         for (written, saved) in table {
@@ -217,5 +236,53 @@ mod tests {
         assert_eq!(raw.normalised(), Rule::new().mark(0x4000, 0x4000).or_mark(1));
         let odd = Rule::new().raw("-j ACCEPT").accept();
         assert_eq!(odd.normalised(), odd);
+    }
+
+    /// kube-proxy's rules as it writes them (`proxier.go`), and as they come back.
+    #[test]
+    fn kube_proxys_rules() {
+        let table = [
+            (
+                "-m comment --comment \"ns1/svc1:p80 cluster IP\" -m tcp -p tcp -d 172.30.0.41 --dport 80 ! -s 10.0.0.0/8 -j KUBE-MARK-MASQ",
+                "! -s 10.0.0.0/8 -d 172.30.0.41/32 -p tcp -m comment --comment \"ns1/svc1:p80 cluster IP\" -m tcp --dport 80 -j KUBE-MARK-MASQ",
+            ),
+            (
+                "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+                "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+            ),
+            (
+                "-m comment --comment ns5/svc5:p80 -m recent --name KUBE-SEP-I77PXRDZVX7PMWMN --set -m tcp -p tcp -j DNAT --to-destination 10.180.0.3:80",
+                "-p tcp -m comment --comment \"ns5/svc5:p80\" -m recent --set --name KUBE-SEP-I77PXRDZVX7PMWMN --rsource -j DNAT --to-destination 10.180.0.3:80",
+            ),
+            (
+                "-m comment --comment ns5/svc5:p80 -m recent --name KUBE-SEP-I77PXRDZVX7PMWMN --rcheck --seconds 10800 --reap -j KUBE-SEP-I77PXRDZVX7PMWMN",
+                "-m comment --comment \"ns5/svc5:p80\" -m recent --rcheck --seconds 10800 --reap --name KUBE-SEP-I77PXRDZVX7PMWMN --rsource -j KUBE-SEP-I77PXRDZVX7PMWMN",
+            ),
+            (
+                "-m comment --comment \"ns1/svc1:p80 -> 10.180.0.1:80\" -m statistic --mode random --probability 0.5000000000 -j KUBE-SEP-SXIVWICOYRO3J4NJ",
+                "-m comment --comment \"ns1/svc1:p80 -> 10.180.0.1:80\" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-SXIVWICOYRO3J4NJ",
+            ),
+            ("-m mark ! --mark 0x4000/0x4000 -j RETURN", "-m mark ! --mark 0x4000/0x4000 -j RETURN"),
+            ("-j MARK --xor-mark 0x4000", "-j MARK --set-xmark 0x4000/0x0"),
+            (
+                "-m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP",
+                "-m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP",
+            ),
+            (
+                "-m comment --comment \"pod traffic for ns4/svc4:p80 external destinations\" -s 10.0.0.0/8 -j KUBE-SVC-4SW47YFZTEDKD3PK",
+                "-s 10.0.0.0/8 -m comment --comment \"pod traffic for ns4/svc4:p80 external destinations\" -j KUBE-SVC-4SW47YFZTEDKD3PK",
+            ),
+            (
+                "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+                "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+            ),
+        ];
+        for (written, saved) in table {
+            let rule = Rule::parse(written);
+            assert_eq!(rule.to_string(), saved, "{written}");
+            assert_eq!(Rule::parse(saved), rule);
+            let untyped = rule.matches.iter().filter(|test| matches!(test, Match::Other(_))).count();
+            assert_eq!(untyped, usize::from(written.contains("nfacct")), "{written}");
+        }
     }
 }

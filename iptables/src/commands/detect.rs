@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Commands, Version, process};
+use super::{Commands, SaveFailure, Version, process};
 use crate::{Family, Variant};
 
 /// Chains that kubelet makes in the mangle table so that others see which variant it uses.
@@ -55,16 +55,15 @@ pub(super) fn detect(family: Family) -> Result<Commands, DetectError> {
         (Some(nft), Some(legacy)) => (nft, legacy),
     };
     // nft first: it can be asked for the mangle table alone.
-    let in_mangle = look(&nft, &["-t", "mangle"]);
-    if in_mangle.kubelet {
+    if look_in_both(&nft, &["-t", "mangle"]).kubelet {
         return Ok(nft);
     }
     // Without -t: that reads /proc/net/ip_tables_names and does not create tables.
-    let in_legacy = look(&legacy, &[]);
+    let in_legacy = look_in_both(&legacy, &[]);
     if in_legacy.kubelet {
         return Ok(legacy);
     }
-    let in_nft = look(&nft, &[]);
+    let in_nft = look_in_both(&nft, &[]);
     match (&in_nft.problem, &in_legacy.problem) {
         (Some(nft), Some(legacy)) => {
             let problems = format!("nft: {nft}; legacy: {legacy}");
@@ -92,11 +91,27 @@ fn only_one(commands: Commands) -> Result<Commands, DetectError> {
     }
 }
 
+/// Looks at the other family too, as upstream does: a node with one family of kubelet's chains uses one variant for
+/// both. Whether the variant works is said by the wanted family alone.
+fn look_in_both(commands: &Commands, arguments: &[&str]) -> Found {
+    let mut found = look(commands, arguments);
+    let other = match commands.family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    };
+    if let Ok(other) = with_variant(other, commands.variant) {
+        let there = look(&other, arguments);
+        found.kubelet |= there.kubelet;
+        found.rules += there.rules;
+    }
+    found
+}
+
 fn look(commands: &Commands, arguments: &[&str]) -> Found {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let output = match commands.run(&commands.save_path, &arguments, "") {
         Ok(output) => output,
-        Err(error) => return Found { problem: Some(format!("{error:?}")), ..Found::default() },
+        Err(error) => return Found { problem: Some(SaveFailure::from(error).to_string()), ..Found::default() },
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let problem = (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).trim().to_owned());

@@ -160,6 +160,26 @@ impl Commands {
         Ok(total)
     }
 
+    /// How many chains one restore should have at most when there are many. Measured with 5,000 services of five
+    /// endpoints each: iptables-nft-restore 1.8.9 takes 108 s for all in one and 3 s in pieces of 300 to 1,200;
+    /// legacy rewrites the whole table for each piece, 0.9 s in one and 4.7 s in eight.
+    #[must_use]
+    pub const fn chains_per_restore(&self) -> usize {
+        match self.variant {
+            Variant::Nft => 600,
+            Variant::Legacy => usize::MAX,
+        }
+    }
+
+    /// Writes a transaction of any size: in pieces of [`chains_per_restore`](Self::chains_per_restore), which is one
+    /// piece for what changes in daily life.
+    ///
+    /// # Errors
+    /// As [`restore_chunked`](Self::restore_chunked).
+    pub fn restore_large(&self, transaction: Transaction) -> Result<RestoreReport, RestoreError> {
+        self.restore_chunked(transaction, self.chains_per_restore())
+    }
+
     /// Reads tables. A table that the kernel does not have (legacy) is not created and comes back missing.
     ///
     /// # Errors

@@ -48,8 +48,9 @@ macro_rules! named {
                 match self { $(Self::$member => $text),+ }
             }
 
-            #[allow(dead_code, reason = "not every extension reads single members")]
-            pub(crate) fn parse(text: &str) -> Option<Self> {
+            /// The member with that name.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|member| member.as_str() == text)
             }
         }

@@ -29,6 +29,15 @@ fn kubelets_chains_decide() {
 }
 
 #[test]
+fn kubelets_chains_of_the_other_family_count() {
+    in_netns(|| {
+        if write(Variant::Legacy, Family::V4, HINT) && write(Variant::Nft, Family::V6, RULES) {
+            assert_eq!(Commands::detect(Family::V6).unwrap().variant, Variant::Legacy);
+        }
+    });
+}
+
+#[test]
 fn otherwise_more_rules_decide() {
     for (variant, other) in [(Variant::Legacy, Variant::Nft), (Variant::Nft, Variant::Legacy)] {
         in_netns(move || {

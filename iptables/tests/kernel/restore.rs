@@ -53,6 +53,26 @@ fn a_program_that_is_missing_or_hangs() {
 }
 
 #[test]
+fn another_program_holds_the_lock() {
+    use nix::fcntl::{Flock, FlockArg};
+    in_netns(|| {
+        let Some(mut commands) = commands(Variant::Legacy, ALL[0].1) else { return };
+        commands.lock_wait = Duration::from_secs(1);
+        let mut transaction = Transaction::new();
+        transaction.add_chain(Table::Nat, Chain::new(OURS, vec![]));
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open("/run/xtables.lock");
+        let lock = Flock::lock(file.unwrap(), FlockArg::LockExclusive).unwrap();
+        let error = commands.restore(&transaction).unwrap_err();
+        assert!(error.is_lock_timeout(), "{error}");
+        drop(lock);
+        // Other tests may hold it by now.
+        commands.lock_wait = Duration::from_secs(30);
+        commands.restore(&transaction).unwrap();
+    });
+}
+
+#[test]
 fn rules_of_others_survive() {
     in_netns(|| {
         for (variant, family) in ALL {
