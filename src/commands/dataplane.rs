@@ -1,8 +1,8 @@
 //! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
 
+use crate::backend::iptables::Iptables;
 use crate::backend::ipvs::names::{INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
-use crate::backend::iptables::Iptables;
 use crate::backend::{Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
 use crate::kernel::interface::Interface;
@@ -26,9 +26,8 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
     let kernel = KernelVersion::running().context("the kernel's version")?;
     let ledger = Ledger::open().context("the network namespace")?;
     let families = IpFamily::BOTH.into_iter().filter(|family| commands.get(*family).is_some()).collect();
-    let iptables = || -> Box<dyn Dataplane> {
-        Box::new(Driver::new(Iptables::new(commands.clone(), kernel, ledger.clone())))
-    };
+    let iptables =
+        || -> Box<dyn Dataplane> { Box::new(Driver::new(Iptables::new(commands.clone(), kernel, ledger.clone()))) };
     let ipvs = |options: Options| -> anyhow::Result<Box<dyn Dataplane>> {
         Ok(Box::new(Driver::new(Ipvs::open(commands.clone(), kernel, ledger.clone(), options)?)))
     };
@@ -76,7 +75,8 @@ pub fn all(options: Options) -> anyhow::Result<(Vec<Box<dyn Dataplane>>, Vec<IpF
 
 /// iptables of both families; a node without ip6tables keeps its IPv4 services.
 fn find_commands() -> anyhow::Result<PerFamily<Option<Commands>>> {
-    let v4 = Commands::detect(Family::V4).context("both modes need iptables; install it (Debian: apt-get install iptables)")?;
+    let v4 = Commands::detect(Family::V4)
+        .context("both modes need iptables; install it (Debian: apt-get install iptables)")?;
     let v6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() {
         match Commands::detect(Family::V6) {
             Ok(commands) => Some(commands),

@@ -16,5 +16,7 @@ pub fn require_root(command: &str) -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    anyhow::bail!("{command} needs root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN in the host's network namespace); nothing was changed. Run it with sudo")
+    anyhow::bail!(
+        "{command} needs root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN in the host's network namespace); nothing was changed. Run it with sudo"
+    )
 }

@@ -27,7 +27,9 @@ pub fn facts() -> anyhow::Result<NodeFacts> {
         let via = gateways.iter().copied().find(|gateway| IpFamily::of(*gateway) == family);
         let source = via.and_then(|gateway| route_source(gateway).ok().flatten());
         let mut usable = own.clone().map(|address| address.address).filter(|ip| {
-            IpFamily::of(*ip) == family && !ip.is_loopback() && !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
+            IpFamily::of(*ip) == family
+                && !ip.is_loopback()
+                && !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
         });
         // A link-local next hop has a link-local source, which no service can answer to.
         let source = source.filter(|ip| usable.clone().any(|own| own == *ip));

@@ -69,11 +69,7 @@ impl Reconciler {
             builder: Builder::new(settings.clone()),
             settings,
             timing,
-            status: Status {
-                mode: planes.active.name(),
-                programmed: planes.families.clone(),
-                ..Status::default()
-            },
+            status: Status { mode: planes.active.name(), programmed: planes.families.clone(), ..Status::default() },
             planes,
             facts,
             snapshot: Snapshot::default(),

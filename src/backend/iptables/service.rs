@@ -38,7 +38,12 @@ pub fn protocol(protocol: Protocol) -> iptables::Protocol {
 
 /// What sends traffic of senders that are no local pods to be marked for masquerading; `None` if local traffic cannot
 /// be told. Of several ranges a rule can only test one, so those are left to a chain (see [`off_cluster`]).
-pub fn masquerade_if_not_local(rule: Rule, detect: &DetectLocal, mark: ChainName, off_cluster: ChainName) -> Option<Rule> {
+pub fn masquerade_if_not_local(
+    rule: Rule,
+    detect: &DetectLocal,
+    mark: ChainName,
+    off_cluster: ChainName,
+) -> Option<Rule> {
     Some(match detect {
         DetectLocal::None | DetectLocal::NodeCidrs => return None,
         DetectLocal::Cidrs(nets) => match nets.as_slice() {

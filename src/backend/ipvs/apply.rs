@@ -79,14 +79,15 @@ impl Ipvs {
 
     fn apply_single(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Sysctl(setting) => {
-                self.sysctl.ensure(setting).map_err(|error| failure(op, error))
-            }
+            Op::Sysctl(setting) => self.sysctl.ensure(setting).map_err(|error| failure(op, error)),
             Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
             Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),
             _ => Err(Failure {
                 lasting: true,
-                ..failure(op, "another program made it; delete it there, or take the address or node port from the Service")
+                ..failure(
+                    op,
+                    "another program made it; delete it there, or take the address or node port from the Service",
+                )
             }),
         }
     }

@@ -37,9 +37,7 @@ pub fn jumps(family: IpFamily) -> Vec<Jump> {
         rule: rule.jump(to),
     };
     let portals = || Rule::new().comment("kubernetes service portals");
-    let guarded = Rule::new()
-        .comment("kubernetes service addresses")
-        .set(Set::Addresses.name(family), &[SetDir::Dst]);
+    let guarded = Rule::new().comment("kubernetes service addresses").set(Set::Addresses.name(family), &[SetDir::Dst]);
     vec![
         jump(Table::Filter, "INPUT", guarded, names::guard()),
         jump(Table::Filter, "FORWARD", Rule::new().comment("kubernetes forwarding rules"), names::forward()),

@@ -39,7 +39,11 @@ impl Ipvs {
         Ok(observed)
     }
 
-    fn read_servers(&mut self, family: IpFamily, now: Instant) -> Result<HashMap<ServiceId, FoundServer>, ObserveError> {
+    fn read_servers(
+        &mut self,
+        family: IpFamily,
+        now: Instant,
+    ) -> Result<HashMap<ServiceId, FoundServer>, ObserveError> {
         let mut servers = HashMap::new();
         let wanted = match family {
             IpFamily::V4 => AddressFamily::Ipv4,
@@ -97,15 +101,13 @@ impl Ipvs {
         if !observed.interface {
             return Ok(());
         }
-        let mut routes = |family| -> Result<Vec<LocalRoute>, ObserveError> {
-            self.interface.local_routes(family).map_err(failed)
-        };
+        let mut routes =
+            |family| -> Result<Vec<LocalRoute>, ObserveError> { self.interface.local_routes(family).map_err(failed) };
         let other_family = if family == IpFamily::V4 { IpFamily::V6 } else { IpFamily::V4 };
         let others = !routes(other_family)?.is_empty();
         observed.routes = routes(family)?.into_iter().map(|route| (route.net, route)).collect();
-        let mut addresses = |family| -> Result<Vec<IpNet>, ObserveError> {
-            self.interface.addresses(family).map_err(failed)
-        };
+        let mut addresses =
+            |family| -> Result<Vec<IpNet>, ObserveError> { self.interface.addresses(family).map_err(failed) };
         observed.interface_shared = others || !addresses(other_family)?.is_empty();
         observed.addresses = addresses(family)?.into_iter().collect();
         Ok(())

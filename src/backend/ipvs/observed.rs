@@ -187,7 +187,12 @@ impl Observed {
     }
 
     /// The kernel is as desired now: remembers who shares what, so that the next change need not look at all.
-    pub fn remember(&mut self, desired: &Desired, touched: Touched<'_>, render: &dyn Fn(&ServicePort, &NodeRules) -> Wanted) {
+    pub fn remember(
+        &mut self,
+        desired: &Desired,
+        touched: Touched<'_>,
+        render: &dyn Fn(&ServicePort, &NodeRules) -> Wanted,
+    ) {
         let Some(rules) = desired.rules.clone().filter(|_| !desired.retiring) else {
             self.previous = None;
             return;

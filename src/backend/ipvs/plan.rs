@@ -157,10 +157,12 @@ impl Planner<'_> {
         self.loop_back(&wishes.loop_back, &old_loop_back);
         let range_entries: BTreeSet<Entry> =
             self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
-        let ranged = if self.context.binding == VipBinding::Route { self.rules.service_ranges.clone() } else { Vec::new() };
+        let ranged =
+            if self.context.binding == VipBinding::Route { self.rules.service_ranges.clone() } else { Vec::new() };
         let old_bindings: BTreeSet<IpAddr> = self.bound().into_iter().collect();
         for entry in self.entries(Set::Addresses).copied().collect::<Vec<_>>() {
-            let wanted = matches!(entry, Entry::Net(net) if wishes.bindings.contains(&net.addr()) && net == host(net.addr()));
+            let wanted =
+                matches!(entry, Entry::Net(net) if wishes.bindings.contains(&net.addr()) && net == host(net.addr()));
             if !wanted && !range_entries.contains(&entry) {
                 self.steps.unrecording.push(Op::DeleteEntry(Set::Addresses, entry));
             }
@@ -370,8 +372,7 @@ fn everything_goes(observed: &Observed) -> Vec<Op> {
     let mut ops: Vec<Op> = observed.routes.values().copied().map(Op::Unroute).collect();
     let recorded = |net: &&ipnet::IpNet| observed.has_entry(Set::Addresses, &Entry::Net(**net));
     ops.extend(observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress));
-    let mut servers: Vec<ServiceId> =
-        observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();
+    let mut servers: Vec<ServiceId> = observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();
     servers.sort_unstable();
     ops.extend(servers.into_iter().map(|id| Op::Ipvs(Command::DeleteService(id))));
     let (_, jumps) = plan_jumps(&observed.rules, &[]);

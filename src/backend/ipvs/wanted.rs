@@ -38,7 +38,8 @@ pub fn render(port: &ServicePort, node: &NodeRules, binding: VipBinding, now: In
     let mut wanted = Wanted::default();
     for (kind, address) in frontends(port, node) {
         let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
-        let local = if kind == FrontendKind::ClusterIp { port.internal_policy_local } else { port.external_policy_local };
+        let local =
+            if kind == FrontendKind::ClusterIp { port.internal_policy_local } else { port.external_policy_local };
         let id = ServiceId::Address { protocol: ipvs_protocol(port.key.protocol), address, port: number };
         let entry = Entry::IpPort { address, protocol: set_protocol(port.key.protocol), port: number };
         let set = match (kind, local) {
@@ -72,10 +73,7 @@ pub fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
 
-fn frontends<'a>(
-    port: &'a ServicePort,
-    node: &'a NodeRules,
-) -> impl Iterator<Item = (FrontendKind, IpAddr)> + 'a {
+fn frontends<'a>(port: &'a ServicePort, node: &'a NodeRules) -> impl Iterator<Item = (FrontendKind, IpAddr)> + 'a {
     let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
     port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)))
 }

@@ -81,7 +81,12 @@ impl fmt::Display for RuleOp {
             Self::Write { chain, replaces, .. } => {
                 let verb = if *replaces { "rewrite" } else { "create" };
                 let count = chain.rules.len();
-                write!(f, "{verb} chain {table}/{} with {count} {}", chain.name, if count == 1 { "rule" } else { "rules" })
+                write!(
+                    f,
+                    "{verb} chain {table}/{} with {count} {}",
+                    chain.name,
+                    if count == 1 { "rule" } else { "rules" }
+                )
             }
             Self::Insert { chain, rule, .. } => write!(f, "add to {table}/{chain}: {rule}"),
             Self::Remove { chain, rule, .. } => write!(f, "remove from {table}/{chain}: {rule}"),

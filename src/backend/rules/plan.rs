@@ -68,8 +68,7 @@ pub fn plan_jumps(found: &Found, wanted: &[Jump]) -> (Vec<RuleOp>, Vec<RuleOp>) 
             }),
         }
     }
-    let remove =
-        |jump: &Jump| RuleOp::Remove { table: jump.table, chain: jump.from.clone(), rule: jump.rule.clone() };
+    let remove = |jump: &Jump| RuleOp::Remove { table: jump.table, chain: jump.from.clone(), rule: jump.rule.clone() };
     (missing, surplus.into_iter().map(remove).collect())
 }
 
@@ -124,10 +123,13 @@ mod tests {
         more.remove(7);
         let next = plan_shared(&found, Table::Nat, services(), more.clone(), tail.clone());
         let text: Vec<String> = next.iter().map(ToString::to_string).collect();
-        assert_eq!(text, [
-            "add to nat/KUBE-SERVICES: -m comment --comment \"ns/new\" -j ACCEPT",
-            "remove from nat/KUBE-SERVICES: -m comment --comment \"ns/7\" -j ACCEPT",
-        ]);
+        assert_eq!(
+            text,
+            [
+                "add to nat/KUBE-SERVICES: -m comment --comment \"ns/new\" -j ACCEPT",
+                "remove from nat/KUBE-SERVICES: -m comment --comment \"ns/7\" -j ACCEPT",
+            ]
+        );
         next.iter().for_each(|op| found.acknowledge(op, &All));
         assert!(plan_shared(&found, Table::Nat, services(), more.clone(), tail).is_empty());
         let other = plan_shared(&found, Table::Nat, services(), more, vec![rule("other tail")]);
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn jumps_are_made_once_and_doubled_ones_go() {
-        let jump = Jump { table: Table::Nat, from: ChainName::from_static("OUTPUT"), rule: Rule::new().jump(services()) };
+        let jump =
+            Jump { table: Table::Nat, from: ChainName::from_static("OUTPUT"), rule: Rule::new().jump(services()) };
         let mut found = Found::default();
         let (missing, surplus) = plan_jumps(&found, std::slice::from_ref(&jump));
         assert_eq!((missing.len(), surplus.len()), (1, 0));
