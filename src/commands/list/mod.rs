@@ -1,13 +1,22 @@
 //! `kube-ipvs list`: the table of virtual and real servers, byte for byte as `ipvsadm -Ln` prints it.
+//!
+//! In iptables mode the rules are printed as the same table. There is no version of IPVS to name then, so the first
+//! line is missing; what else differs is in [`from_rules`].
 
 pub mod format;
 pub mod from_ipvs;
+pub mod from_rules;
 pub mod sort;
 pub mod table;
 
+use crate::backend::ipvs::names as ipvs_mode;
+use crate::kernel::addresses;
 use anyhow::Context;
+use iptables::{Commands, Family, Saved};
 use ipvs::Client;
 use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use table::Table;
 
@@ -64,25 +73,88 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// It cannot be read.
 pub fn read(mode: ListMode) -> anyhow::Result<Table> {
     match mode {
-        ListMode::Auto | ListMode::Ipvs => read_ipvs(),
-        ListMode::Iptables => anyhow::bail!("not yet"),
+        ListMode::Auto => read_the_one_in_use(),
+        ListMode::Ipvs => read_ipvs(),
+        ListMode::Iptables => read_rules().map(|(table, _)| table),
+    }
+}
+
+/// IPVS if it has virtual servers. Without any, the rules decide: a service in them means iptables mode, and chains of
+/// IPVS mode mean that its table is empty.
+fn read_the_one_in_use() -> anyhow::Result<Table> {
+    // To ask over netlink would load the module.
+    if !Path::new(ipvs::proc::PATH).exists() {
+        return read_ipvs_or_rules(None);
+    }
+    let table = read_ipvs()?;
+    if table.servers.is_empty() { read_ipvs_or_rules(Some(table)) } else { Ok(table) }
+}
+
+fn read_ipvs_or_rules(empty_ipvs: Option<Table>) -> anyhow::Result<Table> {
+    match (read_rules(), empty_ipvs) {
+        (Ok((rules, ipvs_mode)), Some(ipvs)) => Ok(if rules.servers.is_empty() && ipvs_mode { ipvs } else { rules }),
+        (Ok((rules, _)), None) => Ok(rules),
+        (Err(error), Some(ipvs)) => {
+            tracing::debug!("{error:#}");
+            Ok(ipvs)
+        }
+        (Err(error), None) => Err(error),
     }
 }
 
 fn read_ipvs() -> anyhow::Result<Table> {
-    let mut client = Client::connect().map_err(|error| with_remedy(error))?;
-    from_ipvs::read(&mut client).map_err(|error| with_remedy(error))
+    let mut client = Client::connect().map_err(with_remedy)?;
+    from_ipvs::read(&mut client).map_err(with_remedy)
+}
+
+/// The table of the rules, and whether there are chains of IPVS mode among them.
+fn read_rules() -> anyhow::Result<(Table, bool)> {
+    let mut saved = Vec::new();
+    let mut failure = None;
+    for family in [Family::V4, Family::V6] {
+        match save(family) {
+            Ok(rules) => saved.push(rules),
+            Err(error) => {
+                // A node may well lack one family.
+                tracing::debug!("{error:#}");
+                failure = failure.or(Some(error));
+            }
+        }
+    }
+    if saved.is_empty() {
+        let remedy = if nix::unistd::geteuid().is_root() { "install iptables" } else { "run this as root" };
+        return Err(failure
+            .unwrap_or_else(|| anyhow::anyhow!("no family"))
+            .context(format!("the iptables rules cannot be listed ({remedy})")));
+    }
+    let addresses = addresses::node_addresses().context("the node ports cannot be listed")?;
+    let usable = |found: &addresses::NodeAddress| match found.address {
+        // Needs an interface beside it.
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+        IpAddr::V4(_) => true,
+    };
+    let addresses = addresses.into_iter().filter(|found| found.interface != ipvs_mode::INTERFACE && usable(found));
+    let addresses: Vec<IpAddr> = addresses.map(|found| found.address).collect();
+    let in_ipvs_mode = saved
+        .iter()
+        .any(|saved| ipvs_mode::chains().into_iter().any(|(table, chain)| saved.chain(table, chain).is_some()));
+    Ok((from_rules::table(&saved, &addresses), in_ipvs_mode))
+}
+
+fn save(family: Family) -> anyhow::Result<Saved> {
+    let commands = Commands::detect(family)?;
+    Ok(commands.save(&[iptables::Table::Nat, iptables::Table::Filter])?)
 }
 
 /// The error and what its reader can do about it.
 fn with_remedy(error: ipvs::Error) -> anyhow::Error {
     let remedy = match error {
         ipvs::Error::FamilyMissing => {
-            "the IPVS table cannot be listed; `modprobe ip_vs` loads it where the kernel was built with CONFIG_IP_VS, \
-             and `--proxy-mode iptables` lists the iptables rules instead"
+            " (`modprobe ip_vs` loads it where the kernel has it as a module; `--proxy-mode iptables` lists the \
+             iptables rules instead)"
         }
-        ipvs::Error::PermissionDenied { .. } => "the IPVS table cannot be listed; run this as root",
-        _ => "the IPVS table cannot be listed",
+        ipvs::Error::PermissionDenied { .. } => " (run this as root)",
+        _ => "",
     };
-    anyhow::Error::new(error).context(remedy)
+    anyhow::Error::new(error).context(format!("the IPVS table cannot be listed{remedy}"))
 }
