@@ -16,28 +16,32 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process;
 
-/// Runs `test` on a thread in a new network namespace, if there is IPVS.
-fn in_namespace(test: impl FnOnce(Client) + Send + 'static) {
-    let skipped = |reason: &str| {
-        let required = std::env::var_os("KUBE_IPVS_REQUIRE_IPVS").is_some_and(|value| value == "1");
-        assert!(!required, "{reason}");
-        eprintln!("SKIPPED: {reason}");
-    };
-    let work = move || {
-        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
-            return skipped(&format!("no network namespace of its own: {errno}"));
+fn skipped(reason: &str) {
+    let required = std::env::var_os("KUBE_IPVS_REQUIRE_IPVS").is_some_and(|value| value == "1");
+    assert!(!required, "{reason}");
+    eprintln!("SKIPPED: {reason}");
+}
+
+/// Runs `test` on a thread in a new network namespace.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let work = move || match unshare(CloneFlags::CLONE_NEWNET) {
+        Ok(()) => {
+            // Until an address appears there is no local routing table, and without that the kernel takes every
+            // IPv4 destination for a broadcast address and refuses it.
+            output_of("ip", &["link", "set", "lo", "up"]);
+            test();
         }
-        match Client::connect() {
-            Ok(client) => {
-                // Until an address appears there is no local routing table, and without that the kernel takes every
-                // IPv4 destination for a broadcast address and refuses it.
-                output_of("ip", &["link", "set", "lo", "up"]);
-                test(client);
-            }
-            Err(error) => skipped(&error.to_string()),
-        }
+        Err(errno) => skipped(&format!("no network namespace of its own: {errno}")),
     };
     std::thread::spawn(work).join().unwrap();
+}
+
+/// [`in_namespace`], if there is IPVS.
+fn with_ipvs(test: impl FnOnce(Client) + Send + 'static) {
+    in_namespace(|| match Client::connect() {
+        Ok(client) => test(client),
+        Err(error) => skipped(&error.to_string()),
+    });
 }
 
 /// Output of a program in the calling thread's namespace; it has to succeed.
@@ -123,7 +127,7 @@ fn modules(client: &mut Client) -> Modules {
 }
 
 fn random_table(seed: u64) {
-    in_namespace(move |mut client| {
+    with_ipvs(move |mut client| {
         assert_same_as_ipvsadm("empty");
         let modules = modules(&mut client);
         let wanted = random::table(seed, 300, &modules);
@@ -159,7 +163,7 @@ fn three_hundred_random_virtual_servers_seed_3() {
 
 #[test]
 fn connections_are_counted() {
-    in_namespace(|mut client| {
+    with_ipvs(|mut client| {
         for address in ["10.96.0.1", "10.244.0.2", "10.244.0.10"] {
             output_of("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
         }
@@ -184,14 +188,15 @@ fn connections_are_counted() {
             assert!(text.contains(connections), "{connections:?} in\n{text}");
         }
         drop((clients, listeners));
-        assert_same_as_ipvsadm("after the connections");
+        let text = assert_same_as_ipvsadm("after the connections");
+        assert!(!text.contains("3          0  "), "closed connections are not active\n{text}");
     });
 }
 
 /// The file that answers for most destinations does not tell the two families of one mark apart.
 #[test]
 fn a_mark_that_both_families_use_is_not_mixed_up() {
-    in_namespace(|mut client| {
+    with_ipvs(|mut client| {
         let mut commands = Vec::new();
         for (family, address) in [(AddressFamily::Ipv4, "10.244.0.2"), (AddressFamily::Ipv6, "fd00::2")] {
             let id = ServiceId::fwmark(7, family);
@@ -203,5 +208,82 @@ fn a_mark_that_both_families_use_is_not_mixed_up() {
         let text = assert_same_as_ipvsadm("both families");
         assert!(text.contains("FWM  7 rr\n  -> 10.244.0.2:0"), "{text}");
         assert!(text.contains("FWM  7 IPv6 rr\n  -> [fd00::2]:0"), "{text}");
+    });
+}
+
+const RULES: &str = "\
+*nat
+:KUBE-NODEPORTS - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-EXT-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SEP-BBBBBBBBBBBBBBBB - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.10 -p tcp -m tcp --dport 80 -j KUBE-SVC-AAAAAAAAAAAAAAAA
+-A KUBE-SERVICES ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p tcp -m tcp --dport 32767 -j KUBE-EXT-AAAAAAAAAAAAAAAA
+-A KUBE-EXT-AAAAAAAAAAAAAAAA -j KUBE-SVC-AAAAAAAAAAAAAAAA
+-A KUBE-SVC-AAAAAAAAAAAAAAAA -m statistic --mode random --probability 0.5 -j KUBE-SEP-BBBBBBBBBBBBBBBB
+-A KUBE-SVC-AAAAAAAAAAAAAAAA -j KUBE-SEP-AAAAAAAAAAAAAAAA
+-A KUBE-SEP-AAAAAAAAAAAAAAAA -p tcp -m tcp -j DNAT --to-destination 10.244.0.2:8080
+-A KUBE-SEP-BBBBBBBBBBBBBBBB -p tcp -m tcp -j DNAT --to-destination 10.244.0.10:8080
+COMMIT
+";
+
+const RULES_LISTED: &str = "\
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  10.96.0.10:80 random
+  -> 10.244.0.2:8080              Masq    1      0          0         \n\
+\x20 -> 10.244.0.10:8080             Masq    1      0          0         \n\
+TCP  10.200.0.1:32767 random
+  -> 10.244.0.2:8080              Masq    1      0          0         \n\
+\x20 -> 10.244.0.10:8080             Masq    1      0          0         \n";
+
+#[test]
+fn rules_are_listed_as_the_same_table() {
+    in_namespace(|| {
+        output_of("ip", &["address", "add", "10.200.0.1/32", "dev", "lo"]);
+        let commands = iptables::Commands::detect(iptables::Family::V4).unwrap();
+        commands.restore(RULES).unwrap();
+        assert_eq!(listing(ListMode::Iptables), RULES_LISTED);
+        assert_eq!(listing(ListMode::Auto), RULES_LISTED, "IPVS has nothing, the rules have");
+    });
+}
+
+/// The program in the calling thread's namespace: exit status and what it said.
+fn run_program(arguments: &[&str], stdout: process::Stdio) -> (Option<i32>, String) {
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"));
+    let output = command.args(arguments).stdout(stdout).stderr(process::Stdio::piped()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_reader_that_left_is_no_failure_and_a_full_disk_is_one() {
+    in_namespace(|| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = run_program(&["list", "--proxy-mode", "iptables"], writer.into());
+        assert_eq!(ended, (Some(0), String::new()));
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (status, said) = run_program(&["list", "--proxy-mode", "iptables"], full.into());
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("cannot print the listing"), "{said}");
+    });
+}
+
+#[test]
+fn without_ipvs_the_error_says_what_helps() {
+    in_namespace(|| {
+        if Client::connect().is_ok() {
+            eprintln!("SKIPPED: this kernel has IPVS");
+            return;
+        }
+        let (status, said) = run_program(&["list", "--proxy-mode", "ipvs"], process::Stdio::null());
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("this kernel has no IPVS") && said.contains("--proxy-mode iptables"), "{said}");
+        let (status, said) = run_program(&["list", "--proxy-mode", "nonsense"], process::Stdio::null());
+        assert_eq!(status, Some(2), "{said}");
     });
 }

@@ -10,7 +10,7 @@ pub mod sort;
 pub mod table;
 
 use crate::backend::ipvs::names as ipvs_mode;
-use crate::kernel::addresses;
+use crate::kernel::addresses::{self, NodeAddress};
 use anyhow::Context;
 use iptables::{Commands, Family, Saved};
 use ipvs::Client;
@@ -109,41 +109,46 @@ fn read_ipvs() -> anyhow::Result<Table> {
 
 /// The table of the rules, and whether there are chains of IPVS mode among them.
 fn read_rules() -> anyhow::Result<(Table, bool)> {
+    let saved = saved_rules()?;
+    let found = addresses::node_addresses().context("the node ports cannot be listed")?;
+    let table = from_rules::table(&saved, &node_port_addresses(found));
+    let of_ipvs_mode =
+        |saved: &Saved| ipvs_mode::chains().into_iter().any(|(table, chain)| saved.chain(table, chain).is_some());
+    Ok((table, saved.iter().any(of_ipvs_mode)))
+}
+
+/// The rules of the families for which there are iptables programs that work: a node may well lack one.
+fn saved_rules() -> anyhow::Result<Vec<Saved>> {
+    let cannot = "the iptables rules cannot be listed";
     let mut saved = Vec::new();
-    let mut failure = None;
+    let mut unusable = None;
     for family in [Family::V4, Family::V6] {
-        match save(family) {
-            Ok(rules) => saved.push(rules),
+        match Commands::detect(family) {
+            Ok(commands) => {
+                saved.push(commands.save(&[iptables::Table::Nat, iptables::Table::Filter]).context(cannot)?);
+            }
             Err(error) => {
-                // A node may well lack one family.
-                tracing::debug!("{error:#}");
-                failure = failure.or(Some(error));
+                tracing::debug!("{family:?} rules are not listed: {error}");
+                unusable = unusable.or(Some(error));
             }
         }
     }
-    if saved.is_empty() {
-        let remedy = if nix::unistd::geteuid().is_root() { "install iptables" } else { "run this as root" };
-        return Err(failure
-            .unwrap_or_else(|| anyhow::anyhow!("no family"))
-            .context(format!("the iptables rules cannot be listed ({remedy})")));
+    match unusable {
+        Some(error) if saved.is_empty() => {
+            let remedy = if nix::unistd::geteuid().is_root() { "install iptables" } else { "run this as root" };
+            Err(anyhow::Error::new(error).context(format!("{cannot} ({remedy})")))
+        }
+        _ => Ok(saved),
     }
-    let addresses = addresses::node_addresses().context("the node ports cannot be listed")?;
-    let usable = |found: &addresses::NodeAddress| match found.address {
-        // Needs an interface beside it.
-        IpAddr::V6(address) => !address.is_unicast_link_local(),
-        IpAddr::V4(_) => true,
-    };
-    let addresses = addresses.into_iter().filter(|found| found.interface != ipvs_mode::INTERFACE && usable(found));
-    let addresses: Vec<IpAddr> = addresses.map(|found| found.address).collect();
-    let in_ipvs_mode = saved
-        .iter()
-        .any(|saved| ipvs_mode::chains().into_iter().any(|(table, chain)| saved.chain(table, chain).is_some()));
-    Ok((from_rules::table(&saved, &addresses), in_ipvs_mode))
 }
 
-fn save(family: Family) -> anyhow::Result<Saved> {
-    let commands = Commands::detect(family)?;
-    Ok(commands.save(&[iptables::Table::Nat, iptables::Table::Filter])?)
+/// Where node ports can be: not on service addresses, nor on those that need an interface beside them.
+fn node_port_addresses(found: Vec<NodeAddress>) -> Vec<IpAddr> {
+    let usable = |found: &NodeAddress| {
+        let link_local = matches!(found.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        found.interface != ipvs_mode::INTERFACE && !link_local
+    };
+    found.into_iter().filter(usable).map(|found| found.address).collect()
 }
 
 /// The error and what its reader can do about it.
