@@ -116,8 +116,9 @@ impl Reader<'_> {
         let Some(rules) = self.chain(RuleTable::Nat, chain).map(|chain| &chain.rules) else { return };
         if chain.starts_with("KUBE-EXT-") {
             // Those with a test are for the node's own and the pods' traffic.
-            let for_all = rules.iter().filter(|rule| rule.matches.iter().all(|test| matches!(test, Match::Comment(_))));
-            if let (Some(next), Some(depth)) = (for_all.filter_map(service_chain).last(), depth.checked_sub(1)) {
+            let mut for_all =
+                rules.iter().rev().filter(|rule| rule.matches.iter().all(|test| matches!(test, Match::Comment(_))));
+            if let (Some(next), Some(depth)) = (for_all.find_map(service_chain), depth.checked_sub(1)) {
                 self.collect(next, backends, depth);
             }
         } else if chain.starts_with("KUBE-FW-") {
