@@ -8,11 +8,10 @@ pub use args::{DetectLocalMode, ProxyArgs, ProxyMode, VipBindingArg};
 
 use crate::backend::ipvs::{Options, VipBinding};
 use crate::desired::{DetectLocal, NodePortSelector, Settings};
-use crate::model::parse_network;
+use crate::model::{SCHEDULERS, parse_network};
 use crate::reconcile::Timing;
 use crate::source::manifests::Input;
 use ipnet::IpNet;
-use ipvs::Scheduler;
 use std::sync::Arc;
 
 /// Everything that a run goes by.
@@ -48,13 +47,9 @@ impl ProxyArgs {
     /// # Errors
     /// The first setting that cannot be used.
     pub fn validate(&self) -> Result<Config, ConfigError> {
-        let scheduler: Scheduler = self
-            .ipvs_scheduler
-            .parse()
-            .map_err(|error| invalid("--ipvs-scheduler", format!("{:?}: {error}", self.ipvs_scheduler)))?;
-        if let Scheduler::Other(_) = scheduler {
-            let known = "rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos";
-            return Err(invalid("--ipvs-scheduler", format!("{:?} is not one of {known}", self.ipvs_scheduler)));
+        if !SCHEDULERS.contains(&self.ipvs_scheduler.as_str()) {
+            let problem = format!("{:?} is not one of {}", self.ipvs_scheduler, SCHEDULERS.join(", "));
+            return Err(invalid("--ipvs-scheduler", problem));
         }
         if self.iptables_masquerade_bit > 31 {
             let problem = format!("{} is not within 0 to 31", self.iptables_masquerade_bit);
@@ -69,7 +64,7 @@ impl ProxyArgs {
             node_port_addresses: self.node_port_addresses()?,
             localhost_node_ports: self.iptables_localhost_nodeports,
             service_ranges: networks("--service-cidr", &self.service_cidr)?,
-            scheduler: scheduler.name().into(),
+            scheduler: self.ipvs_scheduler.as_str().into(),
             drain_timeout: self.drain_timeout,
         };
         let binding = match self.vip_binding {

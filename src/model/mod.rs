@@ -12,7 +12,7 @@ mod service;
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
 pub use node::Node;
-pub use service::{AffinityTimeout, Protocol, Service, ServiceName, ServicePort, ServiceType, TargetPort};
+pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
 
 use imbl::OrdMap;
 use std::sync::Arc;

@@ -116,6 +116,10 @@ impl AffinityTimeout {
     }
 }
 
+/// The IPVS schedulers that a Service can ask for (`net/netfilter/ipvs/Kconfig`).
+pub const SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {

@@ -4,7 +4,7 @@
 
 use super::Problem;
 use crate::model::{
-    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, Service, ServiceName,
+    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, SCHEDULERS, Service, ServiceName,
     ServicePort, ServiceType, TargetPort, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
@@ -84,7 +84,6 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
     let external_ips = addresses(spec.external_ips.as_deref(), "spec.externalIPs", problems);
     let accepts_external = external || !external_ips.is_empty();
     let load_balancer = service_type == ServiceType::LoadBalancer;
-    let annotations = object.metadata.annotations.as_ref();
     Ok(Arc::new(Service {
         name: name(&object.metadata)?,
         service_type,
@@ -101,8 +100,20 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
             .and_then(|port| u16::try_from(port).ok())
             .filter(|p| *p > 0),
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from),
-        scheduler: annotations.and_then(|all| all.get(SCHEDULER_ANNOTATION)).map(|name| name.as_str().into()),
+        scheduler: scheduler(&object.metadata, problems),
     }))
+}
+
+/// The annotation, where it names a scheduler that there is.
+fn scheduler(metadata: &ObjectMeta, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
+    let name = metadata.annotations.as_ref()?.get(SCHEDULER_ANNOTATION)?;
+    if SCHEDULERS.contains(&name.as_str()) {
+        return Some(name.as_str().into());
+    }
+    let field = format!("metadata.annotations[{SCHEDULER_ANNOTATION}]");
+    let message = format!("{name:?} is not one of {}; the default is used", SCHEDULERS.join(", "));
+    problems.push(Problem::in_field(field, message));
+    None
 }
 
 fn cluster_ips(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpAddr> {

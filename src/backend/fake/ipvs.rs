@@ -18,7 +18,13 @@ impl FakeBackend for FakeIpvs {
 }
 
 fn context(family: IpFamily, now: Instant) -> Context {
-    Context { family, binding: VipBinding::Route, now, drain_timeout: Duration::from_secs(900) }
+    Context {
+        family,
+        binding: VipBinding::Route,
+        now,
+        drain_timeout: Duration::from_secs(900),
+        missing: Default::default(),
+    }
 }
 
 impl Backend for FakeIpvs {

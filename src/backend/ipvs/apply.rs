@@ -8,7 +8,8 @@ use crate::backend::Failure;
 use crate::backend::rules::{RuleOp, Writer};
 use crate::kernel::ipset::SetCommand;
 use crate::model::IpFamily;
-use ipvs::Command;
+use ipvs::{Command, Scheduler};
+use std::sync::Arc;
 
 /// What carries a step out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +182,9 @@ impl Ipvs {
         let commands: Vec<Command> =
             ops.iter().filter_map(|op| if let Op::Ipvs(command) = op { Some(command.clone()) } else { None }).collect();
         let results = self.client.execute_batch(&commands);
+        for (command, result) in commands.iter().zip(&results) {
+            self.learn_missing_scheduler(command, result);
+        }
         let each = |(op, result): (&Op, Result<(), ipvs::Error>)| match (op, result) {
             (_, Ok(())) => Ok(()),
             (Op::Ipvs(Command::DeleteService(_) | Command::DeleteDestination { .. }), Err(error))
@@ -191,6 +195,19 @@ impl Ipvs {
             (op, Err(error)) => Err(failure(op, error)),
         };
         ops.iter().zip(results).map(each).collect()
+    }
+
+    /// `ENOENT` to a virtual server means that its scheduler is not there (`ip_vs_add_service`). The next round uses
+    /// another one: a wish for a scheduler must not cost a Service its traffic.
+    fn learn_missing_scheduler(&mut self, command: &Command, result: &Result<(), ipvs::Error>) {
+        let (Command::AddService(service) | Command::SetService(service), Err(error)) = (command, result) else {
+            return;
+        };
+        let missing = error.errno() == Some(nix::errno::Errno::ENOENT as i32) && service.scheduler != Scheduler::Rr;
+        if missing && Arc::make_mut(&mut self.missing).insert(service.scheduler) {
+            let (name, module) = (service.scheduler, service.scheduler.module());
+            tracing::warn!("this kernel has no scheduler {name} (module {module}); rr is used instead");
+        }
     }
 
     fn apply_rules(&mut self, family: IpFamily, ops: &[Op], observed: &mut Observed, failures: &mut Vec<Failure>) {

@@ -21,16 +21,17 @@ use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
 use crate::model::{IpFamily, PerFamily};
 use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
-use ipvs::{Client, Command, ServiceId};
+use ipvs::{Client, Command, Scheduler, ServiceId};
 use names::Set;
 #[cfg(test)]
 pub(super) use order::Broken;
 pub(super) use plan::Context;
 #[cfg(test)]
 pub(super) use plan::plan as plan_for_tests;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How service addresses become local to the node.
@@ -66,6 +67,7 @@ pub struct Ipvs {
     options: Options,
     /// Since when destinations have been seen with weight 0, across readings.
     drained: HashMap<(ServiceId, SocketAddr), Instant>,
+    missing: Arc<BTreeSet<Scheduler>>,
     effort: Effort,
     counted: (u64, u64),
 }
@@ -160,13 +162,20 @@ impl Ipvs {
             kernel,
             options,
             drained: HashMap::new(),
+            missing: Arc::default(),
             effort: Effort::default(),
             counted: (0, 0),
         })
     }
 
     fn context(&self, family: IpFamily, now: Instant) -> Context {
-        Context { family, binding: self.options.binding, now, drain_timeout: self.options.drain_timeout }
+        Context {
+            family,
+            binding: self.options.binding,
+            now,
+            drain_timeout: self.options.drain_timeout,
+            missing: self.missing.clone(),
+        }
     }
 }
 

@@ -10,23 +10,26 @@ use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
-use ipvs::{Command, Protocol, ServiceId};
+use ipvs::{Command, Protocol, Scheduler, ServiceId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the plan goes by besides what is desired and observed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Context {
     pub family: IpFamily,
     pub binding: VipBinding,
     pub now: Instant,
     pub drain_timeout: Duration,
+    /// Schedulers that this kernel turned out not to have.
+    pub missing: Arc<BTreeSet<Scheduler>>,
 }
 
 impl Context {
     pub fn render(&self, port: &ServicePort, node: &NodeRules) -> Wanted {
-        wanted::render(port, node, self.binding, self.now)
+        wanted::render(self, port, node)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::VipBinding;
 use super::names::Set;
+use super::plan::Context;
 use crate::desired::{Endpoint, FrontendKind, NodeRules, Role, ServicePort};
 use crate::kernel::ipset::{self, Entry};
 use crate::model::{IpFamily, Protocol};
@@ -34,7 +35,7 @@ pub struct Wanted {
 }
 
 /// Renders a service port.
-pub fn render(port: &ServicePort, node: &NodeRules, binding: VipBinding, now: Instant) -> Wanted {
+pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted {
     let mut wanted = Wanted::default();
     for (kind, address) in frontends(port, node) {
         let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
@@ -51,9 +52,9 @@ pub fn render(port: &ServicePort, node: &NodeRules, binding: VipBinding, now: In
         if wanted.servers.contains_key(&id) {
             continue;
         }
-        wanted.servers.insert(id, server(port, id, local, now));
+        wanted.servers.insert(id, server(context, port, id, local));
         wanted.ledger.insert(entry, set);
-        let ranged = binding == VipBinding::Route && in_ranges(node, address);
+        let ranged = context.binding == VipBinding::Route && in_ranges(node, address);
         let local = kind == FrontendKind::NodePort || node.node_addresses.contains(&address);
         if !ranged && !local && !wanted.bindings.contains(&address) {
             wanted.bindings.push(address);
@@ -78,9 +79,10 @@ fn frontends<'a>(port: &'a ServicePort, node: &'a NodeRules) -> impl Iterator<It
     port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)))
 }
 
-fn server(port: &ServicePort, id: ServiceId, local: bool, now: Instant) -> Server {
-    // The name was validated where it came in; should the kernel not know it, adding fails with its name.
-    let scheduler = port.scheduler.parse().unwrap_or(Scheduler::Rr);
+fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> Server {
+    // The name was validated where it came in. What this kernel does not have must not cost the service its traffic.
+    let known = port.scheduler.parse().ok().filter(|scheduler| !context.missing.contains(scheduler));
+    let scheduler = known.unwrap_or(Scheduler::Rr);
     let mut service = Service::new(id, scheduler);
     if let Some(timeout) = port.affinity {
         service = service.with_persistence(timeout.seconds());
@@ -92,7 +94,7 @@ fn server(port: &ServicePort, id: ServiceId, local: bool, now: Instant) -> Serve
         _ => {}
     }
     let listed = port.endpoints.iter().filter(|endpoint| if local { endpoint.local } else { endpoint.cluster });
-    let weights = listed.filter_map(|endpoint| Some((endpoint.address, weight(endpoint, now)?))).collect();
+    let weights = listed.filter_map(|endpoint| Some((endpoint.address, weight(endpoint, context.now)?))).collect();
     Server { service, weights }
 }
 
