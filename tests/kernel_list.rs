@@ -104,7 +104,7 @@ fn write(client: &mut Client, wanted: &[Wanted]) {
     execute(client, &commands);
 }
 
-/// Whether the kernel takes this virtual server, which is not kept: its scheduler and its persistence engine are modules.
+/// Whether the kernel takes this virtual server, whose scheduler and persistence engine are modules. It is not kept.
 fn takes(client: &mut Client, service: Service) -> bool {
     let id = service.id;
     match client.execute(&Command::AddService(service)) {
