@@ -17,7 +17,7 @@ const COMMANDS: [&str; 10] = [
     "iptables-legacy-save",
     "ip6tables-legacy-save",
     "ipset save",
-    "ip -d link show",
+    "ip link show",
     "ip address show",
     "ip -4 route show table all",
     "ip -6 route show table all",
