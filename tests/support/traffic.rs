@@ -114,6 +114,11 @@ impl Stream {
         wait_until("requests of the stream", || self.done.load(Ordering::SeqCst) >= wanted);
     }
 
+    /// How many requests have come to an end.
+    pub fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
     /// Ends it; no request may have failed. Returns how many there were.
     pub fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
