@@ -1,6 +1,11 @@
 //! What cannot be used is refused clearly and changes nothing; what is broken does not stop what is good.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 

@@ -1,10 +1,18 @@
 //! What others made in the same kernel survives everything, and `cleanup` leaves all as it was before `run`.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
-use support::{Cluster, Mode, Service, State, in_both_modes};
+use std::process::Command;
+
+use kube_ipvs::lab::NetNs;
+use support::{Cluster, Mode, Service, State, in_both_modes, may_run};
 
 in_both_modes!(everything_of_others_survives, an_empty_node_is_empty_again);
 
@@ -76,7 +84,8 @@ fn prepare(cluster: &Cluster) -> State {
 /// Every line that was there is still there, whatever has come besides.
 fn assert_kept(cluster: &Cluster, before: &State, when: &str) {
     let now = State::of(cluster);
-    let mut commands = vec!["ip address show", "ip -4 route show table all", "ip -6 route show table all", "ipset save"];
+    let mut commands =
+        vec!["ip address show", "ip -4 route show table all", "ip -6 route show table all", "ipset save"];
     commands.extend(["iptables-nft-save", "ip6tables-nft-save"]);
     if cluster.mode == Mode::Ipvs {
         commands.push("ipvsadm -Sn");
@@ -142,7 +151,9 @@ fn everything_of_others_survives(mode: Mode) {
 fn an_empty_node_is_empty_again(mode: Mode) {
     let cluster = Cluster::new(mode);
     // Tables appear with their first rule and stay.
-    cluster.shell("for it in iptables ip6tables; do for t in nat filter; do $it -w -t $t -N X; $it -w -t $t -X X; done; done");
+    cluster.shell(
+        "for it in iptables ip6tables; do for t in nat filter; do $it -w -t $t -N X; $it -w -t $t -X X; done; done",
+    );
     let before = State::of(&cluster);
     cluster.write_examples();
     let proxy = cluster.start(&[]);
@@ -153,4 +164,30 @@ fn an_empty_node_is_empty_again(mode: Mode) {
     State::of(&cluster).assert_same(&before, "after cleanup");
     let (status, text) = cluster.plan(&[]);
     assert_eq!(status, 2, "{text}");
+}
+
+/// The kernel's table is shared by all network namespaces, and what it tells of one depends on the others.
+#[test]
+fn virtual_servers_of_another_namespace_hide_none_of_ours() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    let other = NetNs::create("other").unwrap();
+    let script = "for port in $(seq 1 200); do echo \"-A -t 198.18.5.1:$port -s rr\"; done | ipvsadm -R";
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]);
+    assert!(other.spawn_process(command).unwrap().wait().unwrap().success());
+    for number in 20..50 {
+        cluster.apply(&Service::new(&format!("web-{number}"), number));
+    }
+    let proxy = cluster.start(&["--sync-period", "1s"]);
+    cluster.assert_in_sync(&[]);
+    proxy.stop();
+    let proxy = cluster.start(&["--sync-period", "1s"]);
+    assert!(!proxy.says(&["ERROR"]), "{}", proxy.log());
+    cluster.assert_in_sync(&[]);
+    cluster.cleanup();
+    let left = cluster.on_node("ipvsadm -Sn");
+    assert_eq!(left, "");
 }

@@ -1,6 +1,11 @@
 //! Somebody takes away what the proxy made: it is put back, and traffic goes on.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
@@ -116,7 +121,9 @@ fn rules_are_put_back(mode: Mode) {
         format!("iptables -w -t nat -F {services}"),
         format!("ip6tables -w -t nat -F {services}"),
         "iptables -w -t nat -F PREROUTING".to_owned(),
-        format!("iptables -w -t nat -F POSTROUTING; iptables -w -t nat -F {postrouting}; iptables -w -t nat -X {postrouting}"),
+        format!(
+            "iptables -w -t nat -F POSTROUTING; iptables -w -t nat -F {postrouting}; iptables -w -t nat -X {postrouting}"
+        ),
         "iptables -w -F; iptables -w -t nat -F; iptables -w -X; iptables -w -t nat -X".to_owned(),
         format!("iptables -w -I {forward} -j DROP"),
         format!("iptables -w -t nat -A {postrouting} -j ACCEPT"),

@@ -1,6 +1,11 @@
 //! iptables mode with the examples: the rules have kube-proxy's structure and names, in both variants of iptables.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
@@ -38,7 +43,8 @@ fn hash(text: &str) -> String {
     let digest = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     // 16 characters of 5 bits are 80 bits: 20 hexadecimal digits.
     let bits = u128::from_str_radix(&digest[..20], 16).unwrap();
-    let letter = |index: u32| b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::try_from((bits >> (75 - 5 * index)) & 31).unwrap()];
+    let letter =
+        |index: u32| b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::try_from((bits >> (75 - 5 * index)) & 31).unwrap()];
     (0..16).map(|index| char::from(letter(index))).collect()
 }
 
@@ -163,7 +169,8 @@ impl Checks<'_> {
         ];
         assert_eq!(self.rules(self.nat, &svc), expected);
         for (index, sep) in seps.iter().enumerate() {
-            let (source, comment) = (self.single(ENDPOINTS[self.family][index]), format!("-m comment --comment \"{name}\""));
+            let (source, comment) =
+                (self.single(ENDPOINTS[self.family][index]), format!("-m comment --comment \"{name}\""));
             let expected = [
                 format!("-s {source} {comment} -j KUBE-MARK-MASQ"),
                 format!("-p tcp {comment} -j DNAT --to-destination {}", self.endpoint(index, target)),

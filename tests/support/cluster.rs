@@ -176,7 +176,9 @@ impl Cluster {
     pub fn ask(&self, from: &str, to: &str, protocol: Protocol) -> Outcome {
         let prober = Prober::start(&self.host(from).ns).unwrap();
         let to: SocketAddr = to.parse().unwrap();
-        prober.probe(Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(to, protocol, Duration::from_secs(5)) }).unwrap()
+        prober
+            .probe(Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(to, protocol, Duration::from_secs(5)) })
+            .unwrap()
     }
 
     /// Who answers a TCP request from a host.

@@ -60,7 +60,9 @@ pub(crate) use in_both_modes;
 /// Whether a mode can be tested here; says why not, and fails where it must be.
 pub fn may_run(mode: Mode) -> bool {
     let (missing, variable) = match mode {
-        _ if !nix::unistd::geteuid().is_root() => (Some("needs root to make network namespaces".to_owned()), "KUBE_IPVS_REQUIRE_IPTABLES"),
+        _ if !nix::unistd::geteuid().is_root() => {
+            (Some("needs root to make network namespaces".to_owned()), "KUBE_IPVS_REQUIRE_IPTABLES")
+        }
         Mode::Iptables => (None, "KUBE_IPVS_REQUIRE_IPTABLES"),
         Mode::Ipvs => (no_ipvs(), "KUBE_IPVS_REQUIRE_IPVS"),
     };

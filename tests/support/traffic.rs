@@ -45,9 +45,9 @@ impl Talks {
         let wanted: Vec<usize> = self.answers.iter().map(|count| count.load(Ordering::SeqCst) + more).collect();
         wait_until("answers on every connection", || {
             let counts = self.answers.iter().zip(&wanted).zip(&self.threads);
-            counts.into_iter().all(|((count, wanted), thread)| {
-                thread.is_finished() || count.load(Ordering::SeqCst) >= *wanted
-            })
+            counts
+                .into_iter()
+                .all(|((count, wanted), thread)| thread.is_finished() || count.load(Ordering::SeqCst) >= *wanted)
         });
     }
 
@@ -124,7 +124,12 @@ impl Stream {
         self.stop.store(true, Ordering::SeqCst);
         let failed: Vec<String> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let done = self.done.load(Ordering::SeqCst);
-        assert!(failed.is_empty(), "{} of {done} requests failed: {:#?}", failed.len(), &failed[..failed.len().min(10)]);
+        assert!(
+            failed.is_empty(),
+            "{} of {done} requests failed: {:#?}",
+            failed.len(),
+            &failed[..failed.len().min(10)]
+        );
         done
     }
 }
