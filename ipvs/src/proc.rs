@@ -8,7 +8,8 @@
 //! (`CONFIG_HZ`) user space is not told. Take those from [`Client::services`](crate::Client::services).
 //!
 //! The kernel hands the file out in pieces. When the table changes between two of them, a virtual server can be missing
-//! or appear twice.
+//! or appear twice. Kernels that keep the virtual servers of all network namespaces in one table (before 2026) also pass
+//! over rows between two pieces when another namespace has virtual servers: take the list itself from netlink.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};

@@ -61,8 +61,10 @@ impl Ipvs {
             return Ok(servers);
         }
         let rows = proc::read_table(proc::PATH).map_err(|error| ObserveError::new("destinations", error))?;
+        let mut missing: HashSet<ServiceId> = servers.keys().copied().collect();
         for (row, destinations) in rows {
             let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { continue };
+            missing.remove(&server.service.id);
             for row in destinations {
                 let address = SocketAddr::new(row.address, row.port);
                 let connections = u64::from(row.active_connections) + u64::from(row.inactive_connections);
@@ -72,10 +74,43 @@ impl Ipvs {
                 server.destinations.insert(address, found);
             }
         }
+        for id in missing {
+            self.read_missing(id, &mut servers, now)?;
+        }
         self.drained.retain(|(id, address), _| {
             family_of(id) != family || servers.get(id).is_some_and(|server| server.destinations.contains_key(address))
         });
         Ok(servers)
+    }
+
+    /// Asks for the destinations of a virtual server that the file left out. Kernels before 2026 keep the virtual servers
+    /// of all network namespaces in one table, and between two pieces of the file they count the others' as well
+    /// (`ip_vs_info_seq_next` against `ip_vs_info_array`): where somebody else uses IPVS, rows of ours are passed over.
+    fn read_missing(
+        &mut self,
+        id: ServiceId,
+        servers: &mut HashMap<ServiceId, FoundServer>,
+        now: Instant,
+    ) -> Result<(), ObserveError> {
+        let entries = match self.client.destinations(&id) {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_there() => {
+                servers.remove(&id);
+                return Ok(());
+            }
+            Err(error) => return Err(ObserveError::new(format!("destinations of {id}"), error)),
+        };
+        for entry in entries {
+            let address = SocketAddr::new(entry.destination.address, entry.destination.port);
+            let connections = u64::from(entry.active_connections) + u64::from(entry.inactive_connections);
+            let forward = entry.destination.forward;
+            let masqueraded = forward == ForwardMethod::Masquerade || forward == ForwardMethod::Local;
+            let found = self.found_destination((id, address), entry.destination.weight, masqueraded, connections, now);
+            if let Some(server) = servers.get_mut(&id) {
+                server.destinations.insert(address, found);
+            }
+        }
+        Ok(())
     }
 
     fn found_destination(

@@ -1,0 +1,159 @@
+//! Traffic that goes on while something happens to the proxy.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
+
+use super::{Cluster, wait_until};
+
+/// Time for one answer: longer than any retransmission that happens to come right, shorter than giving up.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Long-lived TCP connections that ask a question every 50 ms.
+pub struct Talks {
+    stop: Arc<AtomicBool>,
+    answers: Vec<Arc<AtomicUsize>>,
+    threads: Vec<JoinHandle<Result<String, String>>>,
+}
+
+impl Talks {
+    /// Opens `each` connections from every host to every address; all are open when this returns.
+    pub fn start(cluster: &Cluster, from: &[&str], to: &[String], each: usize) -> Self {
+        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
+        for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (*from, to))) {
+            for _ in 0..each {
+                let (ns, stop, answers) = (cluster.host(from).ns.clone(), talks.stop.clone(), Arc::default());
+                talks.answers.push(Arc::clone(&answers));
+                let (what, to) = (format!("{from} to {to}"), to.parse().unwrap());
+                talks.threads.push(thread::spawn(move || {
+                    let told = ns.run(|| talk(to, &stop, &answers)).unwrap();
+                    told.map_err(|error| format!("{what}: after {} answers: {error}", answers.load(Ordering::SeqCst)))
+                }));
+            }
+        }
+        talks.wait_for_more(1);
+        talks
+    }
+
+    /// Waits until every connection has had `more` answers; those that broke are left to [`Self::end`].
+    pub fn wait_for_more(&self, more: usize) {
+        let wanted: Vec<usize> = self.answers.iter().map(|count| count.load(Ordering::SeqCst) + more).collect();
+        wait_until("answers on every connection", || {
+            let counts = self.answers.iter().zip(&wanted).zip(&self.threads);
+            counts
+                .into_iter()
+                .all(|((count, wanted), thread)| thread.is_finished() || count.load(Ordering::SeqCst) >= *wanted)
+        });
+    }
+
+    /// Closes the connections; none may have failed. Returns who answered on each.
+    pub fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        let ended: Vec<_> = self.threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let failed: Vec<_> = ended.iter().filter_map(|end| end.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{} of {} connections broke: {failed:#?}", failed.len(), ended.len());
+        ended.into_iter().map(Result::unwrap).collect()
+    }
+}
+
+fn talk(to: SocketAddr, stop: &AtomicBool, answers: &AtomicUsize) -> Result<String, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect_timeout(&to, TIMEOUT).map_err(text)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
+    let mut reader = BufReader::new(stream.try_clone().map_err(text)?);
+    let mut name: Option<String> = None;
+    while !stop.load(Ordering::SeqCst) {
+        let question = format!("talk {}", answers.load(Ordering::SeqCst));
+        stream.write_all(format!("{question}\n").as_bytes()).map_err(text)?;
+        let mut line = String::new();
+        if reader.read_line(&mut line).map_err(text)? == 0 {
+            return Err("closed by the other side".to_owned());
+        }
+        let answer: Answer = serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}"))?;
+        let known = name.get_or_insert_with(|| answer.name.clone());
+        if *known != answer.name || answer.question != question {
+            return Err(format!("{known} became {}, asked {question:?}, answer to {:?}", answer.name, answer.question));
+        }
+        answers.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(name.unwrap_or_default())
+}
+
+/// New connections, or datagrams, all the time.
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Stream {
+    /// Starts asking every address from every host.
+    pub fn start(cluster: &Cluster, from: &[&str], to: &[String], protocol: Protocol) -> Self {
+        let (stop, done): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
+        let addresses: Vec<SocketAddr> = to.iter().map(|to| to.parse().unwrap()).collect();
+        let start = |from: &&str| {
+            let (ns, stop, done, to) = (cluster.host(from).ns.clone(), stop.clone(), done.clone(), addresses.clone());
+            let from = (*from).to_owned();
+            thread::spawn(move || ask_on(&ns, &from, &to, protocol, &stop, &done))
+        };
+        let threads = from.iter().map(start).collect();
+        let stream = Self { stop, done, threads };
+        stream.wait_for_more(1);
+        stream
+    }
+
+    /// Waits until `more` requests have come to an end.
+    pub fn wait_for_more(&self, more: usize) {
+        let wanted = self.done.load(Ordering::SeqCst) + more;
+        wait_until("requests of the stream", || self.done.load(Ordering::SeqCst) >= wanted);
+    }
+
+    /// How many requests have come to an end.
+    pub fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// Ends it; no request may have failed. Returns how many there were.
+    pub fn end(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        let failed: Vec<String> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let done = self.done.load(Ordering::SeqCst);
+        assert!(
+            failed.is_empty(),
+            "{} of {done} requests failed: {:#?}",
+            failed.len(),
+            &failed[..failed.len().min(10)]
+        );
+        done
+    }
+}
+
+fn ask_on(
+    ns: &NetNs,
+    from: &str,
+    to: &[SocketAddr],
+    protocol: Protocol,
+    stop: &AtomicBool,
+    done: &AtomicUsize,
+) -> Vec<String> {
+    let prober = Prober::start(ns).unwrap();
+    let mut failed = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let probe = |to: &SocketAddr| Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(*to, protocol, TIMEOUT) };
+        for finished in prober.probe_all(to.iter().map(probe).collect(), 4).unwrap() {
+            done.fetch_add(1, Ordering::SeqCst);
+            if !matches!(finished.outcome, Outcome::Answered(_)) {
+                failed.push(format!("{from} to {}/{protocol}: {}", finished.probe.to, finished.outcome));
+            }
+        }
+        // A stream, not a flood: ports must not be used up.
+        thread::sleep(Duration::from_millis(5));
+    }
+    failed
+}
