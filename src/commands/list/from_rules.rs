@@ -15,8 +15,8 @@
 use super::sort;
 use super::table::{Forward, Frontend, Netmask, Persistence, RealServer, Table, VirtualServer};
 use iptables::{
-    AddrType, ChainName, DnatTo, Match, PortRange, Protocol, RecentAction, Rule, Saved, SavedChain, Table as RuleTable,
-    Target,
+    AddrType, ChainName, DnatTo, Family, Match, PortRange, Protocol, RecentAction, Rule, Saved, SavedChain,
+    Table as RuleTable, Target,
 };
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -26,11 +26,12 @@ const SERVICE_CHAINS: [&str; 4] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-
 
 /// The table of the rules of both families, of which nat and filter are needed. `addresses` are the node's. Sorted.
 #[must_use]
-pub fn table(saved: &[Saved], addresses: &[IpAddr]) -> Table {
+pub fn table(saved: &[(Family, Saved)], addresses: &[IpAddr]) -> Table {
     let mut servers = Vec::new();
     let mut seen = HashSet::new();
-    for saved in saved {
-        let reader = Reader { saved, addresses };
+    for (family, saved) in saved {
+        let of_family = |address: &IpAddr| address.is_ipv4() == (*family == Family::V4);
+        let reader = Reader { saved, addresses: addresses.iter().copied().filter(of_family).collect() };
         for server in reader.servers() {
             if seen.insert(server.frontend) {
                 servers.push(server);
@@ -45,7 +46,7 @@ pub fn table(saved: &[Saved], addresses: &[IpAddr]) -> Table {
 /// Reads the rules of one family.
 struct Reader<'a> {
     saved: &'a Saved,
-    addresses: &'a [IpAddr],
+    addresses: Vec<IpAddr>,
 }
 
 /// Endpoints behind a chain.
@@ -101,12 +102,8 @@ impl Reader<'_> {
     fn node_port_addresses(&self, services: &[Rule]) -> Vec<IpAddr> {
         let node_ports = Target::Jump(ChainName::from_static("KUBE-NODEPORTS"));
         let jumps: Vec<&Rule> = services.iter().filter(|rule| rule.target.as_ref() == Some(&node_ports)).collect();
-        let same_family = |rule: &Rule, address: IpAddr| {
-            destination_tests(rule).all(|(net, _)| net.addr().is_ipv4() == address.is_ipv4())
-        };
         let admits = |rule: &&Rule, address: IpAddr| {
-            same_family(rule, address)
-                && destination_tests(rule).all(|(net, negated)| net.contains(&address) != negated)
+            destination_tests(rule).all(|(net, negated)| net.contains(&address) != negated)
         };
         self.addresses.iter().copied().filter(|address| jumps.iter().any(|rule| admits(rule, *address))).collect()
     }

@@ -72,7 +72,8 @@ COMMIT
 "#;
 
 fn list(rules: &[&str], addresses: &[&str]) -> String {
-    let saved: Vec<Saved> = rules.iter().map(|text| iptables::parse_save(text).unwrap()).collect();
+    let family = |text: &str| if text.contains("fd00:") { Family::V6 } else { Family::V4 };
+    let saved: Vec<_> = rules.iter().map(|text| (family(text), iptables::parse_save(text).unwrap())).collect();
     let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let text = render(&table(&saved, &addresses));
     text.strip_prefix(TITLE).unwrap().to_owned()
@@ -123,4 +124,12 @@ fn chains_that_form_a_ring_end() {
 COMMIT
 ";
     assert_eq!(list(&[ring], &[]), "TCP  10.96.0.1:80 random\n");
+}
+
+#[test]
+fn a_node_port_is_on_its_own_familys_addresses_only() {
+    let everywhere = V4.replace(" ! -d 127.0.0.0/8", "");
+    let text = list(&[&everywhere], &["192.0.2.7", "2001:db8::7"]);
+    assert!(text.contains("TCP  192.0.2.7:32767 "), "{text}");
+    assert!(!text.contains("2001:db8::7"), "{text}");
 }

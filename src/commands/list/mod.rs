@@ -114,18 +114,19 @@ fn read_rules() -> anyhow::Result<(Table, bool)> {
     let table = from_rules::table(&saved, &node_port_addresses(found));
     let of_ipvs_mode =
         |saved: &Saved| ipvs_mode::chains().into_iter().any(|(table, chain)| saved.chain(table, chain).is_some());
-    Ok((table, saved.iter().any(of_ipvs_mode)))
+    Ok((table, saved.iter().any(|(_, saved)| of_ipvs_mode(saved))))
 }
 
 /// The rules of the families for which there are iptables programs that work: a node may well lack one.
-fn saved_rules() -> anyhow::Result<Vec<Saved>> {
+fn saved_rules() -> anyhow::Result<Vec<(Family, Saved)>> {
     let cannot = "the iptables rules cannot be listed";
     let mut saved = Vec::new();
     let mut unusable = None;
     for family in [Family::V4, Family::V6] {
         match Commands::detect(family) {
             Ok(commands) => {
-                saved.push(commands.save(&[iptables::Table::Nat, iptables::Table::Filter]).context(cannot)?);
+                let tables = [iptables::Table::Nat, iptables::Table::Filter];
+                saved.push((family, commands.save(&tables).context(cannot)?));
             }
             Err(error) => {
                 tracing::debug!("{family:?} rules are not listed: {error}");
