@@ -25,6 +25,7 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
         (Table::Nat, chain(names::postrouting(), postrouting_rules(node, family))),
         (Table::Filter, chain(names::forward(), forward(node.masquerade_mark))),
         (Table::Filter, chain(names::guard(), guard_rules(family))),
+        (Table::Mangle, chain(names::firewall(), vec![drop_not_admitted(family)])),
     ]);
     chains
 }
@@ -38,7 +39,10 @@ pub fn jumps(family: IpFamily) -> Vec<Jump> {
     };
     let portals = || Rule::new().comment("kubernetes service portals");
     let guarded = Rule::new().comment("kubernetes service addresses").set(Set::Addresses.name(family), &[SetDir::Dst]);
+    let firewall = || Rule::new().comment("kubernetes load balancer firewall");
     vec![
+        jump(Table::Mangle, "INPUT", firewall(), names::firewall()),
+        jump(Table::Mangle, "OUTPUT", firewall(), names::firewall()),
         jump(Table::Filter, "INPUT", guarded, names::guard()),
         jump(Table::Filter, "FORWARD", Rule::new().comment("kubernetes forwarding rules"), names::forward()),
         jump(Table::Nat, "OUTPUT", portals(), names::services()),
@@ -61,6 +65,16 @@ fn mark_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     let own = to(Set::ExternalLocal).comment("masquerade LOCAL traffic for external destinations");
     rules.push(own.src_type(iptables::AddrType::Local).jump(names::mark_masq()));
     rules
+}
+
+/// In mangle, because IPVS takes the node's own packets in OUTPUT before filter sees them. What is established was
+/// admitted once; a range that shrinks ends it, as a firewall does.
+fn drop_not_admitted(family: IpFamily) -> Rule {
+    Rule::new()
+        .comment("senders that loadBalancerSourceRanges does not admit")
+        .set(Set::Restricted.name(family), &TO_ADDRESS_AND_PORT)
+        .not_set(Set::Admitted.name(family), &[SetDir::Dst, SetDir::Dst, SetDir::Src])
+        .drop()
 }
 
 fn postrouting_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {

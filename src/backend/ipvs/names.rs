@@ -21,11 +21,23 @@ pub enum Set {
     LoopBack,
     /// Addresses and ranges that are served here: whatever no service has on them is refused.
     Addresses,
+    /// Load-balancer address and port that only some senders may use.
+    Restricted,
+    /// Load-balancer address and port, and a network whose senders may use it.
+    Admitted,
 }
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::ClusterIp, Self::External, Self::ExternalLocal, Self::LoopBack, Self::Addresses];
+    pub const ALL: [Self; 7] = [
+        Self::ClusterIp,
+        Self::External,
+        Self::ExternalLocal,
+        Self::LoopBack,
+        Self::Addresses,
+        Self::Restricted,
+        Self::Admitted,
+    ];
 
     /// Those whose entries are an address and port of a virtual server of ours: together they are the ledger of what
     /// we own.
@@ -44,13 +56,18 @@ impl Set {
             (Self::LoopBack, IpFamily::V6) => "KUBE-IPVS-LOOP-BACK-6",
             (Self::Addresses, IpFamily::V4) => "KUBE-IPVS-ADDRESSES",
             (Self::Addresses, IpFamily::V6) => "KUBE-IPVS-ADDRESSES-6",
+            (Self::Restricted, IpFamily::V4) => "KUBE-IPVS-RESTRICTED",
+            (Self::Restricted, IpFamily::V6) => "KUBE-IPVS-RESTRICTED-6",
+            (Self::Admitted, IpFamily::V4) => "KUBE-IPVS-ADMITTED",
+            (Self::Admitted, IpFamily::V6) => "KUBE-IPVS-ADMITTED-6",
         }
     }
 
     /// How it is made.
     pub fn spec(self, family: IpFamily) -> SetSpec {
         let set_type = match self {
-            Self::ClusterIp | Self::External | Self::ExternalLocal => SetType::HashIpPort,
+            Self::ClusterIp | Self::External | Self::ExternalLocal | Self::Restricted => SetType::HashIpPort,
+            Self::Admitted => SetType::HashIpPortNet,
             Self::LoopBack => SetType::HashIpPortIp,
             Self::Addresses => SetType::HashNet,
         };
@@ -75,13 +92,16 @@ chains! {
     postrouting = "KUBE-IPVS-POSTROUTING";
     /// filter: accepts what is forwarded for services.
     forward = "KUBE-IPVS-FORWARD";
+    /// mangle: drops senders that the source ranges of a load balancer don't admit.
+    firewall = "KUBE-IPVS-FIREWALL";
     /// filter: refuses what no service has on service addresses.
     guard = "KUBE-IPVS-GUARD";
 }
 
 /// All chains of this mode; the one place where ownership is decided.
-pub fn chains() -> [(Table, ChainName); 6] {
+pub fn chains() -> [(Table, ChainName); 7] {
     [
+        (Table::Mangle, firewall()),
         (Table::Nat, services()),
         (Table::Nat, mark_masq()),
         (Table::Nat, off_cluster()),

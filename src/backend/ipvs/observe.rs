@@ -26,7 +26,9 @@ impl Ipvs {
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
-        let saved = commands.save(&[Table::Nat, Table::Filter]).map_err(|error| ObserveError::new(what(), error))?;
+        let saved = commands
+            .save(&[Table::Mangle, Table::Filter, Table::Nat])
+            .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
         observed.rules = Found::from_saved(&saved, &Ours);
         let needs = Needs {

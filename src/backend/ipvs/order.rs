@@ -20,8 +20,8 @@ pub struct Broken {
 fn slot(set: Set) -> Option<bool> {
     match set {
         Set::Addresses => Some(true),
-        Set::LoopBack => None,
-        _ => Some(false),
+        Set::LoopBack | Set::Restricted | Set::Admitted => None,
+        Set::ClusterIp | Set::External | Set::ExternalLocal => Some(false),
     }
 }
 

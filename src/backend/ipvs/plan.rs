@@ -95,6 +95,7 @@ struct Planner<'a> {
 struct Wishes {
     servers: BTreeMap<ServiceId, (Server, bool)>,
     ledger: BTreeMap<Entry, Set>,
+    firewall: BTreeSet<(Set, Entry)>,
     loop_back: BTreeSet<Entry>,
     bindings: BTreeSet<IpAddr>,
 }
@@ -103,6 +104,7 @@ impl Wishes {
     fn add(&mut self, wanted: Wanted, first: bool) {
         self.servers.extend(wanted.servers.into_iter().map(|(id, server)| (id, (server, first))));
         self.ledger.extend(wanted.ledger);
+        self.firewall.extend(wanted.firewall);
         self.loop_back.extend(wanted.loop_back);
         self.bindings.extend(wanted.bindings);
     }
@@ -157,6 +159,9 @@ impl Planner<'_> {
         let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
         self.servers(&wishes, found);
         self.ledger(&wishes, recorded);
+        let sets = [Set::Restricted, Set::Admitted].into_iter();
+        let found = sets.flat_map(|set| self.entries(set).map(move |entry| (set, *entry))).collect();
+        self.firewall(&wishes.firewall, &found);
         self.loop_back(&wishes.loop_back, &old_loop_back);
         let range_entries: BTreeSet<Entry> =
             self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
@@ -205,6 +210,7 @@ impl Planner<'_> {
         released.retain(|ip, count| previous.bindings.count(ip) <= *count);
         self.servers(&new, old.servers.keys().copied().collect());
         self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
+        self.firewall(&new.firewall, &old.firewall);
         self.loop_back(&gained, &lost.into_keys().collect());
         let released: BTreeSet<IpAddr> = released.into_keys().collect();
         for address in released.difference(&bound) {
@@ -238,6 +244,12 @@ impl Planner<'_> {
                 self.unrecord(set, entry);
             }
         }
+    }
+
+    /// Who is admitted comes before the restriction, and goes after it.
+    fn firewall(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
+        wanted.iter().rev().for_each(|(set, entry)| self.record(*set, *entry));
+        old.difference(wanted).for_each(|(set, entry)| self.unrecord(*set, *entry));
     }
 
     fn loop_back(&mut self, wanted: &BTreeSet<Entry>, old: &BTreeSet<Entry>) {

@@ -4,11 +4,11 @@ use super::VipBinding;
 use super::names::Set;
 use super::plan::Context;
 use crate::desired::{Endpoint, FrontendKind, NodeRules, Role, ServicePort};
-use crate::kernel::ipset::{self, Entry};
+use crate::kernel::ipset::{self, Entry, storable_networks};
 use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
 use ipvs::{Destination, Scheduler, Service, ServiceFlags, ServiceId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -28,6 +28,8 @@ pub struct Wanted {
     pub servers: BTreeMap<ServiceId, Server>,
     /// The set that records each virtual server.
     pub ledger: BTreeMap<Entry, Set>,
+    /// Who may use the load-balancer addresses.
+    pub firewall: BTreeSet<(Set, Entry)>,
     /// Entries against hairpin; other service ports may ask for the same.
     pub loop_back: Vec<Entry>,
     /// Addresses that have to be routed to us; other service ports may ask for the same.
@@ -60,8 +62,25 @@ pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted
             wanted.bindings.push(address);
         }
     }
+    wanted.firewall = firewall(port);
     wanted.loop_back = port.endpoints.iter().filter(|endpoint| endpoint.serves()).map(|e| loop_back(port, e)).collect();
     wanted
+}
+
+/// The entries that restrict the load-balancer addresses, if anything does.
+fn firewall(port: &ServicePort) -> BTreeSet<(Set, Entry)> {
+    let mut entries = BTreeSet::new();
+    if port.source_ranges.is_empty() {
+        return entries;
+    }
+    let (protocol, number) = (set_protocol(port.key.protocol), port.port);
+    for address in port.load_balancer_ips.iter().copied() {
+        entries.insert((Set::Restricted, Entry::IpPort { address, protocol, port: number }));
+        for net in port.source_ranges.iter().flat_map(|range| storable_networks(*range)) {
+            entries.insert((Set::Admitted, Entry::IpPortNet { address, protocol, port: number, net }));
+        }
+    }
+    entries
 }
 
 /// The addresses of the node's service ranges that one route serves.
