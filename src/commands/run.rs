@@ -16,7 +16,7 @@ use tracing::info;
 pub struct RunArgs {
     #[command(flatten)]
     proxy: ProxyArgs,
-    /// Exit once the kernel is as wanted, leaving it so
+    /// Exit once the kernel is as wanted, leaving it so; with status 1 if another program's objects are in the way
     #[arg(long)]
     once: bool,
 }
@@ -54,9 +54,8 @@ async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Resul
             changed = status.changed() => {
                 anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
                 let status = status.borrow_and_update();
-                let done = status.rounds > 0 && status.families_in_sync();
-                if once && done {
-                    return Ok(Exit::Success);
+                if once && status.rounds > 0 && status.families_settled() {
+                    return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
                 }
             }
         }

@@ -181,6 +181,7 @@ impl Reconciler {
         let news = failures != status.failures;
         *status = FamilyStatus {
             in_sync: report.is_clean(),
+            settled: !report.wants_retry(),
             last_success: if report.is_clean() { Some(Instant::now()) } else { status.last_success },
             last_duration: report.duration,
             failures,

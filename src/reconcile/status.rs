@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub struct FamilyStatus {
     /// The kernel is as desired.
     pub in_sync: bool,
+    /// Trying again would change nothing: in sync, or what is left lies with somebody else.
+    pub settled: bool,
     /// When the last sync that left nothing undone ended.
     pub last_success: Option<Instant>,
     /// How long the last sync took.
@@ -37,5 +39,10 @@ impl Status {
     /// Whether every family that is programmed is as desired.
     pub fn families_in_sync(&self) -> bool {
         self.programmed.iter().all(|family| self.families.get(*family).in_sync)
+    }
+
+    /// Whether trying again would change nothing in any family.
+    pub fn families_settled(&self) -> bool {
+        self.programmed.iter().all(|family| self.families.get(*family).settled)
     }
 }
