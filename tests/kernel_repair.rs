@@ -67,6 +67,8 @@ fn the_device_and_its_routes_are_put_back_at_once() {
         "ip link set kube-ipvs0 down",
         "ip link del kube-ipvs0",
         "ip link del kube-ipvs0; ip link add kube-ipvs0 type dummy",
+        // The last address of a device takes all routes along.
+        "ip address add 198.18.3.1/32 dev kube-ipvs0; sleep 0.5; ip address del 198.18.3.1/32 dev kube-ipvs0",
     ];
     damage_and_repair(Mode::Ipvs, &NEVER, &damages);
 }
