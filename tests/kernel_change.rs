@@ -196,7 +196,6 @@ fn addresses_instead_of_routes_and_back_at_restart() {
     assert!(addresses(&cluster).is_empty());
     let before = State::of(&cluster);
     let talks = Talks::start(&cluster, &CALLERS, &to, 1);
-    let requests = Stream::start(&cluster, &CALLERS, &to, Protocol::Tcp);
     for _ in 0..2 {
         let proxy = cluster.start(&binding("address"));
         let mut found = addresses(&cluster);
@@ -211,7 +210,6 @@ fn addresses_instead_of_routes_and_back_at_restart() {
         cluster.assert_in_sync(&binding("route"));
         talks.wait_for_more(2);
     }
-    requests.end();
     talks.end();
     State::of(&cluster).assert_same(&before, "after two changes there and back");
 }

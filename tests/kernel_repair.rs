@@ -67,6 +67,8 @@ fn the_device_and_its_routes_are_put_back_at_once() {
         "ip link set kube-ipvs0 down",
         "ip link del kube-ipvs0",
         "ip link del kube-ipvs0; ip link add kube-ipvs0 type dummy",
+        // The last address of a device takes all routes along.
+        "ip address add 198.18.3.1/32 dev kube-ipvs0; sleep 0.5; ip address del 198.18.3.1/32 dev kube-ipvs0",
     ];
     damage_and_repair(Mode::Ipvs, &NEVER, &damages);
 }
@@ -108,7 +110,7 @@ fn virtual_servers_and_sets_are_put_back_by_the_audit() {
         "ipset del KUBE-IPVS-CLUSTER-IP 172.30.0.20,tcp:80",
         "ipset del KUBE-IPVS-LOOP-BACK 10.180.0.1,tcp:80,10.180.0.1",
         "ipset flush",
-        "iptables -w -F; iptables -w -t nat -F; ipset destroy KUBE-IPVS-CLUSTER-IP",
+        "iptables -w -F; iptables -w -t nat -F; ipset destroy KUBE-IPVS-CLUSTER-IP || true",
     ];
     damage_and_repair(Mode::Ipvs, &OFTEN, &damages);
 }
@@ -122,9 +124,9 @@ fn rules_are_put_back(mode: Mode) {
         format!("ip6tables -w -t nat -F {services}"),
         "iptables -w -t nat -F PREROUTING".to_owned(),
         format!(
-            "iptables -w -t nat -F POSTROUTING; iptables -w -t nat -F {postrouting}; iptables -w -t nat -X {postrouting}"
+            "iptables -w -t nat -F POSTROUTING; iptables -w -t nat -F {postrouting}; iptables -w -t nat -X {postrouting} || true"
         ),
-        "iptables -w -F; iptables -w -t nat -F; iptables -w -X; iptables -w -t nat -X".to_owned(),
+        "iptables -w -F; iptables -w -t nat -F; iptables -w -X || true; iptables -w -t nat -X || true".to_owned(),
         format!("iptables -w -I {forward} -j DROP"),
         format!("iptables -w -t nat -A {postrouting} -j ACCEPT"),
     ];
@@ -151,15 +153,17 @@ fn settings_are_put_back(mode: Mode) {
 
 /// As if the node's network had been reset.
 fn everything_at_once(mode: Mode) {
-    let mut damage = String::new();
+    // The repair may begin before the damage is done, and what is in use again is not deleted.
+    let mut damage = "set +e; ".to_owned();
     for program in ["iptables", "ip6tables"] {
         for table in ["nat", "filter"] {
             damage += &format!("{program} -w -t {table} -F; {program} -w -t {table} -X; ");
         }
     }
     if mode == Mode::Ipvs {
-        damage += "ipvsadm -C; ip link del kube-ipvs0; ipset destroy";
+        damage += "ipvsadm -C; ip link del kube-ipvs0; ipset destroy; ";
     }
+    damage += "true";
     let (cluster, proxy, addresses) = serving(mode, &OFTEN);
     cluster.shell(&damage);
     wait_until("all to be there again", || cluster.plan(&[]).0 == 0);

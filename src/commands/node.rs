@@ -4,6 +4,7 @@ use crate::backend::Lost;
 use crate::backend::ipvs::names::INTERFACE;
 use crate::desired::NodeFacts;
 use crate::kernel::addresses::{default_gateways, node_addresses, route_source};
+use crate::kernel::interface::Interface;
 use crate::kernel::monitor::{Change, Monitor};
 use crate::model::IpFamily;
 use crate::reconcile::Trigger;
@@ -44,16 +45,17 @@ pub fn facts() -> anyhow::Result<NodeFacts> {
 /// When the subscription cannot be made.
 pub fn follow(triggers: mpsc::UnboundedSender<Trigger>) -> anyhow::Result<()> {
     let monitor = Monitor::open(INTERFACE)?;
+    let mut device = Interface::open(INTERFACE)?.index()?;
     let (sender, mut changes) = mpsc::channel(1024);
     tokio::spawn(monitor.run(sender));
     tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
-            let addresses_changed = forward(&change, &triggers);
+            let addresses_changed = forward(&change, &mut device, &triggers);
             if !addresses_changed {
                 continue;
             }
             while let Ok(Some(change)) = tokio::time::timeout(QUIET, changes.recv()).await {
-                forward(&change, &triggers);
+                forward(&change, &mut device, &triggers);
             }
             match facts() {
                 Ok(facts) => drop(triggers.send(Trigger::Facts(facts))),
@@ -64,14 +66,20 @@ pub fn follow(triggers: mpsc::UnboundedSender<Trigger>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Passes a change on; true if the node's own addresses have to be read again.
-fn forward(change: &Change, triggers: &mpsc::UnboundedSender<Trigger>) -> bool {
+/// Passes a change on; true if the node's own addresses have to be read again. `device` is the number of our device
+/// since it has been up: a new one is down at first, which is no loss.
+fn forward(change: &Change, device: &mut Option<u32>, triggers: &mpsc::UnboundedSender<Trigger>) -> bool {
     // A closed channel means that the reconciler is gone and the process about to end.
     let tell = |trigger| drop(triggers.send(trigger));
     match change {
-        Change::Link { present, up, .. } => {
-            if !present || !up {
+        Change::Link { index, present, up } => {
+            if (!present || !up) && *device == Some(*index) {
                 IpFamily::BOTH.into_iter().for_each(|family| tell(Trigger::Gone(family, Lost::Interface)));
+            }
+            if *up {
+                *device = Some(*index);
+            } else if !present {
+                *device = None;
             }
             false
         }

@@ -228,7 +228,11 @@ impl Reconciler {
                 Err(error) => return warn!(mode = plane.name(), %family, "{error}"),
             },
             Retiring::Until(until) if now < until => self.builder.desired().get(family).retired(until),
-            Retiring::Until(_) => Desired::default(),
+            Retiring::Until(_) => {
+                // What both families share goes with the second: it has to see that the first has left.
+                plane.distrust(family);
+                Desired::default()
+            }
         };
         let report = plane.sync(family, &wish, Touched::All, now);
         for failure in &report.failures {

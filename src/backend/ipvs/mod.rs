@@ -221,7 +221,8 @@ impl Backend for Ipvs {
     fn believes(&self, observed: &Observed, lost: &Lost) -> bool {
         match lost {
             Lost::Route(net) => observed.routes.contains_key(net),
-            Lost::Address(net) => observed.addresses.contains(net),
+            // The last IPv4 address of a device takes all its routes along, and nobody is told (`fib_disable_ip`).
+            Lost::Address(net) => observed.addresses.contains(net) || !observed.routes.is_empty(),
             Lost::Interface => observed.interface,
         }
     }

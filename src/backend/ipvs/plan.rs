@@ -181,10 +181,28 @@ impl Planner<'_> {
         self.bindings(&wishes.bindings, &old_bindings);
         // Ranges that are no longer ours: never before their addresses are bound one by one.
         for (net, route) in &self.observed.routes {
-            if *net != host(net.addr()) && !ranged.contains(net) {
+            let single = *net == host(net.addr());
+            if (single && self.context.binding == VipBinding::Address) || (!single && !ranged.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
+        if self.context.binding == VipBinding::Route && !desired.retiring {
+            self.routes_instead_of_addresses(&wishes.bindings, &ranged);
+        }
+    }
+
+    /// Addresses that an earlier run with the other binding put on the device. The last IPv4 address of a device takes
+    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c), so they are made once more at once.
+    fn routes_instead_of_addresses(&mut self, wanted: &BTreeSet<IpAddr>, ranges: &[ipnet::IpNet]) {
+        let recorded = |net: &&ipnet::IpNet| self.observed.has_entry(Set::Addresses, &Entry::Net(**net));
+        let left: Vec<_> = self.observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress).collect();
+        if left.is_empty() {
+            return;
+        }
+        self.steps.unbinding.extend(left);
+        let routes = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
+        let again = routes.map(|net| Op::Route(LocalRoute::new(net, self.rules.primary)));
+        self.steps.unbinding.extend(again);
     }
 
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
