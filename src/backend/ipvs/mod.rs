@@ -3,11 +3,13 @@
 
 mod apply;
 mod helpers;
+mod leave;
 pub mod names;
 mod observe;
 mod observed;
 mod order;
 mod plan;
+mod steps;
 mod wanted;
 
 pub use observed::{FoundDestination, FoundServer, Observed};

@@ -1,8 +1,10 @@
 //! The steps from what IPVS mode has in the kernel to what is desired. Pure. Make before break, in this order: what
 //! masquerades and guards, the virtual servers, the routes that bring packets to them; then back the same way.
 
+use super::leave::everything_goes;
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
+use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
 use super::{Op, VipBinding, helpers};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
@@ -46,41 +48,6 @@ pub fn plan(context: Context, desired: &Desired, observed: &Observed, touched: T
         _ => planner.whole(desired),
     }
     steps.in_order()
-}
-
-/// Steps by their place in the order.
-#[derive(Debug, Default)]
-struct Steps {
-    settings: Vec<Op>,
-    recording: Vec<Op>,
-    rules: Vec<Op>,
-    first_servers: Vec<Op>,
-    ranges: Vec<Op>,
-    servers: Vec<Op>,
-    bindings: Vec<Op>,
-    less: Vec<Op>,
-    unbinding: Vec<Op>,
-    gone_servers: Vec<Op>,
-    unrecording: Vec<Op>,
-}
-
-impl Steps {
-    fn in_order(self) -> Vec<Op> {
-        let groups = [
-            self.settings,
-            self.recording,
-            self.rules,
-            self.first_servers,
-            self.ranges,
-            self.servers,
-            self.bindings,
-            self.less,
-            self.unbinding,
-            self.gone_servers,
-            self.unrecording,
-        ];
-        groups.into_iter().flatten().collect()
-    }
 }
 
 struct Planner<'a> {
@@ -398,26 +365,6 @@ impl Planner<'_> {
         let command = Command::DeleteDestination { service, address: address.ip(), port: address.port() };
         self.steps.less.push(Op::Ipvs(command));
     }
-}
-
-/// Leaving: routes first, so that no packet meets half a service; the helpers and the ledger last.
-fn everything_goes(observed: &Observed) -> Vec<Op> {
-    let mut ops: Vec<Op> = observed.routes.values().copied().map(Op::Unroute).collect();
-    let recorded = |net: &&ipnet::IpNet| observed.has_entry(Set::Addresses, &Entry::Net(**net));
-    ops.extend(observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress));
-    let mut servers: Vec<ServiceId> = observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();
-    servers.sort_unstable();
-    ops.extend(servers.into_iter().map(|id| Op::Ipvs(Command::DeleteService(id))));
-    let (_, jumps) = plan_jumps(&observed.rules, &[]);
-    let chains = plan_removal(&observed.rules, |_, _| false, names::depth);
-    ops.extend(jumps.into_iter().chain(chains).map(Op::Rule));
-    let sets: BTreeSet<Set> = observed.sets.keys().chain(&observed.unfit_sets).copied().collect();
-    ops.extend(sets.into_iter().map(Op::DestroySet));
-    let foreign = observed.addresses.iter().any(|net| !recorded(&net));
-    if observed.interface && !observed.interface_shared && !foreign {
-        ops.push(Op::DeleteInterface);
-    }
-    ops
 }
 
 /// The virtual servers whose connections have to be counted again: those of touched ports of which something drains.
