@@ -78,6 +78,7 @@ where
         let plan = self.backend.plan(family, desired, &belief, touched, now);
         let steps = plan.len();
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
+        let draining = self.backend.draining(&belief);
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
@@ -85,6 +86,7 @@ where
         Report {
             done: steps.saturating_sub(failures.len()),
             failures,
+            draining,
             observed,
             duration: started.elapsed(),
             effort: self.backend.take_effort(),

@@ -69,6 +69,11 @@ pub trait Backend {
         false
     }
 
+    /// How many endpoints still have connections of which the end is awaited.
+    fn draining(&self, _observed: &Self::Observed) -> usize {
+        0
+    }
+
     /// The kernel now is as desired: what is remembered of that makes the next change cheap.
     fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
 
@@ -180,6 +185,8 @@ pub struct Report {
     pub done: usize,
     /// Steps that it did not take.
     pub failures: Vec<Failure>,
+    /// Endpoints that still have connections of which the end is awaited.
+    pub draining: usize,
     /// The kernel was read before planning.
     pub observed: bool,
     /// How long it took.

@@ -142,19 +142,25 @@ impl Builder {
             Place { node: self.settings.node_name.clone(), zone: node.as_ref().and_then(|node| node.zone.clone()) };
         let nodes = snapshot.nodes.values().map(|node| &**node);
         let never_captured = never_captured(nodes, &self.settings.node_name, facts);
+        let mut addresses_changed = false;
         for family in IpFamily::BOTH {
             let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
+            addresses_changed |= rules.node_addresses != self.node_addresses(family);
             let desired = self.desired.get_mut(family);
             if desired.rules.as_deref() != Some(&rules) {
                 desired.rules = Some(Arc::new(rules));
                 *change.node.get_mut(family) = true;
             }
         }
-        let everything = place != self.place || never_captured != self.never_captured;
+        let everything = addresses_changed || place != self.place || never_captured != self.never_captured;
         self.place = place;
         self.never_captured = never_captured;
         self.facts = facts.clone();
         everything
+    }
+
+    fn node_addresses(&self, family: IpFamily) -> &[IpAddr] {
+        self.desired.get(family).rules.as_deref().map(|rules| rules.node_addresses.as_slice()).unwrap_or_default()
     }
 
     fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
@@ -168,12 +174,14 @@ impl Builder {
         let old = self.keys.remove(name).unwrap_or_default();
         let mut keys: PerFamily<BTreeSet<ServicePortKey>> = PerFamily::default();
         for family in IpFamily::BOTH {
+            let node_addresses = self.node_addresses(family).to_vec();
             for port in self.compile(service.as_deref(), family) {
-                self.claims.set(&port.key, family, claims::of_port(&port), affected);
+                self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
                 keys.get_mut(family).insert(port.key);
             }
             for gone in old.get(family).difference(keys.get(family)) {
                 self.claims.set(gone, family, Vec::new(), affected);
+                self.refusals.remove(&(gone.clone(), family));
                 affected.insert(gone.clone());
             }
         }
@@ -197,9 +205,6 @@ impl Builder {
             for key in gone {
                 self.desired.get_mut(family).ports.remove(&key);
                 self.draining.get_mut(family).remove(&key);
-                if service.is_none() {
-                    self.refusals.remove(&(key.clone(), family));
-                }
                 change.ports.get_mut(family).insert(key);
             }
         }
@@ -269,9 +274,13 @@ impl Builder {
     fn granted(&mut self, mut port: ServicePort, family: IpFamily) -> Option<ServicePort> {
         let mut reasons = Vec::new();
         let (key, protocol, number) = (port.key.clone(), port.key.protocol, port.port);
+        let node_addresses = self.node_addresses(family).to_vec();
         let mut allowed = |ip: IpAddr, what: &str| {
             let frontend = Frontend::Address(protocol, ip, number);
+            let as_node_port = Frontend::NodePort(family, protocol, number);
+            let on_node = node_addresses.contains(&ip).then(|| self.claims.holder(&as_node_port)).flatten();
             let holder = self.claims.holder(&frontend).filter(|holder| **holder != key);
+            let holder = holder.or(on_node.filter(|holder| **holder != key));
             if let Some(holder) = holder {
                 reasons.push(format!(
                     "{what} {ip} port {number}/{protocol} is in use by {holder}; not served for this one"

@@ -59,12 +59,16 @@ impl Claims {
     }
 }
 
-/// Everything that a service port would like to have.
-pub fn of_port(port: &ServicePort) -> Vec<Frontend> {
+/// Everything that a service port would like to have. A service address that is one of the node's own is reached like
+/// a node port, and contends with node ports of that number.
+pub fn of_port(port: &ServicePort, node_addresses: &[IpAddr]) -> Vec<Frontend> {
     let protocol = port.key.protocol;
     let family = IpFamily::of(port.cluster_ip);
     let mut claims: Vec<Frontend> =
         port.service_addresses().map(|(_, ip)| Frontend::Address(protocol, ip, port.port)).collect();
+    if port.service_addresses().any(|(_, ip)| node_addresses.contains(&ip)) {
+        claims.push(Frontend::NodePort(family, protocol, port.port));
+    }
     claims.extend(port.node_port.map(|node_port| Frontend::NodePort(family, protocol, node_port)));
     claims.sort_unstable();
     claims.dedup();

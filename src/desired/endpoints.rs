@@ -22,10 +22,9 @@ pub fn of_port(
         if verdict.cluster || verdict.local {
             endpoints.push(Endpoint {
                 address: *address,
-                role: Role::Serve { weight: 1 },
+                cluster: verdict.cluster.then_some(Role::Serve { weight: 1 }),
+                local: verdict.local.then_some(Role::Serve { weight: 1 }),
                 on_this_node: place.has(endpoint),
-                cluster: verdict.cluster,
-                local: verdict.local,
                 pod: endpoint.pod.clone(),
             });
         }

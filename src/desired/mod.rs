@@ -58,19 +58,24 @@ pub enum Role {
     },
 }
 
+impl Role {
+    /// Whether it means new connections.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Serve { .. })
+    }
+}
+
 /// An endpoint of a service port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it is to do.
-    pub role: Role,
+    /// What it is to do for the `Cluster` traffic policy; `None` if it is not in that list.
+    pub cluster: Option<Role>,
+    /// What it is to do for the `Local` traffic policy; `None` if it is not in that list.
+    pub local: Option<Role>,
     /// It runs on this node.
     pub on_this_node: bool,
-    /// It is in the list of the `Cluster` traffic policy.
-    pub cluster: bool,
-    /// It is in the list of the `Local` traffic policy.
-    pub local: bool,
     /// The pod behind it, for people.
     pub pod: Option<Arc<str>>,
 }
@@ -78,7 +83,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// Whether it may get new connections.
     pub fn serves(&self) -> bool {
-        matches!(self.role, Role::Serve { .. })
+        [self.cluster, self.local].into_iter().flatten().any(Role::serves)
+    }
+
+    /// Whether it drains in any list.
+    pub fn drains(&self) -> bool {
+        [self.cluster, self.local].into_iter().flatten().any(|role| !role.serves())
     }
 }
 
@@ -131,12 +141,12 @@ pub struct ServicePort {
 impl ServicePort {
     /// Endpoints that get new connections under the `Cluster` policy.
     pub fn cluster_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().filter(|endpoint| endpoint.cluster && endpoint.serves())
+        self.endpoints.iter().filter(|endpoint| endpoint.cluster.is_some_and(Role::serves))
     }
 
     /// Endpoints that get new connections under the `Local` policy.
     pub fn local_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().filter(|endpoint| endpoint.local && endpoint.serves())
+        self.endpoints.iter().filter(|endpoint| endpoint.local.is_some_and(Role::serves))
     }
 
     /// Whether anybody outside the cluster may reach it.
@@ -170,20 +180,16 @@ impl Desired {
         let retire = |port: &Arc<ServicePort>| {
             let mut port = ServicePort::clone(port);
             for endpoint in &mut port.endpoints {
-                if endpoint.serves() {
-                    endpoint.role = Role::Drain { until };
+                for role in [&mut endpoint.cluster, &mut endpoint.local].into_iter().flatten() {
+                    if role.serves() {
+                        *role = Role::Drain { until };
+                    }
                 }
             }
             Arc::new(port)
         };
         let ports = self.ports.iter().map(|(key, port)| (key.clone(), retire(port))).collect();
         Self { ports, rules: self.rules.clone(), retiring: true }
-    }
-
-    /// The earliest deadline of anything that drains, and whether anything drains at all.
-    pub fn next_drain_deadline(&self) -> Option<Instant> {
-        let roles = self.ports.values().flat_map(|port| port.endpoints.iter().map(|endpoint| endpoint.role));
-        roles.filter_map(|role| if let Role::Drain { until } = role { Some(until) } else { None }).min()
     }
 }
 

@@ -31,6 +31,8 @@ impl std::fmt::Debug for Planes {
 #[derive(Debug, Default)]
 struct Pending {
     all: bool,
+    /// Something of ours was taken away: no waiting.
+    urgent: bool,
     ports: BTreeSet<ServicePortKey>,
 }
 
@@ -73,7 +75,7 @@ impl Reconciler {
             planes,
             facts,
             snapshot: Snapshot::default(),
-            pending: PerFamily::from_fn(|_| Pending { all: true, ports: BTreeSet::new() }),
+            pending: PerFamily::from_fn(|_| Pending { all: true, ..Pending::default() }),
             schedules: PerFamily::default(),
             retiring: PerFamily::from_fn(|_| retiring),
             told: BTreeSet::new(),
@@ -92,7 +94,8 @@ impl Reconciler {
             Trigger::Gone(family, object) => {
                 if self.planes.active.lost(family, &object) {
                     info!(%family, ?object, "somebody deleted what is ours; reading the kernel again");
-                    self.pending.get_mut(family).all = true;
+                    let pending = self.pending.get_mut(family);
+                    (pending.all, pending.urgent) = (true, true);
                 }
             }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
@@ -115,7 +118,9 @@ impl Reconciler {
             let draining = !self.builder.draining(*family).is_empty();
             let own = self.schedules.get(*family).next(now, draining, &self.timing);
             match self.retiring.get(*family) {
-                Retiring::Until(until) => own.min((now + self.timing.drain).min(*until)),
+                Retiring::Until(until) if now < *until => own.min((now + self.timing.drain).min(*until)),
+                // It should be gone and is not: once in a while is often enough.
+                Retiring::Until(_) => own.min(now + self.timing.retry_max),
                 _ => own,
             }
         };
@@ -145,7 +150,7 @@ impl Reconciler {
         pending.ports.extend(change.ports.get(family).iter().cloned());
         let changed = pending.all || !pending.ports.is_empty();
         let schedule = *self.schedules.get(family);
-        let fresh = *change.node.get(family) || !change.ports.get(family).is_empty();
+        let fresh = pending.urgent || *change.node.get(family) || !change.ports.get(family).is_empty();
         if schedule.is_waiting(now) && !fresh {
             return;
         }
@@ -166,7 +171,7 @@ impl Reconciler {
         let desired = self.builder.desired().get(family);
         let report = self.planes.active.sync(family, desired, touched, now);
         if report.wants_retry() {
-            *self.pending.get_mut(family) = Pending { all: true, ports: BTreeSet::new() };
+            *self.pending.get_mut(family) = Pending { all: true, ..Pending::default() };
         }
         self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
         self.record(family, &report);
@@ -208,7 +213,8 @@ impl Reconciler {
     /// Lets the other mode go: what is open drains, then nothing of it is left.
     fn retire(&mut self, family: IpFamily, now: Instant) {
         let Some(plane) = &mut self.planes.retiring else { return };
-        if !self.status.families.get(family).in_sync {
+        // What lies with somebody else will not mend by keeping the other mode.
+        if !self.status.families.get(family).settled {
             return;
         }
         let state = *self.retiring.get(family);
@@ -222,8 +228,10 @@ impl Reconciler {
                 }
                 Ok(_) => {
                     info!(mode = plane.name(), %family, "found what an earlier run left; it drains");
-                    *self.retiring.get_mut(family) = Retiring::Until(now + self.settings.drain_timeout);
-                    self.builder.desired().get(family).retired(now + self.settings.drain_timeout)
+                    let forever = std::time::Duration::from_secs(86_400 * 365);
+                    let until = now.checked_add(self.settings.drain_timeout).unwrap_or(now + forever);
+                    *self.retiring.get_mut(family) = Retiring::Until(until);
+                    self.builder.desired().get(family).retired(until)
                 }
                 Err(error) => return warn!(mode = plane.name(), %family, "{error}"),
             },
@@ -237,6 +245,11 @@ impl Reconciler {
         let report = plane.sync(family, &wish, Touched::All, now);
         for failure in &report.failures {
             warn!(mode = plane.name(), %family, "{failure}");
+        }
+        if wish.retiring && report.is_clean() && report.draining == 0 {
+            // Nothing drains any more: no need to wait for the deadline.
+            *self.retiring.get_mut(family) = Retiring::Until(now);
+            return self.retire(family, now);
         }
         let left = plane.preview(family, &Desired::default(), now);
         if report.is_clean() && left.is_ok_and(|steps| steps.is_empty()) {

@@ -74,9 +74,13 @@ impl Schedule {
 
     /// The next instant at which anything is due.
     pub fn next(&self, now: Instant, draining: bool, timing: &Timing) -> Instant {
+        // Until its retry a family that failed does nothing else: what is due meanwhile must not wake it.
+        if let Some(at) = self.retry_at {
+            return at.max(now);
+        }
         let audit = self.audited.map_or(now + timing.audit, |at| at + timing.audit);
         let drain = draining.then(|| self.drained.map_or(now, |at| at + timing.drain));
-        [self.retry_at, drain].into_iter().flatten().fold(audit, Instant::min)
+        drain.into_iter().fold(audit, Instant::min)
     }
 }
 
@@ -99,5 +103,17 @@ mod tests {
         assert!(!schedule.retry_is_due(start + Duration::from_secs(60)));
         assert!(schedule.audit_is_due(start + timing.audit, &timing));
         assert_eq!(schedule.next(start, true, &timing), start + timing.drain);
+    }
+
+    #[test]
+    fn what_waits_for_its_retry_is_not_woken_by_a_drain() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        for _ in 0..12 {
+            schedule.synced(start, true, true, &timing);
+        }
+        let now = start + Duration::from_secs(5);
+        assert!(schedule.is_waiting(now));
+        assert_eq!(schedule.next(now, true, &timing), start + timing.retry_max);
     }
 }

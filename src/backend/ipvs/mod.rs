@@ -220,6 +220,11 @@ impl Backend for Ipvs {
         self.apply_all(family, plan, observed)
     }
 
+    fn draining(&self, observed: &Observed) -> usize {
+        let own = observed.servers.iter().filter(|(id, _)| observed.is_recorded(id)).map(|(_, server)| server);
+        own.flat_map(|server| server.destinations.values()).filter(|found| found.weight == 0).count()
+    }
+
     fn believes(&self, observed: &Observed, lost: &Lost) -> bool {
         match lost {
             Lost::Route(net) => observed.routes.contains_key(net),

@@ -8,7 +8,7 @@ use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
 use super::{Op, VipBinding, helpers};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
-use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
+use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
@@ -40,9 +40,13 @@ pub fn plan(context: Context, desired: &Desired, observed: &Observed, touched: T
     let Some(rules) = desired.rules.as_deref() else { return everything_goes(observed) };
     let mut steps = Steps::default();
     let mut planner = Planner { context, observed, rules, steps: &mut steps };
-    planner.helpers(desired.retiring);
+    if desired.retiring {
+        planner.retire(desired);
+        return steps.in_order();
+    }
+    planner.helpers();
     match (touched, &observed.previous) {
-        (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules && !desired.retiring => {
+        (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules => {
             planner.touched(keys, desired, previous);
         }
         _ => planner.whole(desired),
@@ -83,7 +87,7 @@ fn is_first(key: &ServicePortKey) -> bool {
 
 impl Planner<'_> {
     /// What does not depend on services. Constant in number; compared with every plan.
-    fn helpers(&mut self, retiring: bool) {
+    fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
         if !self.observed.interface {
@@ -106,10 +110,37 @@ impl Planner<'_> {
         let wanted = helpers::chains(self.rules, family);
         let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
         self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
-        // A mode that hands over routes nothing new.
-        if self.context.binding == VipBinding::Route && !retiring {
+        if self.context.binding == VipBinding::Route {
             for range in self.rules.service_ranges.clone() {
                 self.route(range, true);
+            }
+        }
+    }
+
+    /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
+    fn retire(&mut self, desired: &Desired) {
+        let mut wishes = Wishes::default();
+        for port in desired.ports.values() {
+            wishes.add(self.context.render(port, self.rules), false);
+        }
+        let mut own: Vec<_> = self.observed.servers.iter().filter(|(id, _)| self.observed.is_recorded(id)).collect();
+        own.sort_unstable_by_key(|(id, _)| **id);
+        for (id, found) in own {
+            if found.destinations.is_empty() {
+                self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(*id)));
+                continue;
+            }
+            let listed = wishes.servers.get(id).map(|(server, _)| &server.weights);
+            for (address, known) in &found.destinations {
+                let drains = listed.is_some_and(|weights| weights.contains_key(address));
+                if known.weight != 0 {
+                    let destination = destination(*address, 0);
+                    self.steps.less.push(Op::Ipvs(Command::SetDestination { service: *id, destination }));
+                } else if known.connections == 0 {
+                    self.delete_destination(*id, *address);
+                } else if !drains {
+                    self.unlisted(*id, *address, *known);
+                }
             }
         }
     }
@@ -124,7 +155,7 @@ impl Planner<'_> {
         let recorded = Set::LEDGER.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
         let recorded: Vec<(Set, Entry)> = recorded.collect();
         let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
-        self.servers(&wishes, found);
+        self.servers(&mut wishes, found);
         self.ledger(&wishes, recorded);
         let sets = [Set::Restricted, Set::Admitted].into_iter();
         let found = sets.flat_map(|set| self.entries(set).map(move |entry| (set, *entry))).collect();
@@ -153,7 +184,7 @@ impl Planner<'_> {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
-        if self.context.binding == VipBinding::Route && !desired.retiring {
+        if self.context.binding == VipBinding::Route {
             self.routes_instead_of_addresses(&wishes.bindings, &ranged);
         }
     }
@@ -193,7 +224,7 @@ impl Planner<'_> {
         // What others ask for as well stays.
         lost.retain(|entry, count| previous.loop_back.count(entry) <= *count);
         released.retain(|ip, count| previous.bindings.count(ip) <= *count);
-        self.servers(&new, old.servers.keys().copied().collect());
+        self.servers(&mut new, old.servers.keys().copied().collect());
         self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
         self.firewall(&new.firewall, &old.firewall);
         self.loop_back(&gained, &lost.into_keys().collect());
@@ -287,12 +318,18 @@ impl Planner<'_> {
         }
     }
 
-    fn servers(&mut self, wishes: &Wishes, old: BTreeSet<ServiceId>) {
+    fn servers(&mut self, wishes: &mut Wishes, old: BTreeSet<ServiceId>) {
         for (id, (server, first)) in &wishes.servers {
             match self.observed.servers.get(id) {
                 None => self.new_server(server, *first),
-                Some(found) if self.may_change(id, found, wishes) => self.known_server(server, found, *first),
-                Some(_) => self.steps.servers.push(Op::LeaveAlone(*id)),
+                Some(found) if self.may_change(id) => self.known_server(server, found, *first),
+                Some(_) => {
+                    self.steps.servers.push(Op::LeaveAlone(*id));
+                    // Recorded, it would pass for ours from the next reading on.
+                    if let Some(entry) = wanted::entry_of(id) {
+                        wishes.ledger.remove(&entry);
+                    }
+                }
             }
         }
         for id in old {
@@ -303,10 +340,11 @@ impl Planner<'_> {
     }
 
     /// A virtual server that we did not record is somebody else's, unless its address is one that is routed to our
-    /// device: there nobody else has any business, and the record was lost.
-    fn may_change(&self, id: &ServiceId, _found: &FoundServer, wishes: &Wishes) -> bool {
+    /// device already or a cluster IP: there nobody else has any business, and the record was lost.
+    fn may_change(&self, id: &ServiceId) -> bool {
         let ServiceId::Address { address, .. } = id else { return false };
-        self.observed.is_recorded(id) || wishes.bindings.contains(address) || wanted::in_ranges(self.rules, *address)
+        let routed = self.observed.routes.contains_key(&host(*address));
+        self.observed.is_recorded(id) || routed || wanted::in_ranges(self.rules, *address)
     }
 
     fn new_server(&mut self, server: &Server, first: bool) {
@@ -351,9 +389,11 @@ impl Planner<'_> {
     /// A destination that nobody wants. If it has connections we were not running when it left: they may end in peace.
     fn unlisted(&mut self, id: ServiceId, address: SocketAddr, known: FoundDestination) {
         let udp = matches!(id, ServiceId::Address { protocol: Protocol::Udp, .. });
-        let over = known.drained_since.is_some_and(|since| since + self.context.drain_timeout <= self.context.now);
-        let known_before = self.observed.previous.is_some();
-        if known.connections == 0 || udp || over || known_before {
+        // Drains are looked at once a second, so that it may have been draining for that much longer than was seen.
+        let timeout = self.context.drain_timeout.saturating_sub(Duration::from_secs(2));
+        let drained = |since: Instant| self.context.now.saturating_duration_since(since);
+        let over = known.drained_since.is_some_and(|since| drained(since) >= timeout);
+        if known.connections == 0 || udp || over {
             self.delete_destination(id, address);
         } else if known.weight != 0 {
             let destination = destination(address, 0);
@@ -374,6 +414,6 @@ pub fn draining(context: Context, desired: &Desired, touched: Touched<'_>) -> Ha
         Touched::All => desired.ports.values().map(|port| &**port).collect(),
         Touched::Ports(keys) => keys.iter().filter_map(|key| desired.ports.get(key)).map(|port| &**port).collect(),
     };
-    let drains = ports.into_iter().filter(|port| port.endpoints.iter().any(|endpoint| !endpoint.serves()));
+    let drains = ports.into_iter().filter(|port| port.endpoints.iter().any(Endpoint::drains));
     drains.flat_map(|port| context.render(port, rules).servers.into_keys()).collect()
 }

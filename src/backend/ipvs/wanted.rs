@@ -112,13 +112,14 @@ fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> 
         Scheduler::Mh => service = service.with_flags(ServiceFlags::MH_FALLBACK),
         _ => {}
     }
-    let listed = port.endpoints.iter().filter(|endpoint| if local { endpoint.local } else { endpoint.cluster });
-    let weights = listed.filter_map(|endpoint| Some((endpoint.address, weight(endpoint, context.now)?))).collect();
+    let role = |endpoint: &Endpoint| if local { endpoint.local } else { endpoint.cluster };
+    let listed = port.endpoints.iter().filter_map(|endpoint| Some((endpoint.address, role(endpoint)?)));
+    let weights = listed.filter_map(|(address, role)| Some((address, weight(role, context.now)?))).collect();
     Server { service, weights }
 }
 
-fn weight(endpoint: &Endpoint, now: Instant) -> Option<u32> {
-    match endpoint.role {
+fn weight(role: Role, now: Instant) -> Option<u32> {
+    match role {
         Role::Serve { weight } => Some(weight),
         Role::Drain { until } => (now < until).then_some(0),
     }
