@@ -98,7 +98,6 @@ const HOUSE: &[Unit] = &[
             ("backend::ipvs::Options", "makes them"),
             ("backend::ipvs::VipBinding", "makes it"),
             ("source::manifests::Input", "makes them"),
-            ("crate:ipvs::Scheduler", "names of schedulers are checked where they are typed"),
         ],
     ),
     (
