@@ -1,6 +1,8 @@
 //! What the documents say about the tree is so: the links lead somewhere, and the table of flags in README.md is that of
 //! `kube-ipvs run --help`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly, too")]
+
 use clap::CommandFactory;
 use kube_ipvs::cli::Cli;
 use std::fs;
