@@ -1,7 +1,7 @@
 //! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
 
 use super::names;
-use crate::backend::rules::Jump;
+use crate::backend::rules::{Jump, forward, off_cluster, postrouting};
 use crate::desired::{NodePortAddresses, NodeRules};
 use crate::model::IpFamily;
 use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
@@ -45,7 +45,7 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
         (Table::Nat, chain(names::postrouting(), postrouting(mark))),
         (Table::Filter, chain(names::forward(), forward(mark))),
     ];
-    let off_cluster = super::service::off_cluster(&node.detect_local, names::mark_masq());
+    let off_cluster = off_cluster(&node.detect_local, names::mark_masq());
     if !off_cluster.is_empty() {
         chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
     }
@@ -53,29 +53,6 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }
     chains
-}
-
-/// Masquerades what is marked. Also what keeps NAT registered in the namespace for as long as this mode serves.
-pub fn postrouting(mark: u32) -> Vec<Rule> {
-    vec![
-        Rule::new().not_mark(mark, mark).return_(),
-        // Cleared, so that a packet that passes the stack again is not masqueraded again.
-        Rule::new().set_xmark(mark, 0),
-        Rule::new().comment("kubernetes service traffic requiring SNAT").masquerade(true),
-    ]
-}
-
-/// Accepts what is forwarded for services even where the policy of FORWARD is to drop, and drops what conntrack calls
-/// invalid: it would reach the client untranslated and reset the connection (kubernetes issue 74839).
-pub fn forward(mark: u32) -> Vec<Rule> {
-    vec![
-        Rule::new().ctstate(&[CtState::Invalid]).drop(),
-        Rule::new().comment("kubernetes forwarding rules").mark(mark, mark).accept(),
-        Rule::new()
-            .comment("kubernetes forwarding conntrack rule")
-            .ctstate(&[CtState::Related, CtState::Established])
-            .accept(),
-    ]
 }
 
 /// `route_localnet` lets neighbours reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.

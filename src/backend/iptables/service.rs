@@ -1,7 +1,8 @@
 //! The rules of one service port: kube-proxy's chains (`pkg/proxy/iptables/proxier.go`, `syncProxyRules`).
 
 use super::names;
-use crate::desired::{DetectLocal, Endpoint, NodeRules, ServicePort};
+use crate::backend::rules::{if_local, masquerade_if_not_local};
+use crate::desired::{Endpoint, NodeRules, ServicePort};
 use crate::model::{IpFamily, Protocol};
 use iptables::{AddrType, Chain, ChainName, Probability, RecentMatch, Rule, Table, hash};
 use std::net::{IpAddr, SocketAddr};
@@ -33,46 +34,6 @@ pub fn protocol(protocol: Protocol) -> iptables::Protocol {
         Protocol::Tcp => iptables::Protocol::Tcp,
         Protocol::Udp => iptables::Protocol::Udp,
         Protocol::Sctp => iptables::Protocol::Sctp,
-    }
-}
-
-/// What sends traffic of senders that are no local pods to be marked for masquerading; `None` if local traffic cannot
-/// be told. Of several ranges a rule can only test one, so those are left to a chain (see [`off_cluster`]).
-pub fn masquerade_if_not_local(
-    rule: Rule,
-    detect: &DetectLocal,
-    mark: ChainName,
-    off_cluster: ChainName,
-) -> Option<Rule> {
-    Some(match detect {
-        DetectLocal::None | DetectLocal::NodeCidrs => return None,
-        DetectLocal::Cidrs(nets) => match nets.as_slice() {
-            [net] => rule.not_source(*net).jump(mark),
-            _ => rule.jump(off_cluster),
-        },
-        DetectLocal::BridgeInterface(name) => rule.not_in_interface(name.clone()).jump(mark),
-        DetectLocal::InterfacePrefix(prefix) => rule.not_in_interface(format!("{prefix}+")).jump(mark),
-    })
-}
-
-/// The chain that marks senders outside of all of several ranges; empty, and unused, where there is one or none.
-pub fn off_cluster(detect: &DetectLocal, mark: ChainName) -> Vec<Rule> {
-    match detect {
-        DetectLocal::Cidrs(nets) if nets.len() > 1 => {
-            let inside = nets.iter().map(|net| Rule::new().source(*net).return_());
-            inside.chain([Rule::new().jump(mark)]).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Adds the test "from a local pod": several rules where there are several ranges.
-pub fn if_local(rule: &Rule, detect: &DetectLocal) -> Vec<Rule> {
-    match detect {
-        DetectLocal::None | DetectLocal::NodeCidrs => Vec::new(),
-        DetectLocal::Cidrs(nets) => nets.iter().map(|net| rule.clone().source(*net)).collect(),
-        DetectLocal::BridgeInterface(name) => vec![rule.clone().in_interface(name.clone())],
-        DetectLocal::InterfacePrefix(prefix) => vec![rule.clone().in_interface(format!("{prefix}+"))],
     }
 }
 

@@ -2,9 +2,7 @@
 //! endpoints; the sets do.
 
 use super::names::{self, Set};
-use crate::backend::iptables::node::{forward, postrouting};
-use crate::backend::iptables::service::{masquerade_if_not_local, off_cluster};
-use crate::backend::rules::Jump;
+use crate::backend::rules::{Jump, forward, masquerade_if_not_local, off_cluster, postrouting};
 use crate::desired::NodeRules;
 use crate::model::IpFamily;
 use iptables::{Chain, ChainName, CtState, Protocol, Rule, SetDir, Table};

@@ -2,10 +2,12 @@
 //! out. Used by iptables mode for everything and by IPVS mode for its constant helpers.
 
 mod found;
+mod masquerade;
 mod plan;
 mod write;
 
 pub use found::{Found, FoundChain, Ownership, target_chain};
+pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
 pub use write::{Run, Writer};
 

@@ -27,7 +27,7 @@ impl KernelVersion {
     /// The version of the running kernel.
     ///
     /// # Errors
-    /// [`KernelVersionError`] when its release is not understood.
+    /// `KernelVersionError` when its release is not understood.
     pub fn running() -> Result<Self, KernelVersionError> {
         match nix::sys::utsname::uname() {
             Ok(name) => name.release().to_string_lossy().parse(),
