@@ -41,7 +41,8 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
         }
         (ProxyMode::Auto, Some(missing)) => {
             info!("proxy mode iptables, as IPVS does not work here: {missing}");
-            Ok(Planes { active: iptables(), retiring: None, families })
+            // What a run left of IPVS mode before it broke still goes, if it can be talked to.
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
         }
         (ProxyMode::Iptables, _) => {
             info!("proxy mode iptables, as asked for");

@@ -14,6 +14,8 @@ use tracing::warn;
 
 /// Addresses change in bursts (DHCP, interface restarts): they are read once the burst is over.
 const QUIET: Duration = Duration::from_millis(100);
+/// How often the node's addresses and gateways are read although nothing was heard.
+const REREAD: Duration = Duration::from_secs(10);
 
 /// Reads the node's addresses and gateways.
 ///
@@ -49,8 +51,13 @@ pub fn follow(triggers: mpsc::UnboundedSender<Trigger>) -> anyhow::Result<()> {
     let (sender, mut changes) = mpsc::channel(1024);
     tokio::spawn(monitor.run(sender));
     tokio::spawn(async move {
-        while let Some(change) = changes.recv().await {
-            let addresses_changed = forward(&change, &mut device, &triggers);
+        loop {
+            // Nobody tells of a default route that changes; and what could not be read is read again.
+            let addresses_changed = match tokio::time::timeout(REREAD, changes.recv()).await {
+                Ok(None) => return,
+                Ok(Some(change)) => forward(&change, &mut device, &triggers),
+                Err(_) => true,
+            };
             if !addresses_changed {
                 continue;
             }

@@ -147,6 +147,10 @@ impl Builder {
             let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
             let desired = self.desired.get_mut(family);
+            if desired.incomplete == snapshot.complete {
+                desired.incomplete = !snapshot.complete;
+                *change.node.get_mut(family) = true;
+            }
             if desired.rules.as_deref() != Some(&rules) {
                 desired.rules = Some(Arc::new(rules));
                 *change.node.get_mut(family) = true;

@@ -169,6 +169,8 @@ pub struct Desired {
     pub ports: OrdMap<ServicePortKey, Arc<ServicePort>>,
     /// What holds for the whole node; `None` wishes that no helper of ours exists either.
     pub rules: Option<Arc<NodeRules>>,
+    /// The source has not listed everything yet: what is found and not wanted may be wanted by what is still to come.
+    pub incomplete: bool,
     /// This mode hands over to another one: what is open goes on, nothing new is taken or refused.
     pub retiring: bool,
 }
@@ -189,7 +191,7 @@ impl Desired {
             Arc::new(port)
         };
         let ports = self.ports.iter().map(|(key, port)| (key.clone(), retire(port))).collect();
-        Self { ports, rules: self.rules.clone(), retiring: true }
+        Self { ports, rules: self.rules.clone(), retiring: true, incomplete: self.incomplete }
     }
 }
 

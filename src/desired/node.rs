@@ -76,7 +76,9 @@ impl NodeRules {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let loopback_selected = match selector {
             NodePortSelector::All => true,
-            NodePortSelector::Cidrs(nets) => nets.iter().any(|net| net.contains(&loopback)),
+            NodePortSelector::Cidrs(nets) => {
+                nets.iter().any(|net| net.contains(&loopback)) || nets.iter().all(|net| net.addr().is_ipv6())
+            }
             NodePortSelector::Primary => false,
         };
         Self {
@@ -110,8 +112,10 @@ fn node_port_addresses(
     match selector {
         NodePortSelector::All => NodePortAddresses::All,
         // Zero-length CIDRs of this family mean all, as upstream's `ContainsIPv4Loopback`/`MatchAll` do.
+        // So does a list without any CIDR of this family (`NewNodePortAddresses`).
         NodePortSelector::Cidrs(nets)
-            if nets.iter().any(|net| net.prefix_len() == 0 && IpFamily::of_network(net) == family) =>
+            if nets.iter().any(|net| net.prefix_len() == 0 && IpFamily::of_network(net) == family)
+                || nets.iter().all(|net| IpFamily::of_network(net) != family) =>
         {
             NodePortAddresses::All
         }

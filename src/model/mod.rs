@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub slices: OrdMap<ServiceName, Slices>,
     /// Nodes by name; a source gives at least our own where it knows it.
     pub nodes: OrdMap<Arc<str>, Arc<Node>>,
-    /// True when the source has listed everything once. Nothing is removed from the kernel before that.
+    /// True when the source has listed everything once. What is in the kernel and not here stays before that.
     pub complete: bool,
 }
 

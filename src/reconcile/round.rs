@@ -129,11 +129,6 @@ impl Reconciler {
 
     /// One round over both families.
     pub fn round(&mut self, now: Instant) {
-        // Nothing is written, and above all nothing removed, before the source has listed everything once.
-        if !self.snapshot.complete {
-            debug!("waiting for the first complete list");
-            return;
-        }
         let mut change = self.builder.update(&self.snapshot, &self.facts, now);
         merge(&mut change, self.builder.expire(now));
         self.tell_refusals();
@@ -214,7 +209,8 @@ impl Reconciler {
     fn retire(&mut self, family: IpFamily, now: Instant) {
         let Some(plane) = &mut self.planes.retiring else { return };
         // What lies with somebody else will not mend by keeping the other mode.
-        if !self.status.families.get(family).settled {
+        let incomplete = self.builder.desired().get(family).incomplete;
+        if !self.status.families.get(family).settled || incomplete {
             return;
         }
         let state = *self.retiring.get(family);

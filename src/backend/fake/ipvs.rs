@@ -44,6 +44,7 @@ impl Backend for FakeIpvs {
         Ok(Observed {
             servers: kernel.servers.clone().into_iter().collect(),
             interface: kernel.interface,
+            interface_up: kernel.interface,
             routes: kernel.routes.clone(),
             sets: kernel.sets.iter().map(|(set, entries)| (*set, entries.iter().copied().collect())).collect(),
             rules: Found::from_saved(&kernel.tables, &Ours),

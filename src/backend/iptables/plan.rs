@@ -65,12 +65,20 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         } else {
             Vec::new()
         };
-        steps.extend(plan_shared(found, table, name, entries, tail));
+        let planned = plan_shared(found, table, name, entries, tail);
+        if desired.incomplete && found.has(table, &name) {
+            // Only additions: what stands there may belong to what is still to come.
+            steps.extend(planned.into_iter().filter(|op| matches!(op, RuleOp::Insert { .. })));
+        } else {
+            steps.extend(planned);
+        }
     }
     let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
     steps.extend(missing);
     steps.extend(surplus);
-    steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
+    if !desired.incomplete {
+        steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
+    }
     steps
 }
 

@@ -76,7 +76,7 @@ impl Ipvs {
             Means::Rules => return self.apply_rules(family, ops, observed, failures),
             Means::Sysctl | Means::Link | Means::Nothing => ops.iter().map(|op| self.apply_single(op)).collect(),
             Means::Sets => self.apply_sets(family, ops),
-            Means::Routes => self.apply_routes(ops),
+            Means::Routes => self.apply_routes(ops, observed),
             Means::Addresses => self.apply_addresses(ops),
             Means::Ipvs => self.apply_commands(ops),
         };
@@ -93,7 +93,9 @@ impl Ipvs {
 
     fn apply_single(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Sysctl(setting) => self.sysctl.ensure(setting).map_err(|error| failure(op, error)),
+            Op::Sysctl(setting) => {
+                self.sysctl.ensure(setting).map_err(|error| Failure { lasting: true, ..failure(op, error) })
+            }
             Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
             Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),
             _ => Err(Failure {
@@ -131,7 +133,7 @@ impl Ipvs {
         ops.iter().zip(results).map(lenient).collect()
     }
 
-    fn apply_routes(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+    fn apply_routes(&mut self, ops: &[Op], observed: &Observed) -> Vec<Result<(), Failure>> {
         let mut results = Vec::with_capacity(ops.len());
         let mut rest = ops;
         // Additions and deletions apart, so that the results stand in the order of the steps.
@@ -146,10 +148,12 @@ impl Ipvs {
                 .collect();
             self.effort.messages += routes.len() as u64;
             self.effort.syscalls += 2 * routes.len().div_ceil(100) as u64;
-            // Named on both sides a route is replaced in place: right for a new one too, and for one whose source
-            // address changes.
+            // Named on both sides a route is replaced in place: for one whose source address changes. A new one must
+            // not replace anybody's.
             let outcome = if adding {
-                let mut outcome = self.interface.change_routes(&routes, &routes);
+                let known: Vec<_> =
+                    routes.iter().filter(|route| observed.routes.contains_key(&route.net)).copied().collect();
+                let mut outcome = self.interface.change_routes(&routes, &known);
                 outcome.truncate(routes.len());
                 outcome
             } else {

@@ -90,7 +90,7 @@ impl Planner<'_> {
     fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
-        if !self.observed.interface {
+        if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
         for set in self.observed.unfit_sets.iter().copied() {
@@ -149,6 +149,14 @@ impl Planner<'_> {
         let mut wishes = Wishes::default();
         for (key, port) in &desired.ports {
             wishes.add(self.context.render(port, self.rules), is_first(key));
+        }
+        if desired.incomplete {
+            // Only additions: what is there may belong to what is still to come.
+            self.servers(&mut wishes, BTreeSet::new());
+            self.ledger(&wishes, Vec::new());
+            self.firewall(&wishes.firewall, &BTreeSet::new());
+            self.loop_back(&wishes.loop_back, &BTreeSet::new());
+            return self.bindings(&wishes.bindings, &BTreeSet::new());
         }
         let found: BTreeSet<ServiceId> =
             self.observed.servers.keys().filter(|id| self.observed.is_recorded(id)).copied().collect();

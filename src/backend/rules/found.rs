@@ -2,7 +2,7 @@
 
 use super::{Jump, RuleOp};
 use iptables::{ChainName, Position, Rule, Saved, Table, Target};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A chain of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct FoundChain {
 pub struct Found {
     /// Chains by table and name.
     pub chains: HashMap<(Table, ChainName), FoundChain>,
-    /// Jumps from the kernel's chains, or from anybody's, into ours.
+    /// Jumps from the kernel's chains into ours.
     pub jumps: Vec<Jump>,
+    /// Chains of ours that chains of others jump to: these can't be deleted.
+    pub referenced: HashSet<ChainName>,
 }
 
 /// Tells which chains are ours and of which of those the rules are kept.
@@ -42,7 +44,10 @@ impl Found {
                     continue;
                 }
                 for rule in &chain.rules {
-                    if target_chain(rule).is_some_and(|target| ownership.is_ours(*table, target)) {
+                    // In a chain that somebody made it is his rule: CNI plugins jump to KUBE-MARK-MASQ.
+                    if !chain.is_builtin() {
+                        found.referenced.extend(target_chain(rule).filter(|target| ownership.is_ours(*table, target)));
+                    } else if target_chain(rule).is_some_and(|target| ownership.is_ours(*table, target)) {
                         found.jumps.push(Jump { table: *table, from: *name, rule: rule.clone() });
                     }
                 }

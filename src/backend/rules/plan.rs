@@ -79,8 +79,11 @@ pub fn plan_removal(
     is_wanted: impl Fn(Table, &ChainName) -> bool,
     depth: impl Fn(&ChainName) -> u8,
 ) -> Vec<RuleOp> {
-    let mut names: Vec<&(Table, ChainName)> =
-        found.chains.keys().filter(|(table, name)| !is_wanted(*table, name)).collect();
+    let mut names: Vec<&(Table, ChainName)> = found
+        .chains
+        .keys()
+        .filter(|(table, name)| !is_wanted(*table, name) && !found.referenced.contains(name))
+        .collect();
     names.sort_unstable_by_key(|(table, name)| (depth(name), *table, *name));
     names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: *name }).collect()
 }

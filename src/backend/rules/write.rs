@@ -4,7 +4,7 @@
 use super::found::Ownership;
 use super::{Found, RuleOp};
 use crate::backend::{Effort, Failure};
-use iptables::{Commands, Table, Transaction};
+use iptables::{Chain, ChainName, Commands, Rule, Table, Transaction};
 
 /// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
 const SEARCH_RUNS: usize = 64;
@@ -82,6 +82,12 @@ impl<'a, R: Run> Writer<'a, R> {
             Ok(()) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
             Err(reason) => reason,
         };
+        if let [RuleOp::Write { table, chain, .. }] = ops.as_slice()
+            && self.ownership.is_shared(*table, &chain.name)
+            && chain.rules.len() > 1
+        {
+            return self.write_without_culprits(*table, chain, found, failures);
+        }
         if ops.len() == 1 || self.search == 0 {
             let failure = |op: &RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: false };
             return failures.extend(ops.iter().map(failure));
@@ -91,6 +97,51 @@ impl<'a, R: Run> Writer<'a, R> {
         let second = first.split_off(first.len() / 2);
         self.write_or_search(first, found, failures);
         self.write_or_search(second, found, failures);
+    }
+}
+
+impl<R: Run> Writer<'_, R> {
+    /// A chain to which all services add rules must not fail as a whole because of one of them (a kernel without SCTP
+    /// matching, say): what the kernel takes is tried out in a chain that nothing jumps to, then written.
+    fn write_without_culprits(&mut self, table: Table, chain: &Chain, found: &mut Found, failures: &mut Vec<Failure>) {
+        let mut accepted = Vec::new();
+        self.try_out(table, &chain.name, &chain.rules, &mut accepted, failures);
+        let op = RuleOp::Write { table, chain: Chain { name: chain.name, rules: accepted }, replaces: false };
+        self.effort.restores += 1;
+        match self.run.run(&transaction(std::slice::from_ref(&op))) {
+            Ok(()) => found.acknowledge(&op, self.ownership),
+            Err(reason) => failures.push(Failure { step: op.to_string(), reason, lasting: false }),
+        }
+    }
+
+    fn try_out(
+        &mut self,
+        table: Table,
+        chain: &ChainName,
+        rules: &[Rule],
+        accepted: &mut Vec<Rule>,
+        failures: &mut Vec<Failure>,
+    ) {
+        let scratch = ChainName::from_static("KUBE-IPVS-SCRATCH");
+        let write = RuleOp::Write { table, chain: Chain { name: scratch, rules: rules.to_vec() }, replaces: false };
+        self.effort.restores += 2;
+        let outcome = self.run.run(&transaction(&[write]));
+        let removed = self.run.run(&transaction(&[RuleOp::Delete { table, name: scratch }]));
+        match (outcome, rules) {
+            (Ok(()), _) => accepted.extend(rules.iter().cloned()),
+            (Err(reason), [rule]) => {
+                let step = format!("add to {table}/{chain}: {rule}");
+                failures.push(Failure { step, reason, lasting: false });
+            }
+            (Err(_), _) => {
+                let (first, second) = rules.split_at(rules.len() / 2);
+                self.try_out(table, chain, first, accepted, failures);
+                self.try_out(table, chain, second, accepted, failures);
+            }
+        }
+        if let Err(reason) = removed {
+            failures.push(Failure { step: format!("delete chain {table}/{scratch}"), reason, lasting: false });
+        }
     }
 }
 

@@ -49,10 +49,28 @@ impl Ledger {
         if setting.is_satisfied_by(&before) {
             return Ok(());
         }
+        if setting.path == "net/ipv6/conf/all/forwarding" {
+            self.keep_router_advertisements()?;
+        }
         if let Err(error) = self.record(setting.path, &before) {
             tracing::warn!("cleanup will not restore {}: {}: {error}", setting.path, self.file.display());
         }
         self.sysctl.ensure(setting.path, setting.value).map(drop)
+    }
+
+    /// A host that becomes a router drops the default routes that it has from router advertisements, and takes no more
+    /// (`rt6_purge_dflt_routers`), unless `accept_ra` is 2: without this an IPv6 node could cut itself off.
+    fn keep_router_advertisements(&self) -> Result<(), SysctlError> {
+        for interface in self.sysctl.list("net/ipv6/conf") {
+            let path = format!("net/ipv6/conf/{interface}/accept_ra");
+            if self.sysctl.read(&path).is_ok_and(|value| value == "1") {
+                if let Err(error) = self.record(&path, "1") {
+                    tracing::warn!("cleanup will not restore {path}: {}: {error}", self.file.display());
+                }
+                self.sysctl.ensure(&path, "2")?;
+            }
+        }
+        Ok(())
     }
 
     fn record(&self, path: &str, value: &str) -> io::Result<()> {

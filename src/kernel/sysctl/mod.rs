@@ -84,6 +84,14 @@ impl Sysctl {
         }
     }
 
+    /// The names of the folders below a path, such as the interfaces below `net/ipv6/conf`; none if there is no such
+    /// path.
+    #[must_use]
+    pub fn list(&self, path: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.join(path)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// Sets a value, and returns the one before; `None` when it was right already, and nothing was written.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 #[derive(Debug, Default)]
 pub struct Manifests {
     files: BTreeMap<PathBuf, Vec<(ObjectId, Object)>>,
+    complete: bool,
     snapshot: Snapshot,
 }
 
@@ -44,7 +45,10 @@ impl Manifests {
     /// broken keeps its own; a file that is gone takes its objects along.
     pub fn load(&mut self, contents: BTreeMap<PathBuf, Result<String, String>>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.files.retain(|path, _| contents.contains_key(path));
+        // A folder that cannot be read says nothing about the files in it.
+        let unreadable = |file: &PathBuf| contents.iter().any(|(path, text)| text.is_err() && file.starts_with(path));
+        self.files.retain(|path, _| contents.contains_key(path) || unreadable(path));
+        let mut all_read = true;
         for (path, content) in contents {
             let outcome = content.map_err(Problem::new).and_then(|text| {
                 let known = self.files.get(&path).map(Vec::as_slice).unwrap_or_default();
@@ -57,6 +61,7 @@ impl Manifests {
                     self.files.insert(path, objects);
                 }
                 Err(problem) => {
+                    all_read = false;
                     let kept =
                         if self.files.contains_key(&path) { "its last good state is kept" } else { "it is ignored" };
                     let message = format!("{}; {kept}", problem.message);
@@ -64,6 +69,8 @@ impl Manifests {
                 }
             }
         }
+        // Until every file was read once, what is in the kernel and in no file may belong to one of those.
+        self.complete |= all_read;
         self.rebuild(&mut problems);
         problems
     }
@@ -108,7 +115,7 @@ impl Manifests {
             }
         }
         remove_unseen(&mut snapshot, &seen);
-        snapshot.complete = true;
+        snapshot.complete = self.complete;
         self.snapshot = snapshot;
     }
 }
@@ -176,8 +183,31 @@ mod tests {
             "{problems:?}"
         );
         assert_eq!(manifests.snapshot().services.len(), 2);
+        let empty = load(&mut manifests, &[("a.yaml", ""), ("b.yaml", &other)]);
+        assert!(empty[0].contains("a.yaml: is empty"), "{empty:?}");
+        assert_eq!(manifests.snapshot().services.len(), 2);
         load(&mut manifests, &[("b.yaml", &other)]);
         assert_eq!(manifests.snapshot().services.keys().cloned().collect::<Vec<_>>(), [ServiceName::new("n", "b")]);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_takes_nothing_along() {
+        let mut manifests = Manifests::default();
+        load(&mut manifests, &[("m/a.yaml", &service("a", "172.30.0.1"))]);
+        manifests.load(BTreeMap::from([(PathBuf::from("m"), Err("No such file or directory".into()))]));
+        assert_eq!(manifests.snapshot().services.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_complete_before_every_file_was_read_once() {
+        let mut manifests = Manifests::default();
+        let good = service("a", "172.30.0.1");
+        load(&mut manifests, &[("a.yaml", &good), ("b.yaml", "x: [")]);
+        assert!(!manifests.snapshot().complete && manifests.snapshot().services.len() == 1);
+        load(&mut manifests, &[("a.yaml", &good), ("b.yaml", &service("b", "172.30.0.2"))]);
+        assert!(manifests.snapshot().complete);
+        load(&mut manifests, &[("a.yaml", &good), ("b.yaml", "x: [")]);
+        assert!(manifests.snapshot().complete && manifests.snapshot().services.len() == 2);
     }
 
     #[test]

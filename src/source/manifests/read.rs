@@ -9,7 +9,8 @@ use serde_json::Value;
 /// Reads the objects of a text. An object that is broken is reported and keeps the state that it has in `known`.
 ///
 /// # Errors
-/// When the text as a whole is malformed: nothing of it is used then.
+/// When the text as a whole is malformed, or looks half-written: nothing of it is used then. kubectl writes the `kind` of
+/// a `List` behind its items, so that a document without one is most likely the beginning of one.
 pub fn objects(
     text: &str,
     known: &[(ObjectId, Object)],
@@ -17,10 +18,22 @@ pub fn objects(
 ) -> Result<Vec<(ObjectId, Object)>, Problem> {
     let documents = yaml::documents(text).map_err(malformed)?;
     let mut found = Vec::new();
+    let mut empty = true;
     for document in &documents {
         let value = document.value().map_err(malformed)?;
+        if value.is_null() {
+            continue;
+        }
+        empty = false;
+        if value.get("kind").and_then(Value::as_str).is_none_or(str::is_empty) {
+            let line = Some(document.line_of(""));
+            return Err(Problem { line, ..Problem::in_field("kind", "is missing: half-written, or no manifest") });
+        }
         let mut reader = Reader { document, known, report: &mut *report, found: &mut found };
         reader.object(&value, "");
+    }
+    if empty && !known.is_empty() {
+        return Err(Problem::new("is empty: half-written, or to be deleted"));
     }
     Ok(found)
 }
@@ -143,9 +156,25 @@ metadata: {name: me}
     }
 
     #[test]
-    fn a_document_that_is_no_object_is_named() {
-        let (objects, problems) = read("just: text\n");
-        assert!(objects.is_empty());
-        assert_eq!(problems, ["kind: is missing; ignored"]);
+    fn a_document_without_a_kind_makes_the_file_half_written() {
+        let problem = objects("a: b\n", &[], &mut |_| {}).unwrap_err();
+        assert_eq!(problem.to_string(), "kind: is missing: half-written, or no manifest");
+    }
+
+    #[test]
+    fn no_beginning_of_a_list_passes_for_a_shorter_one() {
+        let service = |name: &str| {
+            format!(
+                "- apiVersion: v1\n  kind: Service\n  metadata:\n    name: {name}\n    namespace: n\n  spec:\n    \
+                 clusterIP: 172.30.0.1\n    ports:\n    - port: 80\n"
+            )
+        };
+        let whole = format!("apiVersion: v1\nitems:\n{}{}kind: List\nmetadata: {{}}\n", service("a"), service("b"));
+        let known = objects(&whole, &[], &mut |_| {}).unwrap();
+        assert_eq!(known.len(), 2);
+        for cut in 0..whole.find("kind: List").unwrap() {
+            let outcome = objects(&whole[..cut], &known, &mut |_| {});
+            assert!(outcome.is_err(), "{:?}", &whole[..cut]);
+        }
     }
 }

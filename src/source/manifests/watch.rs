@@ -60,7 +60,7 @@ async fn follow(
         tell(manifests.load(inputs.read()), &mut told);
         let after = manifests.snapshot();
         let services = before.changed_services(after).len();
-        if services > 0 || before.nodes != after.nodes {
+        if services > 0 || before.nodes != after.nodes || before.complete != after.complete {
             info!(services, "manifests changed");
             sender.send_replace(after.clone());
         }
