@@ -8,6 +8,8 @@ use crate::backend::rules::{RuleOp, Writer};
 use crate::kernel::ipset::SetCommand;
 use crate::model::IpFamily;
 use ipvs::Command;
+use std::time::Instant;
+use tracing::trace;
 
 /// What carries a step out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,9 @@ impl Ipvs {
             let count = rest.iter().take_while(|op| means(op) == kind).count();
             let (batch, tail) = rest.split_at(count);
             rest = tail;
+            let started = Instant::now();
             self.apply_batch(family, kind, batch, observed, &mut failures);
+            trace!(%family, ?kind, steps = count, elapsed = ?started.elapsed(), "carried out");
         }
         failures
     }

@@ -21,8 +21,10 @@ pub enum Task {
 pub fn run<T: DeserializeOwned>(task: &Task) -> anyhow::Result<T> {
     let program = std::env::current_exe().context("finding this program's own file")?;
     let task = serde_json::to_string(task).context("writing the task")?;
+    // The mode that is chosen and why would come with every run; who looks for what is slow asks for more.
+    let level = std::env::var("KUBE_IPVS_LOG").unwrap_or_else(|_| "warn".to_owned());
     let output = Command::new(program)
-        .args(["--log-level", "warn", "bench", "child", &task])
+        .args(["--log-level", &level, "bench", "child", &task])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

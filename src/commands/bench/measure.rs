@@ -19,6 +19,13 @@ pub struct Cost {
     pub children: f64,
 }
 
+impl Cost {
+    /// All processor time: what remains comparable on a machine that does other things as well.
+    pub fn processor(self) -> f64 {
+        self.user + self.system + self.children
+    }
+}
+
 /// How much the kernel was talked to; see [`Effort`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Talk {
@@ -60,9 +67,10 @@ impl Stopwatch {
         let (own, children) = (processor(UsageWho::RUSAGE_SELF), processor(UsageWho::RUSAGE_CHILDREN));
         Cost {
             wall,
-            user: own.0 - self.own.0,
-            system: own.1 - self.own.1,
-            children: children.0 + children.1 - self.children.0 - self.children.1,
+            // The kernel scales its ticks and may correct user time into system time between two readings.
+            user: (own.0 - self.own.0).max(0.0),
+            system: (own.1 - self.own.1).max(0.0),
+            children: (children.0 + children.1 - self.children.0 - self.children.1).max(0.0),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Size {
         let mut text = aligned(&rows);
         text.push_str(&self.memory());
         for peer in &self.peers {
-            text.push_str(&peer.line(cold.map(|cold| cold.median.cost.wall)));
+            text.push_str(&peer.line(cold.map(|cold| cold.median.cost)));
         }
         text
     }
@@ -135,22 +135,26 @@ impl Size {
 }
 
 impl PeerRuns {
-    fn line(&self, ours: Option<f64>) -> String {
+    fn line(&self, ours: Option<Cost>) -> String {
         let done = |outcome: &Outcome| match outcome {
-            Outcome::Done { cost, peak_memory } => Some((cost.wall, *peak_memory)),
+            Outcome::Done { cost, peak_memory } => Some((*cost, *peak_memory)),
             _ => None,
         };
-        let runs: Vec<(f64, u64)> = self.outcomes.iter().filter_map(done).collect();
+        let runs: Vec<(Cost, u64)> = self.outcomes.iter().filter_map(done).collect();
         let failed = self.outcomes.iter().find(|outcome| done(outcome).is_none());
-        match (failed, spread(&runs, |run| run.0)) {
-            (None, Some(Spread { median: (seconds, memory), min, max })) => {
-                let ratio = ours.map(|ours| format!("; our cold start is {} of that", times(ours / seconds)));
+        match (failed, spread(&runs, |run| run.0.wall)) {
+            (None, Some(Spread { median: (cost, memory), min, max })) => {
+                let ratio = ours.map(|ours| {
+                    let (wall, processor) = (ours.wall / cost.wall, ours.processor() / cost.processor());
+                    format!("; our cold start is {} of that, {} of its processor time", times(wall), times(processor))
+                });
                 format!(
-                    "beside it {}: {} s ({} to {}), peak memory {:.1} MiB{}\n",
+                    "beside it {}: {} s ({} to {}), {} s of processor time, peak memory {:.1} MiB{}\n",
                     self.name,
-                    figure(seconds),
+                    figure(cost.wall),
                     figure(min),
                     figure(max),
+                    figure(cost.processor()),
                     mebibytes(memory),
                     ratio.unwrap_or_default()
                 )
@@ -158,7 +162,7 @@ impl PeerRuns {
             (Some(outcome), _) => {
                 let ratio = match (outcome, ours) {
                     (Outcome::TooLong { after }, Some(ours)) => {
-                        format!("; our cold start is less than {} of that", times(ours / after))
+                        format!("; our cold start is less than {} of that", times(ours.wall / after))
                     }
                     _ => String::new(),
                 };
@@ -250,7 +254,8 @@ mod tests {
     use super::*;
 
     fn peer(outcomes: Vec<Outcome>) -> String {
-        PeerRuns { name: "ipvsadm -R", what: "", outcomes }.line(Some(0.5))
+        let ours = Cost { wall: 0.5, user: 0.1, system: 0.2, children: 0.3 };
+        PeerRuns { name: "ipvsadm -R", what: "", outcomes }.line(Some(ours))
     }
 
     #[test]
@@ -266,10 +271,11 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_the_medians() {
-        let done = |wall| Outcome::Done { cost: Cost { wall, ..Cost::default() }, peak_memory: 3 << 20 };
+        let done = |wall| Outcome::Done { cost: Cost { wall, children: wall, ..Cost::default() }, peak_memory: 3 << 20 };
         assert_eq!(
             peer(vec![done(2.0), done(1.0), done(1.25)]),
-            "beside it ipvsadm -R: 1.250 s (1.000 to 2.000), peak memory 3.0 MiB; our cold start is 0.40× of that\n"
+            "beside it ipvsadm -R: 1.250 s (1.000 to 2.000), 1.250 s of processor time, peak memory 3.0 MiB; our cold \
+             start is 0.40× of that, 0.48× of its processor time\n"
         );
     }
 }
