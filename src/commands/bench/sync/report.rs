@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_the_medians() {
-        let done = |wall| Outcome::Done { cost: Cost { wall, children: wall, ..Cost::default() }, peak_memory: 3 << 20 };
+        let done =
+            |wall| Outcome::Done { cost: Cost { wall, children: wall, ..Cost::default() }, peak_memory: 3 << 20 };
         assert_eq!(
             peer(vec![done(2.0), done(1.0), done(1.25)]),
             "beside it ipvsadm -R: 1.250 s (1.000 to 2.000), 1.250 s of processor time, peak memory 3.0 MiB; our cold \
