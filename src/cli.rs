@@ -47,6 +47,9 @@ enum Command {
     Cleanup(commands::cleanup::CleanupArgs),
     /// Show it at work: a cluster of network namespaces on this machine, real requests, nothing left behind
     Demo(commands::demo::DemoArgs),
+    /// Measure on this machine's kernel, in network namespaces of its own
+    #[command(subcommand)]
+    Bench(commands::bench::BenchCommand),
 }
 
 impl Cli {
@@ -61,6 +64,7 @@ impl Cli {
             Command::Plan(args) => commands::plan::run(&args).map(Into::into),
             Command::List(args) => commands::list::run(&args),
             Command::Demo(args) => commands::demo::run(&args),
+            Command::Bench(command) => commands::bench::run(&command),
             Command::Cleanup(args) => commands::cleanup::run(&args).map(Into::into),
         }
     }

@@ -3,7 +3,7 @@
 //! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
-use super::{Backend, Dataplane, Failure, Lost, ObserveError, Report};
+use super::{Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
 use crate::desired::{Desired, Touched};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -75,9 +75,12 @@ where
         };
         // What was just read may differ from what was desired last time in any place.
         let touched = if observed { Touched::All } else { touched };
+        let reading = started.elapsed();
         let plan = self.backend.plan(family, desired, &belief, touched, now);
+        let planned = started.elapsed();
         let steps = plan.len();
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
+        let applied = started.elapsed();
         let draining = self.backend.draining(&belief);
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
@@ -89,6 +92,11 @@ where
             draining,
             observed,
             duration: started.elapsed(),
+            times: Times {
+                observe: reading,
+                plan: planned.saturating_sub(reading),
+                apply: applied.saturating_sub(planned),
+            },
             effort: self.backend.take_effort(),
         }
     }

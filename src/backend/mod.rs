@@ -178,6 +178,17 @@ impl std::ops::AddAssign for Effort {
     }
 }
 
+/// Where the time of one sync went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Reading the kernel, or bringing the belief up to date.
+    pub observe: Duration,
+    /// Comparing it with what is desired.
+    pub plan: Duration,
+    /// Carrying the steps out.
+    pub apply: Duration,
+}
+
 /// What one sync did.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -191,6 +202,8 @@ pub struct Report {
     pub observed: bool,
     /// How long it took.
     pub duration: Duration,
+    /// Where that time went; what is left was spent on remembering.
+    pub times: Times,
     /// How much the kernel was talked to.
     pub effort: Effort,
 }

@@ -1,5 +1,6 @@
 //! One file a subcommand, and the wiring that they share.
 
+pub mod bench;
 pub mod cleanup;
 pub mod dataplane;
 pub mod demo;

@@ -10,6 +10,8 @@ use crate::kernel::ipset::SetCommand;
 use crate::model::IpFamily;
 use ipvs::{Command, Scheduler};
 use std::sync::Arc;
+use std::time::Instant;
+use tracing::trace;
 
 /// What carries a step out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,7 @@ impl Ipvs {
             let count = rest.iter().take_while(|op| means(op) == kind).count();
             let (batch, tail) = rest.split_at(count);
             rest = tail;
+            let started = Instant::now();
             let mut possible = Vec::with_capacity(count);
             for op in batch {
                 match broken.blocks(op) {
@@ -59,6 +62,7 @@ impl Ipvs {
                 }
             }
             self.apply_batch(family, kind, &possible, observed, &mut broken, &mut failures);
+            trace!(%family, ?kind, steps = count, elapsed = ?started.elapsed(), "carried out");
         }
         failures
     }

@@ -1,0 +1,118 @@
+//! Other programs, run to their end and measured.
+
+use super::measure::{Cost, Stopwatch};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it was to do.
+    Done {
+        /// What it cost.
+        cost: Cost,
+        /// The most memory that it had at once, in bytes, as seen last before it ended.
+        peak_memory: u64,
+    },
+    /// There is no such program here.
+    NotInstalled,
+    /// It was stopped after so many seconds.
+    TooLong {
+        /// Seconds.
+        after: f64,
+    },
+    /// It failed.
+    Failed {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A command whose program is also looked for where administrators' programs are, which a user's path often lacks.
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    let mut command = Command::new(program);
+    command.env("PATH", path);
+    command
+}
+
+/// Runs a command with a file as its input, for as long as `patience` at most.
+///
+/// # Errors
+/// When the input cannot be read or the program's end not be waited for.
+pub fn run(mut command: Command, input: &Path, patience: Duration) -> io::Result<Outcome> {
+    command.stdin(File::open(input)?).stdout(Stdio::null()).stderr(Stdio::piped());
+    let watch = Stopwatch::start();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::NotInstalled),
+        Err(error) => return Err(error),
+    };
+    let mut peak_memory = 0;
+    let Some(status) = wait(&mut child, patience, &mut peak_memory)? else {
+        return Ok(Outcome::TooLong { after: patience.as_secs_f64() });
+    };
+    let cost = watch.stop();
+    if status.success() {
+        return Ok(Outcome::Done { cost, peak_memory });
+    }
+    let mut reason = format!("{status}");
+    if let Some(mut pipe) = child.stderr.take() {
+        reason.push_str(": ");
+        pipe.by_ref().take(2000).read_to_string(&mut reason)?;
+    }
+    Ok(Outcome::Failed { reason })
+}
+
+/// Waits for its end; kills it when that takes too long.
+fn wait(child: &mut Child, patience: Duration, peak_memory: &mut u64) -> io::Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        *peak_memory = peak_memory_of(child.id()).unwrap_or(0).max(*peak_memory);
+        let elapsed = started.elapsed();
+        if elapsed > patience {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        // Half a percent of what is measured, at most.
+        std::thread::sleep((elapsed / 200).clamp(Duration::from_micros(100), Duration::from_millis(20)));
+    }
+}
+
+/// The most memory that a process has had until now. Not by getrusage(2), which counts for a child what its parent had
+/// when it was started (`setmax_mm_hiwater_rss` in fs/exec.c).
+fn peak_memory_of(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_all_kinds() {
+        let shell = |script: &str| {
+            let mut command = command("sh");
+            command.args(["-c", script]);
+            run(command, Path::new("/dev/null"), Duration::from_millis(500)).unwrap()
+        };
+        assert!(matches!(shell("true"), Outcome::Done { .. }));
+        assert_eq!(shell("echo why >&2; exit 3"), Outcome::Failed { reason: "exit status: 3: why\n".into() });
+        assert_eq!(shell("exec sleep 30"), Outcome::TooLong { after: 0.5 });
+        let missing = run(command("no-such-program-here"), Path::new("/dev/null"), Duration::ZERO).unwrap();
+        assert_eq!(missing, Outcome::NotInstalled);
+    }
+}

@@ -1,0 +1,197 @@
+//! One run of another program that writes the very table that we wrote, in a namespace like ours.
+
+use super::super::measure::{measured, peak_memory};
+use super::super::program::{self, Outcome};
+use super::super::synthetic::Synthetic;
+use super::{saved_routes, saved_table};
+use crate::backend::ipvs::names::INTERFACE;
+use crate::desired::{Builder, NodeFacts};
+use crate::kernel::interface::Interface;
+use crate::lab::{Lab, Topology};
+use anyhow::Context;
+use iptables::{Commands, Family};
+use ipvs::{Client, Command, Destination, Protocol, Scheduler, Service, ServiceId, proc};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Who writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Nobody else: our own crate, without everything around it. How fast this kernel takes the commands.
+    Floor,
+    /// ipvsadm.
+    Ipvsadm,
+    /// ip, for the routes.
+    IpBatch,
+    /// iptables-restore.
+    IptablesRestore,
+}
+
+/// The kinds that a mode is compared with.
+pub fn kinds(mode: &str, single_routes: bool) -> &'static [Kind] {
+    match (mode, single_routes) {
+        ("ipvs", false) => &[Kind::Floor, Kind::Ipvsadm],
+        ("ipvs", true) => &[Kind::Floor, Kind::Ipvsadm, Kind::IpBatch],
+        _ => &[Kind::IptablesRestore],
+    }
+}
+
+impl Kind {
+    /// Its name in a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "bare netlink batches",
+            Self::Ipvsadm => "ipvsadm -R",
+            Self::IpBatch => "ip -batch",
+            Self::IptablesRestore => "iptables-restore",
+        }
+    }
+
+    /// What it does, in a sentence.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Floor => {
+                "the commands for the same virtual servers and destinations through our ipvs crate alone: the least that \
+                 this kernel takes for them"
+            }
+            Self::Ipvsadm => {
+                "the same virtual servers and destinations: `ipvsadm -S -n` after our cold start, read back by \
+                 `ipvsadm -R`; without addresses, sets and rules"
+            }
+            Self::IpBatch => "the same routes to the service addresses, by `ip -batch`",
+            Self::IptablesRestore => {
+                "exactly the same rules: `iptables-save` after our cold start, read back by one `iptables-restore`, one \
+                 transaction a table"
+            }
+        }
+    }
+}
+
+/// What to do in a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who.
+    pub kind: Kind,
+    /// How many services our run had.
+    pub services: u32,
+    /// How many endpoints each.
+    pub endpoints: u32,
+    /// The folder with what our run left.
+    pub saved: PathBuf,
+    /// Seconds after which it is stopped.
+    pub patience: u32,
+}
+
+impl Peer {
+    /// Does it, in a namespace of its own.
+    ///
+    /// # Errors
+    /// When the namespace could not be made, or the result is not what our run wrote.
+    pub fn run(&self) -> anyhow::Result<Outcome> {
+        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
+        lab.node().ns.run(|| match self.kind {
+            Kind::Floor => self.floor(),
+            Kind::Ipvsadm => self.ipvsadm(),
+            Kind::IpBatch => self.ip_batch(),
+            Kind::IptablesRestore => self.iptables_restore(),
+        })?
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience.into())
+    }
+
+    fn floor(&self) -> anyhow::Result<Outcome> {
+        let commands = self.commands();
+        let mut client = Client::connect()?;
+        // The kernel loads the scheduler's module with the first service that uses it.
+        let service = Service::new(id("192.0.2.1".parse()?, 1), Scheduler::Rr);
+        client.execute(&Command::AddService(service.clone()))?;
+        client.execute(&Command::DeleteService(service.id))?;
+        let (results, cost) = measured(|| client.execute_batch(&commands));
+        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.check_table()?;
+        Ok(Outcome::Done { cost, peak_memory: peak_memory() })
+    }
+
+    /// What our cold start tells IPVS.
+    fn commands(&self) -> Vec<Command> {
+        let cluster = Synthetic { services: self.services, endpoints: self.endpoints };
+        let mut builder = Builder::new(Arc::new(cluster.settings(true)));
+        builder.update(&cluster.snapshot(), &NodeFacts::default(), Instant::now());
+        let mut commands = Vec::new();
+        for port in builder.desired().v4.ports.values() {
+            let service = id(port.cluster_ip, port.port);
+            commands.push(Command::AddService(Service::new(service, Scheduler::Rr)));
+            commands.extend(port.cluster_endpoints().map(|endpoint| {
+                let destination = Destination::new(endpoint.address.ip(), endpoint.address.port(), 1);
+                Command::AddDestination { service, destination }
+            }));
+        }
+        commands
+    }
+
+    fn ipvsadm(&self) -> anyhow::Result<Outcome> {
+        let table = saved_table(&self.saved);
+        if !table.exists() {
+            return Ok(Outcome::NotInstalled);
+        }
+        let mut command = program::command("ipvsadm");
+        command.arg("-R");
+        let outcome = program::run(command, &table, self.patience())?;
+        if let Outcome::Done { .. } = outcome {
+            self.check_table()?;
+        }
+        Ok(outcome)
+    }
+
+    fn check_table(&self) -> anyhow::Result<()> {
+        let rows = proc::read_table(proc::PATH).context("reading the table")?;
+        let destinations: usize = rows.iter().map(|(_, destinations)| destinations.len()).sum();
+        let (services, wanted) = (self.services as usize, self.services as usize * self.endpoints as usize);
+        anyhow::ensure!(
+            rows.len() == services && destinations == wanted,
+            "{} wrote {} virtual servers and {destinations} destinations instead of {services} and {wanted}",
+            self.kind.name(),
+            rows.len()
+        );
+        Ok(())
+    }
+
+    fn ip_batch(&self) -> anyhow::Result<Outcome> {
+        let routes = saved_routes(&self.saved);
+        if !routes.exists() {
+            return Ok(Outcome::NotInstalled);
+        }
+        Interface::open(INTERFACE)?.ensure_dummy()?;
+        let mut command = program::command("ip");
+        command.args(["-batch", "-"]);
+        Ok(program::run(command, &routes, self.patience())?)
+    }
+
+    fn iptables_restore(&self) -> anyhow::Result<Outcome> {
+        let (commands, rules) = (Commands::detect(Family::V4)?, saved_table(&self.saved));
+        let outcome = program::run(program::command(&commands.restore_path), &rules, self.patience())?;
+        if let Outcome::Done { .. } = outcome {
+            let wanted = count_rules(&fs::read_to_string(&rules).context("reading the rules")?);
+            let mut found = 0;
+            for table in ["filter", "nat"] {
+                let output = program::command(&commands.save_path).args(["-t", table]).output()?;
+                found += count_rules(&String::from_utf8_lossy(&output.stdout));
+            }
+            anyhow::ensure!(found == wanted, "iptables-restore wrote {found} rules instead of {wanted}");
+        }
+        Ok(outcome)
+    }
+}
+
+fn count_rules(text: &str) -> usize {
+    text.lines().filter(|line| line.starts_with("-A ")).count()
+}
+
+fn id(address: std::net::IpAddr, port: u16) -> ServiceId {
+    ServiceId::Address { protocol: Protocol::Tcp, address, port }
+}
