@@ -132,6 +132,7 @@ impl Ipvs {
         if !observed.interface {
             return Ok(());
         }
+        observed.interface_up = self.interface.is_up().map_err(failed)?;
         let mut routes = |family| -> Result<Vec<LocalRoute>, ObserveError> {
             self.interface.local_routes(family).map_err(failed)
         };

@@ -79,6 +79,8 @@ pub struct Observed {
     pub servers: HashMap<ServiceId, FoundServer>,
     /// The device is there.
     pub interface: bool,
+    /// It is up.
+    pub interface_up: bool,
     /// Somebody else's addresses, or the other family's, are on the device.
     pub interface_shared: bool,
     /// Routes of ours.
@@ -114,8 +116,8 @@ impl Observed {
     pub fn acknowledge(&mut self, op: &Op) {
         match op {
             Op::Sysctl(setting) => self.unset.retain(|unset| unset.path != setting.path),
-            Op::MakeInterface => self.interface = true,
-            Op::DeleteInterface => *self = Self { interface: false, routes: BTreeMap::new(), ..std::mem::take(self) },
+            Op::MakeInterface => (self.interface, self.interface_up) = (true, true),
+            Op::DeleteInterface => *self = Self { interface: false, interface_up: false, routes: BTreeMap::new(), ..std::mem::take(self) },
             Op::MakeSet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
                 self.sets.insert(*set, HashSet::new());

@@ -114,7 +114,7 @@ impl Planner<'_> {
     fn helpers(&mut self, retiring: bool) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
-        if !self.observed.interface {
+        if !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
         for set in self.observed.unfit_sets.iter().copied() {

@@ -53,6 +53,14 @@ impl Interface {
         Ok(self.find("look for")?.map(|found| found.index))
     }
 
+    /// Whether the interface is there and up. One that is down has no IPv4 routes and takes no IPv6 ones.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn is_up(&mut self) -> Result<bool, InterfaceError> {
+        Ok(self.find("look for")?.is_some_and(|found| found.up))
+    }
+
     /// Deletes the interface, and with it its routes and addresses; `false` when it was not there.
     ///
     /// # Errors
