@@ -215,7 +215,7 @@ impl Cluster {
                 if self.answered_by(from, to).is_none() {
                     return false;
                 }
-                let names = self.answerers(from, to, 10 * wanted.len());
+                let names = self.answerers(from, to, 6 * wanted.len());
                 if names != last {
                     eprintln!("{from} to {to}: {names:?}");
                     last = names;

@@ -82,10 +82,14 @@ pub fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
-/// How long a condition may take to come true. Emulated machines are ten to twenty times slower.
+/// Whether this is a virtual machine of `cargo xtask vm`: emulated, ten to twenty times slower.
+pub fn emulated() -> bool {
+    std::env::var_os("KUBE_IPVS_KERNEL").is_some()
+}
+
+/// How long a condition may take to come true.
 pub fn patience() -> Duration {
-    let emulated = std::env::var_os("KUBE_IPVS_KERNEL").is_some();
-    Duration::from_secs(if emulated { 180 } else { 30 })
+    Duration::from_secs(if emulated() { 180 } else { 30 })
 }
 
 /// Waits until `condition` gives something, and returns it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
 
-use super::{Cluster, wait_until};
+use super::{Cluster, emulated, wait_until};
 
 /// Time for one answer: longer than any retransmission that happens to come right, shorter than giving up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -152,8 +152,8 @@ fn ask_on(
                 failed.push(format!("{from} to {}/{protocol}: {}", finished.probe.to, finished.outcome));
             }
         }
-        // A stream, not a flood: ports must not be used up.
-        thread::sleep(Duration::from_millis(5));
+        // A stream, not a flood: neither ports nor an emulated processor must be used up.
+        thread::sleep(Duration::from_millis(if emulated() { 100 } else { 5 }));
     }
     failed
 }

@@ -114,7 +114,7 @@ impl fmt::Display for Op {
         let name = |set: &Set| set.name(IpFamily::V4);
         match self {
             Self::Sysctl(setting) => write!(f, "set sysctl {} to {}", setting.path, setting.value),
-            Self::MakeInterface => write!(f, "create interface {device}"),
+            Self::MakeInterface => write!(f, "create interface {device} or bring it up"),
             Self::DeleteInterface => write!(f, "delete interface {device}"),
             Self::MakeSet(set) => write!(f, "create set {}", name(set)),
             Self::DestroySet(set) => write!(f, "destroy set {}", name(set)),

@@ -117,7 +117,9 @@ impl Observed {
         match op {
             Op::Sysctl(setting) => self.unset.retain(|unset| unset.path != setting.path),
             Op::MakeInterface => (self.interface, self.interface_up) = (true, true),
-            Op::DeleteInterface => *self = Self { interface: false, routes: BTreeMap::new(), ..std::mem::take(self) },
+            Op::DeleteInterface => {
+                *self = Self { interface: false, interface_up: false, routes: BTreeMap::new(), ..std::mem::take(self) }
+            }
             Op::MakeSet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
                 self.sets.insert(*set, HashSet::new());
