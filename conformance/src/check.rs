@@ -14,15 +14,14 @@ use crate::inject::inject;
 use crate::judge::judge;
 use crate::world::World;
 
-/// Connections for each endpoint that is to answer: with two endpoints, one of them stays unseen by chance once in 10¹²
-/// times.
-const PER_ENDPOINT: usize = 20;
-
 /// Tries where nothing has to be seen by its share.
 const TRIES: usize = 4;
 
 /// Connections of a flow that are open at the same time.
 const PARALLEL: usize = 8;
+
+/// Rounds that are tried at least, however long they take: on a slow machine the first may come too early.
+const ROUNDS: usize = 3;
 
 /// Pause before the next round.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -64,6 +63,9 @@ pub struct Check<'a> {
     pub open: &'a BTreeMap<usize, Open>,
     /// How long to wait.
     pub patience: Patience,
+    /// Connections for each endpoint that is to answer. With 20, one of two endpoints stays unseen by chance once in 10¹²
+    /// times.
+    pub per_endpoint: usize,
 }
 
 impl Check<'_> {
@@ -74,7 +76,8 @@ impl Check<'_> {
         loop {
             checked.rounds += 1;
             checked.broken = self.round()?;
-            if checked.broken.is_empty() || started.elapsed() > self.patience.settle {
+            let patient = checked.rounds < ROUNDS || started.elapsed() < self.patience.settle;
+            if checked.broken.is_empty() || !patient {
                 break;
             }
             checked.at_first = std::mem::take(&mut checked.broken);
@@ -124,7 +127,7 @@ impl Check<'_> {
             let probe = Probe { tag: index, ..self.probe(flow)? };
             // Connections that are to find out about each other cannot be made at once.
             let parallel = if flow.affinity.is_some() || flow.source_port != 0 { 1 } else { PARALLEL };
-            self.world.prober(flow)?.submit(vec![probe; connections(flow)], parallel, results.clone())?;
+            self.world.prober(flow)?.submit(vec![probe; self.connections(flow)], parallel, results.clone())?;
             outcomes.insert(index, (flow, Vec::new()));
         }
         drop(results);
@@ -195,20 +198,20 @@ impl Check<'_> {
         }
         Ok(broken)
     }
-}
 
-/// How many connections show whether a flow holds.
-fn connections(flow: &Flow) -> usize {
-    if let Some(connections) = flow.connections {
-        return connections.max(1);
-    }
-    match (&flow.expect, flow.affinity) {
-        _ if flow.source_port != 0 => 1,
-        (Expect::Endpoints(_), Some(Affinity::SameEndpoint | Affinity::Expires)) => PER_ENDPOINT,
-        (Expect::Endpoints(endpoints), None) => PER_ENDPOINT * endpoints.len(),
-        (Expect::Health { .. }, _) => 2,
-        // From the node a refusal comes at once or not at all; no need to try often.
-        _ if flow.from == From::Node(None) => TRIES / 2,
-        _ => TRIES,
+    /// How many connections show whether a flow holds.
+    fn connections(&self, flow: &Flow) -> usize {
+        if let Some(connections) = flow.connections {
+            return connections.max(1);
+        }
+        match (&flow.expect, flow.affinity) {
+            _ if flow.source_port != 0 => 1,
+            (Expect::Endpoints(_), Some(Affinity::SameEndpoint | Affinity::Expires)) => self.per_endpoint,
+            (Expect::Endpoints(endpoints), None) => self.per_endpoint * endpoints.len(),
+            (Expect::Health { .. }, _) => 2,
+            // From the node a refusal comes at once or not at all; no need to try often.
+            _ if flow.from == From::Node(None) => TRIES / 2,
+            _ => TRIES,
+        }
     }
 }

@@ -45,7 +45,7 @@ pub enum Open {
 
 impl Open {
     /// Opens `flow` before the step; the error says what came instead.
-    pub fn open(world: &World, flow: &Flow, held: &Held, patience: Duration) -> Result<Result<Self, String>> {
+    pub fn before(world: &World, flow: &Flow, held: &Held, patience: Duration) -> Result<Result<Self, String>> {
         let sender = world.sender(flow)?;
         if held.reopen {
             return visit_before(world, flow, held, sender, patience);

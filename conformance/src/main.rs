@@ -79,6 +79,9 @@ struct Args {
     /// Seconds to let the proxy take notice of a step before packets are sent
     #[arg(long, default_value_t = 0.6, value_name = "SECONDS")]
     notice: f64,
+    /// Connections for each endpoint that is to answer
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    per_endpoint: usize,
     /// Write results as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -148,6 +151,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         program: &args.proxy.canonicalize().with_context(|| format!("the proxy's program {}", args.proxy.display()))?,
         patience,
         notice: seconds(args.notice, "notice")?,
+        per_endpoint: args.per_endpoint.max(1),
         sctp: has_sctp(),
         without: &args.without,
     };

@@ -30,9 +30,9 @@ impl Manifests {
     /// start with a dot are nobody's manifest, and a rename is atomic.
     pub fn change(&self, delete: &[String], apply: &[Value]) -> Result<()> {
         let mut renames = Vec::new();
-        for object in apply {
+        for (number, object) in apply.iter().enumerate() {
             let name = file_name(&id_of(object));
-            let (beside, target) = (self.folder.join(format!(".{name}.new")), self.folder.join(name));
+            let (beside, target) = (self.folder.join(format!(".{name}.{number}")), self.folder.join(name));
             fs::write(&beside, serde_json::to_vec_pretty(object)?)
                 .with_context(|| format!("writing {}", beside.display()))?;
             renames.push((beside, target));

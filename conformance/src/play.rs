@@ -32,6 +32,8 @@ pub struct Stage<'a> {
     pub patience: Patience,
     /// Time to let the proxy take notice before the first round.
     pub notice: Duration,
+    /// Connections for each endpoint that is to answer.
+    pub per_endpoint: usize,
     /// Whether the kernel has SCTP sockets.
     pub sctp: bool,
     /// Needs that flows are left out for.
@@ -64,6 +66,31 @@ pub fn play(stage: &Stage<'_>, scenario: &Scenario, mode: Mode) -> Played {
     played
 }
 
+/// Where the time went.
+#[derive(Debug)]
+struct Clock {
+    last: Instant,
+    phases: Vec<String>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), phases: Vec::new() }
+    }
+}
+
+impl Clock {
+    /// The phase that ends now.
+    fn note(&mut self, phase: &str) {
+        self.phases.push(format!("{phase} {:.1} s", self.last.elapsed().as_secs_f64()));
+        self.last = Instant::now();
+    }
+
+    fn text(&self) -> String {
+        self.phases.join(", ")
+    }
+}
+
 struct Play<'a> {
     stage: &'a Stage<'a>,
     scenario: &'a Scenario,
@@ -76,14 +103,18 @@ struct Play<'a> {
 }
 
 fn hold(stage: &Stage<'_>, scenario: &Scenario, mode: Mode, played: &mut Played) -> Result<()> {
+    let mut clock = Clock::default();
     let world = World::build(stage.surroundings, scenario, stage.sctp)?;
+    clock.note("lab");
     state::put_foreign(world.node(), mode)?;
     let before = State::read(world.node())?;
+    clock.note("state before");
     let program = Program { file: stage.program, node: world.node() };
     let manifests = Manifests::create()?;
     manifests.change(&[], &[stage.surroundings.node_object()])?;
     let proxy = program.start(stage.surroundings, &scenario.node, manifests.folder(), mode)?;
     proxy.settle(0, stage.notice * 4);
+    clock.note("proxy");
     let open = BTreeMap::new();
     let mut play = Play { stage, scenario, world: &world, program, proxy, manifests, open };
     for (index, step) in scenario.steps.iter().enumerate() {
@@ -92,11 +123,15 @@ fn hold(stage: &Stage<'_>, scenario: &Scenario, mode: Mode, played: &mut Played)
         }
     }
     play.open.clear();
+    clock.note("steps");
     play.proxy.stop()?;
     let complaints = play.proxy.complaints();
     played.notes.extend(complaints.into_iter().take(5));
     let cleaned = program.run(&["cleanup"]).context("cleanup")?;
+    clock.note("cleanup");
     let difference = before.difference(&State::read(world.node())?);
+    clock.note("state after");
+    played.notes.push(clock.text());
     if !difference.is_empty() && played.failure.is_empty() {
         let shown: Vec<_> = difference.iter().take(SHOWN).map(|line| format!("    {line}\n")).collect();
         played.failure = format!(
@@ -129,7 +164,8 @@ impl Play<'_> {
             }
         }
         let open = self.take_open(index);
-        let check = Check { world: self.world, flows, open: &open, patience: self.stage.patience };
+        let (patience, per_endpoint) = (self.stage.patience, self.stage.per_endpoint);
+        let check = Check { world: self.world, flows, open: &open, patience, per_endpoint };
         let checked = check.run()?;
         played.rounds.push(checked.rounds);
         if checked.rounds > 1 && checked.broken.is_empty() {
@@ -156,7 +192,7 @@ impl Play<'_> {
                 if since != index || self.reason_to_skip(flow).is_some() {
                     continue;
                 }
-                match Open::open(self.world, flow, held, self.stage.patience.answer)? {
+                match Open::before(self.world, flow, held, self.stage.patience.answer)? {
                     Ok(open) => drop(self.open.insert((later, number), open)),
                     Err(what) => {
                         let expected = &held.before;

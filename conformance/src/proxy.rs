@@ -20,6 +20,9 @@ use crate::surroundings::Surroundings;
 /// Time to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Without a word of a sync for so long, the proxy has done what it wanted to.
+const QUIET: Duration = Duration::from_millis(400);
+
 /// A data plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -154,7 +157,7 @@ impl Proxy {
             if now > seen {
                 (seen, last) = (now, Instant::now());
             }
-            if seen > mark && last.elapsed() > patience / 6 {
+            if seen > mark && last.elapsed() > QUIET.min(patience / 6) {
                 return;
             }
         }

@@ -125,7 +125,7 @@ impl Scenario {
                 let name = flow.name.clone();
                 flows.push(Flow::try_from(flow).with_context(|| format!("step {number}, flow {name:?}"))?);
             }
-            let since = flows.iter().filter_map(|flow| Some(flow.held.as_ref()?.since_step?));
+            let since = flows.iter().filter_map(|flow| flow.held.as_ref()?.since_step);
             ensure!(since.clone().all(|since| (1..=number).contains(&since)), "step {number}: sinceStep out of range");
             let apply = step.apply.into_iter().chain(step.refused).collect();
             steps.push(Step { title: step.title, delete: step.delete, apply, flows });

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod conformance;
 mod demo;
 mod fuzz;
 mod libtest;
@@ -35,6 +36,8 @@ enum Command {
     Vm(VmArgs),
     /// Show packets being balanced: build the product and run its demo
     Demo(demo::DemoArgs),
+    /// Play scenarios of Service behaviour with real packets against the product
+    Conformance(conformance::ConformanceArgs),
     /// Run all test suites, each on the kernel that it needs
     Test(test::TestArgs),
     /// Check formatting, clippy and, where installed, cargo-deny
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Vm(args) => run_in_vm(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Setup => setup::ensure(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),

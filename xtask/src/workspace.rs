@@ -69,8 +69,13 @@ impl Workspace {
 
     /// Compiles the product and returns the path of its binary.
     pub fn product(&self) -> Result<PathBuf> {
+        self.binary(PRODUCT)
+    }
+
+    /// Compiles the binary that is called as its package and returns its path.
+    pub fn binary(&self, package: &str) -> Result<PathBuf> {
         let mut command = self.cargo();
-        command.args(["build", "--package", PRODUCT, "--bin", PRODUCT, "--locked"]);
+        command.args(["build", "--package", package, "--bin", package, "--locked"]);
         let messages = messages(&mut command)?;
         let found = messages.lines().filter_map(|line| executable(&parse(line)?)).next_back();
         found.context("cargo build named no binary")
