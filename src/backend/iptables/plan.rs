@@ -67,6 +67,9 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         };
         steps.extend(plan_shared(found, table, name, entries, tail));
     }
+    let untranslated = node::untranslated(family);
+    wanted.insert((Table::Filter, untranslated.name.clone()));
+    steps.extend(plan_chain(found, Table::Filter, untranslated));
     let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
     steps.extend(missing);
     steps.extend(surplus);
