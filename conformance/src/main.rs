@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use nix::libc::IPPROTO_SCTP;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use check::Patience;
@@ -125,6 +126,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
+    raise_file_limit()?;
     let mut scenarios = scenario::find(&args.paths)?;
     if let Some(missing) = args.only.iter().find(|name| !scenarios.iter().any(|scenario| scenario.name == **name)) {
         bail!("there is no scenario {missing}");
@@ -202,6 +204,13 @@ fn play_all<'a>(stage: &Stage<'_>, scenarios: &'a [Scenario], args: &Args) -> Re
     entries.sort_by_key(|(index, _)| *index);
     ensure!(entries.len() == all().count(), "{} scenarios were not played", all().count() - entries.len());
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// Every connection is a file, at both its ends, and several scenarios play at once.
+fn raise_file_limit() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
+    let wanted = most.clamp(1, 65_536);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, most).context("raising the limit of open files")
 }
 
 /// Whether there are SCTP sockets; loads the module where it is one.

@@ -106,14 +106,15 @@ fn hold(stage: &Stage<'_>, scenario: &Scenario, mode: Mode, played: &mut Played)
     let mut clock = Clock::default();
     let world = World::build(stage.surroundings, scenario, stage.sctp)?;
     clock.note("lab");
+    state::forget_dead_namespace(world.node())?;
     state::put_foreign(world.node(), mode)?;
     let before = State::read(world.node())?;
     clock.note("state before");
     let program = Program { file: stage.program, node: world.node() };
     let manifests = Manifests::create()?;
     manifests.change(&[], &[stage.surroundings.node_object()])?;
-    let proxy = program.start(stage.surroundings, &scenario.node, manifests.folder(), mode)?;
-    proxy.settle(0, stage.notice * 4);
+    let mut proxy = program.start(stage.surroundings, &scenario.node, manifests.folder(), mode)?;
+    proxy.wait_until_ready(stage.patience.settle * 6)?;
     clock.note("proxy");
     let open = BTreeMap::new();
     let mut play = Play { stage, scenario, world: &world, program, proxy, manifests, open };

@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Without a word of a sync for so long, the proxy has done what it wanted to.
 const QUIET: Duration = Duration::from_millis(400);
 
+/// It says of each IP family that it is in sync.
+const FAMILIES: usize = 2;
+
 /// A data plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -139,6 +142,20 @@ impl Proxy {
     /// How often it has said that the kernel is in sync, and how many lines it wrote.
     fn syncs(&self) -> usize {
         self.lines(|lines| lines.iter().filter(|line| line.contains("in sync")).count())
+    }
+
+    /// Waits until it has brought the kernel in sync for the first time, in both families.
+    pub fn wait_until_ready(&mut self, patience: Duration) -> Result<()> {
+        let started = Instant::now();
+        while self.syncs() < FAMILIES {
+            self.must_run()?;
+            if started.elapsed() > patience {
+                bail!("the proxy was not in sync after {} s; its log:\n{}", patience.as_secs(), self.last_lines(15));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.settle(0, QUIET * 3);
+        Ok(())
     }
 
     /// A mark to wait from.

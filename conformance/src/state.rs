@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -43,6 +44,19 @@ const RESTLESS: &[&str] = &["nf_conntrack_count"];
 pub struct State {
     sections: BTreeMap<String, Vec<String>>,
     settings: BTreeMap<String, String>,
+}
+
+/// Removes the record of changed settings that a namespace of the same number has left: numbers are used again, and
+/// whatever was killed there has not cleaned up.
+pub fn forget_dead_namespace(node: &NetNs) -> Result<()> {
+    let number = node.run(|| fs::metadata("/proc/thread-self/ns/net").map(|metadata| metadata.ino()))?;
+    let number = number.context("looking up the namespace's number")?;
+    match fs::remove_file(format!("/run/kube-ipvs/sysctl-{number}")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context("removing an old record of settings")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts somebody else's rules, set and (in IPVS mode) virtual server into the namespace.
