@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::flow::Flow;
-use crate::proxy::{Program, Proxy};
+use crate::proxy::{Mode, Program, Proxy};
 use crate::state::listing;
 use crate::world::World;
 
@@ -11,9 +11,9 @@ use crate::world::World;
 const LINES: usize = 40;
 
 /// The listing, the rules about the flow's address or port, and the proxy's log.
-pub fn gather(world: &World, program: Program<'_>, proxy: &Proxy, flow: &Flow) -> String {
+pub fn gather(world: &World, program: Program<'_>, mode: Mode, proxy: &Proxy, flow: &Flow) -> String {
     let mut text = String::new();
-    let list = program.run(&["list"]).unwrap_or_else(|error| format!("{error:#}"));
+    let list = program.run(&["list", "--proxy-mode", mode.as_str()]).unwrap_or_else(|error| format!("{error:#}"));
     section(&mut text, "kube-ipvs list", list.lines());
     let save = if flow.to.is_ipv4() { "iptables-save" } else { "ip6tables-save" };
     let rules = listing(world.node(), &[save]).unwrap_or_else(|error| format!("{error:#}"));

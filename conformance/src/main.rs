@@ -62,8 +62,8 @@ struct Args {
     /// The proxy's mode
     #[arg(long, value_enum, default_value = "both")]
     mode: Modes,
-    /// Play only the scenarios of these names
-    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Play only the scenarios of these names; with commas, or several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out flows that need this: sctp, raw, slow
     #[arg(long, value_name = "NEED", value_delimiter = ',')]

@@ -96,6 +96,7 @@ struct Play<'a> {
     scenario: &'a Scenario,
     world: &'a World,
     program: Program<'a>,
+    mode: Mode,
     proxy: Proxy,
     manifests: Manifests,
     /// By step and flow.
@@ -117,7 +118,7 @@ fn hold(stage: &Stage<'_>, scenario: &Scenario, mode: Mode, played: &mut Played)
     proxy.wait_until_ready(stage.patience.settle * 6)?;
     clock.note("proxy");
     let open = BTreeMap::new();
-    let mut play = Play { stage, scenario, world: &world, program, proxy, manifests, open };
+    let mut play = Play { stage, scenario, world: &world, program, mode, proxy, manifests, open };
     for (index, step) in scenario.steps.iter().enumerate() {
         if !play.step(index, step, played)? {
             break;
@@ -202,7 +203,9 @@ impl Play<'_> {
                             index + 1,
                             later + 1
                         );
-                        return Ok(Some(head + &evidence::gather(self.world, self.program, &self.proxy, flow)));
+                        return Ok(Some(
+                            head + &evidence::gather(self.world, self.program, self.mode, &self.proxy, flow),
+                        ));
                     }
                 }
             }
@@ -239,7 +242,7 @@ impl Play<'_> {
                     step.title,
                     flow.expect
                 );
-                evidence = evidence::gather(self.world, self.program, &self.proxy, flow);
+                evidence = evidence::gather(self.world, self.program, self.mode, &self.proxy, flow);
             } else {
                 text += &format!("  also     {flow}: expected {}; came {what}\n", flow.expect);
             }

@@ -40,7 +40,7 @@ pub struct ConformanceArgs {
     /// mode there too if it has IPVS and otherwise on 6.1
     #[arg(long, value_enum)]
     kernel: Option<KernelArg>,
-    /// Play only the scenarios of these names
+    /// Play only the scenarios of these names; with commas, or several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out flows that need this: sctp, raw, slow
