@@ -139,6 +139,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             .iter()
             .for_each(|field| eprintln!("{}: unknown field, ignored: {field}", scenario.file.display()));
     }
+    // In iptables mode as well: cleanup looks for virtual servers, which loads the module, and that is no difference of state.
+    load_module("ip_vs");
     if args.mode.list().contains(&Mode::Ipvs) {
         require_ipvs()?;
     }
@@ -220,7 +222,6 @@ fn has_sctp() -> bool {
 }
 
 fn require_ipvs() -> Result<()> {
-    load_module("ip_vs");
     let found = std::path::Path::new("/proc/net/ip_vs").exists();
     ensure!(found, "this kernel has no IPVS (there is no /proc/net/ip_vs): choose --mode iptables, or another kernel");
     Ok(())
