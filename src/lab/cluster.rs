@@ -245,7 +245,9 @@ impl Lab {
                 router.add_neighbour("sink", next_hop, sink_mac)?;
                 router.add_route(*range, Via::Gateway(next_hop, "sink"), TABLE_MAIN)?;
             }
-            Ok(())
+            // Answers go back the way the question came, through the node: its connection tracking would otherwise take
+            // the rest of the question's connection for invalid.
+            router.add_rule_for_input("sink", TABLE_TO_NODE)
         })?;
         Ok(sink)
     }

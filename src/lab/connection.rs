@@ -53,6 +53,14 @@ pub(super) fn connecting(
     reset: bool,
 ) -> io::Result<TcpSocket> {
     let socket = open(protocol, to)?;
+    if protocol == Protocol::Sctp {
+        // Otherwise SCTP keeps "port unreachable" to itself (`sctp_v4_err_handle` in net/sctp/input.c).
+        if to.is_ipv4() {
+            setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+    }
     if reset {
         socket.set_linger(Some(Duration::ZERO))?;
     }

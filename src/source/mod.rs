@@ -3,7 +3,7 @@
 
 pub mod convert;
 pub mod manifests;
-pub(crate) mod yaml;
+pub mod yaml;
 
 use crate::model::Snapshot;
 use std::fmt;

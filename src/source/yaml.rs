@@ -13,6 +13,7 @@ pub struct SyntaxError {
 }
 
 /// One document.
+#[derive(Debug)]
 pub struct Document<'text> {
     node: MarkedYaml<'text>,
 }

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 
 mod bench;
+mod conformance;
 mod demo;
 mod fuzz;
 mod libtest;
@@ -38,6 +39,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure: build the product optimised and run its benchmarks
     Bench(bench::BenchArgs),
+    /// Play scenarios of Service behaviour with real packets against the product
+    Conformance(conformance::ConformanceArgs),
     /// Run all test suites, each on the kernel that it needs
     Test(test::TestArgs),
     /// Check formatting, clippy and, where installed, cargo-deny
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => run_in_vm(args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Setup => setup::install(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),

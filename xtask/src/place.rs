@@ -28,7 +28,7 @@ pub struct Run {
 }
 
 /// How long a virtual machine may take for one suite or a demo. Emulation slows everything by 10 to 20 times.
-pub const VM_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+pub const VM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Memory of the machines of tests and demos, in MiB.
 const VM_MEMORY: u32 = 4096;

@@ -22,6 +22,8 @@ pub enum Work {
     DocumentationTests,
     /// Runs `kube-ipvs demo` in a proxy mode.
     Demo(&'static str),
+    /// Plays the scenarios of tests/scenarios in a proxy mode.
+    Conformance(&'static str),
     /// Runs every fuzz target for a few seconds.
     Fuzz,
 }
@@ -42,5 +44,6 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "kernel", work: Work::Tests(TestBinary::is_kernel_test), kernels: Kernels::Ipvs },
     Suite { name: "demo-iptables", work: Work::Demo("iptables"), kernels: Kernels::Running },
     Suite { name: "demo-ipvs", work: Work::Demo("ipvs"), kernels: Kernels::Ipvs },
+    Suite { name: "conformance-iptables", work: Work::Conformance("iptables"), kernels: Kernels::Running },
     Suite { name: "fuzz", work: Work::Fuzz, kernels: Kernels::Running },
 ];

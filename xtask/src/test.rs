@@ -11,7 +11,7 @@ use crate::setup;
 use crate::shell::quoted;
 use crate::suites::{Kernels, SUITES, Suite, Work};
 use crate::workspace::{TestBinary, Workspace};
-use crate::{demo, fuzz};
+use crate::{conformance, demo, fuzz};
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
@@ -123,6 +123,7 @@ impl Session {
                 let product = self.workspace.product()?;
                 demo::check(&self.workspace, &product, place, mode).map(Some)
             }
+            Work::Conformance(mode) => conformance::check(&self.workspace, place, mode).map(Some),
             Work::Fuzz => fuzz::smoke(&self.workspace),
         }
     }
@@ -136,7 +137,7 @@ impl Session {
 }
 
 /// How long one test binary may take, in seconds; in a virtual machine everything is slower.
-const BINARY_TIMEOUT: u32 = 600;
+const BINARY_TIMEOUT: u32 = 1200;
 
 fn run_tests(binaries: &[TestBinary], place: &Place, has_ipvs: bool, workspace: &Workspace) -> Result<Tally> {
     let mut environment = vec![("KUBE_IPVS_REQUIRE_IPTABLES", "1")];

@@ -69,17 +69,22 @@ impl Workspace {
 
     /// Compiles the product and returns the path of its binary.
     pub fn product(&self) -> Result<PathBuf> {
-        self.build_product(&[])
+        self.binary(PRODUCT)
     }
 
     /// As [`product`](Self::product), optimised. Takes minutes the first time.
     pub fn optimised_product(&self) -> Result<PathBuf> {
-        self.build_product(&["--release"])
+        self.build(PRODUCT, &["--release"])
     }
 
-    fn build_product(&self, profile: &[&str]) -> Result<PathBuf> {
+    /// Compiles the binary that is called as its package and returns its path.
+    pub fn binary(&self, package: &str) -> Result<PathBuf> {
+        self.build(package, &[])
+    }
+
+    fn build(&self, package: &str, profile: &[&str]) -> Result<PathBuf> {
         let mut command = self.cargo();
-        command.args(["build", "--package", PRODUCT, "--bin", PRODUCT, "--locked"]).args(profile);
+        command.args(["build", "--package", package, "--bin", package, "--locked"]).args(profile);
         let messages = messages(&mut command)?;
         let found = messages.lines().filter_map(|line| executable(&parse(line)?)).next_back();
         found.context("cargo build named no binary")

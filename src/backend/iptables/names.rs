@@ -26,6 +26,10 @@ chains! {
     forward = "KUBE-FORWARD";
     /// filter: drops what the source ranges of a load balancer don't admit.
     proxy_firewall = "KUBE-PROXY-FIREWALL";
+    /// filter: what is sent to service addresses and was not translated. Not one of kube-proxy's.
+    untranslated = "KUBE-UNTRANSLATED";
+    /// filter: refuses ports that no service has on its cluster IP. Not one of kube-proxy's.
+    cluster_ips = "KUBE-CLUSTER-IPS";
     /// filter: what `route_localnet` would let in from outside.
     localnet_guard = "KUBE-LOCALNET-GUARD";
 }
@@ -34,7 +38,7 @@ chains! {
 pub const SERVICE_PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
 
 /// The chains to which every service port adds rules of its own.
-pub fn shared() -> [(Table, ChainName); 6] {
+pub fn shared() -> [(Table, ChainName); 7] {
     [
         (Table::Nat, services()),
         (Table::Nat, node_ports()),
@@ -42,17 +46,19 @@ pub fn shared() -> [(Table, ChainName); 6] {
         (Table::Filter, external_services()),
         (Table::Filter, node_ports()),
         (Table::Filter, proxy_firewall()),
+        (Table::Filter, cluster_ips()),
     ]
 }
 
 /// The chains whose content does not depend on services.
-pub fn fixed() -> [(Table, ChainName); 5] {
+pub fn fixed() -> [(Table, ChainName); 6] {
     [
         (Table::Nat, mark_masq()),
         (Table::Nat, off_cluster()),
         (Table::Nat, postrouting()),
         (Table::Filter, forward()),
         (Table::Filter, localnet_guard()),
+        (Table::Filter, untranslated()),
     ]
 }
 
@@ -77,7 +83,7 @@ pub fn depth(chain: &ChainName) -> u8 {
     match chain.as_str() {
         "KUBE-MARK-OFF-CLUSTER" => 6,
         "KUBE-MARK-MASQ" => 7,
-        "KUBE-NODEPORTS" => 1,
+        "KUBE-NODEPORTS" | "KUBE-CLUSTER-IPS" => 1,
         _ => 0,
     }
 }

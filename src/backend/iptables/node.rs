@@ -16,6 +16,7 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
     let external = "kubernetes externally-visible service portals";
     let firewall = "kubernetes load balancer firewall";
     let portals = "kubernetes service portals";
+    let cluster_ips = "kubernetes cluster IPs";
     let mut jumps = vec![
         jump(Table::Filter, "INPUT", names::external_services(), external, true),
         jump(Table::Filter, "FORWARD", names::external_services(), external, true),
@@ -26,6 +27,9 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
         jump(Table::Filter, "INPUT", names::proxy_firewall(), firewall, true),
         jump(Table::Filter, "OUTPUT", names::proxy_firewall(), firewall, true),
         jump(Table::Filter, "FORWARD", names::proxy_firewall(), firewall, true),
+        // After KUBE-SERVICES, which drops where a policy says so.
+        jump(Table::Filter, "FORWARD", names::untranslated(), cluster_ips, true),
+        jump(Table::Filter, "OUTPUT", names::untranslated(), cluster_ips, true),
         jump(Table::Nat, "OUTPUT", names::services(), portals, false),
         jump(Table::Nat, "PREROUTING", names::services(), portals, false),
         jump(Table::Nat, "POSTROUTING", names::postrouting(), "kubernetes postrouting rules", false),
@@ -34,6 +38,21 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
         jumps.push(jump(Table::Filter, "INPUT", names::localnet_guard(), "kubernetes localnet guard", false));
     }
     jumps
+}
+
+/// The way to KUBE-CLUSTER-IPS, which has to exist before. What was translated to an endpoint needs no look at it, however
+/// many services there are; echo requests are nobody's port.
+pub fn untranslated(family: IpFamily) -> Chain {
+    let icmp = match family {
+        IpFamily::V4 => iptables::Protocol::Icmp,
+        IpFamily::V6 => iptables::Protocol::Icmpv6,
+    };
+    let rules = vec![
+        Rule::parse("-m conntrack --ctstate DNAT -j RETURN"),
+        Rule::new().protocol(icmp).return_(),
+        Rule::new().jump(names::cluster_ips()),
+    ];
+    Chain { name: names::untranslated(), rules }
 }
 
 /// The chains that hold for the whole node.

@@ -73,6 +73,9 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
             steps.extend(planned);
         }
     }
+    let untranslated = node::untranslated(family);
+    wanted.insert((Table::Filter, untranslated.name));
+    steps.extend(plan_chain(found, Table::Filter, untranslated));
     let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
     steps.extend(missing);
     steps.extend(surplus);

@@ -138,14 +138,14 @@ impl Renderer<'_> {
     /// The refusal of traffic for which there is no endpoint: at once if nobody could serve, in silence if a policy
     /// forbids what exists elsewhere, so that a load balancer tries another node.
     fn refuse(&self, rule: Rule) -> Rule {
-        if self.port.has_any_endpoints {
-            rule.drop()
-        } else {
-            rule.reject_with(match IpFamily::of(self.port.cluster_ip) {
-                IpFamily::V4 => "icmp-port-unreachable",
-                IpFamily::V6 => "icmp6-port-unreachable",
-            })
-        }
+        if self.port.has_any_endpoints { rule.drop() } else { self.reject(rule) }
+    }
+
+    fn reject(&self, rule: Rule) -> Rule {
+        rule.reject_with(match IpFamily::of(self.port.cluster_ip) {
+            IpFamily::V4 => "icmp-port-unreachable",
+            IpFamily::V6 => "icmp6-port-unreachable",
+        })
     }
 
     fn refusal_comment(&self) -> String {
@@ -162,6 +162,10 @@ impl Renderer<'_> {
             let rule = self.refuse(self.to_address(self.refusal_comment(), address));
             self.shared(Table::Filter, names::services(), rule);
         }
+        // IPVS mode refuses these as well. kube-proxy lets them go, usually to the default gateway.
+        let comment = format!("{} has its cluster IP for itself", self.name);
+        let rest = self.reject(Rule::new().comment(comment).destination(address));
+        self.shared(Table::Filter, names::cluster_ips(), rest);
     }
 
     fn capture_external(&mut self, has_endpoints: bool) {
