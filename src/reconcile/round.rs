@@ -269,3 +269,7 @@ fn merge(change: &mut Change, other: Change) {
         *change.node.get_mut(family) |= *other.node.get(family);
     }
 }
+
+#[cfg(test)]
+#[path = "round_tests.rs"]
+mod tests;

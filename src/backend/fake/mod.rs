@@ -3,6 +3,7 @@
 
 mod convergence;
 mod events;
+mod histories;
 mod iptables;
 mod ipvs;
 mod kernel;

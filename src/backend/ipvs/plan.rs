@@ -330,7 +330,7 @@ impl Planner<'_> {
         for (id, (server, first)) in &wishes.servers {
             match self.observed.servers.get(id) {
                 None => self.new_server(server, *first),
-                Some(found) if self.may_change(id) => self.known_server(server, found, *first),
+                Some(found) if self.may_change(id, server, found) => self.known_server(server, found, *first),
                 Some(_) => {
                     self.steps.servers.push(Op::LeaveAlone(*id));
                     // Recorded, it would pass for ours from the next reading on.
@@ -347,12 +347,16 @@ impl Planner<'_> {
         }
     }
 
-    /// A virtual server that we did not record is somebody else's, unless its address is one that is routed to our
-    /// device already or a cluster IP: there nobody else has any business, and the record was lost.
-    fn may_change(&self, id: &ServiceId) -> bool {
+    /// A virtual server that we did not record is somebody else's, unless it stands on a cluster IP, where nobody else
+    /// has any business, or is just what we would have made: then the record was lost.
+    fn may_change(&self, id: &ServiceId, server: &Server, found: &FoundServer) -> bool {
         let ServiceId::Address { address, .. } = id else { return false };
-        let routed = self.observed.routes.contains_key(&host(*address));
-        self.observed.is_recorded(id) || routed || wanted::in_ranges(self.rules, *address)
+        let as_ours = found.service == server.service
+            && found
+                .destinations
+                .iter()
+                .all(|(address, known)| known.masqueraded && server.weights.contains_key(address));
+        self.observed.is_recorded(id) || wanted::in_ranges(self.rules, *address) || as_ours
     }
 
     fn new_server(&mut self, server: &Server, first: bool) {

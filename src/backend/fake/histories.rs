@@ -1,0 +1,245 @@
+//! Single histories that went wrong once: what each of them must never do again.
+
+use super::ipvs::FakeIpvs;
+use super::kernel::FakeKernel;
+use super::{Shared, dataplane, kernel};
+use crate::backend::iptables;
+use crate::backend::ipvs::{Context, FoundDestination, FoundServer, Observed, VipBinding, plan_for_tests};
+use crate::backend::rules::{Found, Run, Writer};
+use crate::desired::{Builder, Desired, NodeFacts, Settings, Touched};
+use crate::model::{
+    Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort, ServiceType, Snapshot,
+};
+use ::iptables::Transaction;
+use ::ipvs::{Scheduler, ServiceId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn builder() -> Builder {
+    Builder::new(Arc::new(Settings { node_name: "me".into(), ..Settings::default() }))
+}
+
+fn facts() -> NodeFacts {
+    let own = vec![ip("192.168.0.2")];
+    NodeFacts { addresses: own.clone(), primary: own, gateways: Vec::new() }
+}
+
+fn service(name: &str, cluster_ip: &str, port: u16, node_port: Option<u16>, external: &[&str]) -> Service {
+    let port = ServicePort { name: "a".into(), protocol: Protocol::Tcp, port, node_port, target: None };
+    Service {
+        service_type: ServiceType::NodePort,
+        cluster_ips: vec![ip(cluster_ip)],
+        external_ips: external.iter().map(|text| ip(text)).collect(),
+        ports: vec![port],
+        ..Service::for_test("ns", name)
+    }
+}
+
+fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
+    Endpoint {
+        address: ip(address),
+        ready: !terminating,
+        serving: true,
+        terminating,
+        node: Some(node.into()),
+        zone: None,
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+        pod: None,
+    }
+}
+
+fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) {
+    let (name, protocol) = (service.name.clone(), service.ports[0].protocol);
+    let ports = vec![EndpointPort { name: "a".into(), protocol, port: 8080 }];
+    let slice = EndpointSlice { name: "s".into(), family: IpFamily::V4, ports, endpoints };
+    snapshot.services.insert(name.clone(), Arc::new(service));
+    snapshot.slices.entry(name).or_default().insert("s".into(), Arc::new(slice));
+}
+
+fn complete() -> Snapshot {
+    Snapshot { complete: true, ..Snapshot::default() }
+}
+
+/// Somebody else's virtual server.
+fn foreign(kernel: &Shared, address: &str, port: u16) -> ServiceId {
+    let id = ServiceId::Address { protocol: ::ipvs::Protocol::Tcp, address: ip(address), port };
+    let found = FoundDestination { weight: 7, masqueraded: true, connections: 3, drained_since: None };
+    let destinations = BTreeMap::from([("10.9.9.9:99".parse().unwrap(), found)]);
+    let server = FoundServer { service: ::ipvs::Service::new(id, Scheduler::Wlc), destinations };
+    kernel.lock().unwrap().v4.servers.insert(id, server);
+    id
+}
+
+fn context() -> Context {
+    Context {
+        family: IpFamily::V4,
+        binding: VipBinding::Route,
+        now: Instant::now(),
+        drain_timeout: Duration::from_secs(900),
+        missing: Arc::default(),
+    }
+}
+
+/// Brings a belief to what is desired, everything acknowledged, and returns the steps in words.
+fn settle(desired: &Desired, observed: &mut Observed, touched: Touched<'_>) -> Vec<String> {
+    let plan = plan_for_tests(context(), desired, observed, touched);
+    plan.iter().for_each(|op| observed.acknowledge(op));
+    observed.remember(desired, touched, &|port, rules| context().render(port, rules));
+    plan.iter().map(ToString::to_string).collect()
+}
+
+fn connect_all(observed: &mut Observed) {
+    let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.values_mut());
+    destinations.for_each(|destination| destination.connections = 5);
+}
+
+#[test]
+fn a_foreign_virtual_server_stays_foreign_across_audits_and_cleanup() {
+    for (node_port, external, address, port) in
+        [(Some(30080), &[][..], "192.168.0.2", 30080), (None, &["192.168.99.1"][..], "192.168.99.1", 80)]
+    {
+        let shared = kernel(0, 1);
+        let id = foreign(&shared, address, port);
+        let before = shared.lock().unwrap().v4.servers[&id].clone();
+        let (mut builder, mut snapshot) = (builder(), complete());
+        put(
+            &mut snapshot,
+            service("a", "172.30.0.1", 80, node_port, external),
+            vec![endpoint("10.180.0.1", "me", false)],
+        );
+        builder.update(&snapshot, &facts(), Instant::now());
+        let mut plane = dataplane::<FakeIpvs>(&shared);
+        for _ in 0..3 {
+            plane.distrust(IpFamily::V4);
+            plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), Touched::All, Instant::now());
+            assert_eq!(shared.lock().unwrap().v4.servers[&id], before);
+        }
+        plane.distrust(IpFamily::V4);
+        plane.sync(IpFamily::V4, &Desired::default(), Touched::All, Instant::now());
+        assert_eq!(shared.lock().unwrap().v4.servers.values().collect::<Vec<_>>(), [&before]);
+    }
+}
+
+#[test]
+fn a_fall_back_in_one_list_does_not_cut_connections_of_the_other() {
+    let (mut builder, mut snapshot) = (builder(), complete());
+    let service = Service { external_policy_local: true, ..service("a", "172.30.0.1", 80, Some(30080), &[]) };
+    let other = endpoint("10.180.0.2", "other", false);
+    put(&mut snapshot, service.clone(), vec![endpoint("10.180.0.1", "me", false), other.clone()]);
+    builder.update(&snapshot, &facts(), Instant::now());
+    let mut observed = Observed::default();
+    settle(builder.desired().get(IpFamily::V4), &mut observed, Touched::All);
+    connect_all(&mut observed);
+    put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", true), other]);
+    let change = builder.update(&snapshot, &facts(), Instant::now());
+    let steps = settle(builder.desired().get(IpFamily::V4), &mut observed, Touched::Ports(&change.ports.v4));
+    assert!(!steps.is_empty() && steps.iter().all(|step| !step.starts_with("delete destination")), "{steps:?}");
+}
+
+#[test]
+fn what_was_found_draining_after_a_restart_goes_on_when_something_else_changes() {
+    let (mut first, mut snapshot) = (builder(), complete());
+    let service = service("a", "172.30.0.1", 80, None, &[]);
+    let stays = endpoint("10.180.0.2", "other", false);
+    put(&mut snapshot, service.clone(), vec![endpoint("10.180.0.1", "me", false), stays.clone()]);
+    first.update(&snapshot, &facts(), Instant::now());
+    let mut observed = Observed::default();
+    settle(first.desired().get(IpFamily::V4), &mut observed, Touched::All);
+    connect_all(&mut observed);
+    // Killed; one endpoint leaves meanwhile; started again.
+    observed.previous = None;
+    let mut second = builder();
+    put(&mut snapshot, service.clone(), vec![stays.clone()]);
+    second.update(&snapshot, &facts(), Instant::now());
+    settle(second.desired().get(IpFamily::V4), &mut observed, Touched::All);
+    put(&mut snapshot, service, vec![stays, endpoint("10.180.0.3", "other", false)]);
+    let change = second.update(&snapshot, &facts(), Instant::now());
+    let steps = settle(second.desired().get(IpFamily::V4), &mut observed, Touched::Ports(&change.ports.v4));
+    assert!(!steps.is_empty() && steps.iter().all(|step| !step.contains("10.180.0.1")), "{steps:?}");
+}
+
+#[test]
+fn a_mode_that_hands_over_makes_nothing() {
+    let (mut builder, mut snapshot) = (builder(), complete());
+    let service = service("a", "172.30.0.1", 80, Some(30080), &["192.168.99.1"]);
+    put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", false)]);
+    builder.update(&snapshot, &facts(), Instant::now());
+    let retired = builder.desired().get(IpFamily::V4).retired(Instant::now() + Duration::from_secs(900));
+    let observed = Observed { interface: true, interface_up: true, ..Observed::default() };
+    let plan = plan_for_tests(context(), &retired, &observed, Touched::All);
+    assert!(plan.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn a_node_port_and_an_external_ip_on_the_node_contend_and_the_first_by_name_holds() {
+    let (mut builder, mut snapshot) = (builder(), complete());
+    put(&mut snapshot, service("a", "172.30.0.1", 80, Some(30080), &[]), vec![endpoint("10.180.0.1", "me", false)]);
+    let external = service("b", "172.30.0.2", 30080, None, &["192.168.0.2"]);
+    put(&mut snapshot, external, vec![endpoint("10.180.0.2", "me", false)]);
+    builder.update(&snapshot, &facts(), Instant::now());
+    assert_eq!(builder.refusals().count(), 1);
+    let shared = kernel(0, 1);
+    let id = ServiceId::Address { protocol: ::ipvs::Protocol::Tcp, address: ip("192.168.0.2"), port: 30080 };
+    let mut plane = dataplane::<FakeIpvs>(&shared);
+    plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), Touched::All, Instant::now());
+    snapshot.services.remove(&ServiceName::new("ns", "b"));
+    let change = builder.update(&snapshot, &facts(), Instant::now());
+    let touched = Touched::Ports(&change.ports.v4);
+    plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), touched, Instant::now());
+    let servers = &shared.lock().unwrap().v4.servers;
+    let serving: Vec<String> = servers[&id].destinations.keys().map(ToString::to_string).collect();
+    assert_eq!(serving, ["10.180.0.1:8080"]);
+    assert_eq!(builder.refusals().count(), 0);
+}
+
+/// A kernel without SCTP matching.
+struct WithoutSctp(FakeKernel);
+
+impl Run for &mut WithoutSctp {
+    fn steps_per_run(&self) -> usize {
+        100
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+        if transaction.render().contains("sctp") {
+            return Err("Couldn't load match `sctp'".into());
+        }
+        self.0.tables.apply(transaction).map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn one_service_that_the_kernel_refuses_does_not_stop_the_others() {
+    let (mut builder, mut snapshot) = (builder(), complete());
+    let serving = || vec![endpoint("10.180.0.1", "me", false)];
+    for n in 1..20 {
+        put(&mut snapshot, service(&format!("a{n}"), &format!("172.30.0.{n}"), 80, None, &[]), serving());
+    }
+    let mut refused = service("z", "172.30.9.9", 80, None, &[]);
+    refused.ports[0].protocol = Protocol::Sctp;
+    put(&mut snapshot, refused, serving());
+    builder.update(&snapshot, &facts(), Instant::now());
+    let mut kernel = WithoutSctp(FakeKernel::new(0, 1));
+    let desired = builder.desired().get(IpFamily::V4);
+    for _ in 0..2 {
+        let mut observed = iptables::Observed::of_rules(Found::from_saved(&kernel.0.tables, &iptables::Ours));
+        let ops = iptables::plan_for_tests(IpFamily::V4, desired, &observed, Touched::All);
+        let rules = |op| if let iptables::Op::Rule(rule) = op { Some(rule) } else { None };
+        let ops = ops.into_iter().filter_map(rules).collect();
+        let failures = Writer::new(&mut kernel, &iptables::Ours).write(ops, observed.rules_for_tests());
+        assert!(!failures.is_empty(), "the refused one is told");
+    }
+    let table = &kernel.0.tables.tables[&::iptables::Table::Nat];
+    let services = &table.chains[&iptables::names::services()];
+    // Nineteen services and the jump to the node ports.
+    assert_eq!(services.rules.len(), 20);
+    let prerouting = &table.chains[&::iptables::ChainName::from_static("PREROUTING")];
+    assert_eq!(prerouting.rules.len(), 1, "and packets get there");
+}
