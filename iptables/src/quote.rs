@@ -18,10 +18,11 @@ impl Word<'_> {
 }
 
 /// Splits a line. White space ends a word; between double quotes a backslash takes the next character as it is
-/// (`add_param_to_argv` in iptables' `xshared.c`). An open quote reaches to the end of the line.
+/// (`add_param_to_argv` in iptables' `xshared.c`). An open quote reaches to the last character of the line that is no
+/// white space: what is behind belongs to no word.
 pub(crate) fn split(line: &str) -> Vec<Word<'_>> {
     let mut words = Vec::with_capacity(16);
-    let mut rest = line;
+    let mut rest = line.trim_end_matches(is_space);
     loop {
         rest = rest.trim_start_matches(is_space);
         if rest.is_empty() {

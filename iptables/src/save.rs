@@ -273,7 +273,7 @@ mod tests {
         /// Rule-like lines of known and unknown options with values that fit or do not.
         #[test]
         fn a_normal_form_is_read_back_as_itself(
-            tests in prop::collection::vec("(! |)(-[sdiop] [a-z0-9./]{1,8}|-m (tcp|mark|comment|set|recent|limit|conntrack|addrtype|statistic|icmp|physdev|other)( (! |)--(dport|mark|comment|set|rcheck|name|seconds|limit|ctstate|dst-type|mode|every|probability|icmp-type|physdev-in|x) (0x1/2|1:2|10.0.0.1|a,b|NEW|random|nth|\"x y\"|5|5/min)){0,3})", 0..6),
+            tests in prop::collection::vec("(! |)(-[sdiop] [a-z0-9./]{1,8}|-m (tcp|mark|comment|set|recent|limit|conntrack|addrtype|statistic|icmp|physdev|other)( (! |)--(dport|mark|comment|set|rcheck|name|seconds|limit|ctstate|dst-type|mode|every|probability|icmp-type|physdev-in|x) (0x1/2|1:2|10\\.0\\.0\\.1|a,b|NEW|random|nth|\"x y\"|5|5/min)){0,3})", 0..6),
             target in "(|-j [A-Z]{1,6}( --(set-mark|to-destination|reject-with|random|x) [a-z0-9.:/]{1,9}|)|-g X)",
         ) {
             let once = Rule::parse(&format!("{} {target}", tests.join(" ")));

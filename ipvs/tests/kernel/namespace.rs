@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use ipvs::netlink::{Socket, SocketError, SocketOptions};
 use ipvs::{Client, Command, Destination, Error, Options, Protocol, Scheduler, Service, ServiceId};
@@ -12,7 +13,12 @@ pub fn in_namespace(name: &str, test: impl FnOnce(&mut Client) + Send + 'static)
     in_namespace_with(name, Options::default(), test);
 }
 
+/// One test at a time: kernels before 2026 keep the virtual servers of all namespaces in one table and number a dump's
+/// rows by their place in it, so that a dump misses or repeats rows while another namespace adds or deletes some.
+static ALONE: Mutex<()> = Mutex::new(());
+
 pub fn in_namespace_with(name: &str, options: Options, test: impl FnOnce(&mut Client) + Send + 'static) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             return Some(format!("no network namespace can be made: {errno}"));
