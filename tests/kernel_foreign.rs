@@ -152,7 +152,7 @@ fn an_empty_node_is_empty_again(mode: Mode) {
     let cluster = Cluster::new(mode);
     // Tables appear with their first rule and stay.
     cluster.shell(
-        "for it in iptables ip6tables; do for t in nat filter; do $it -w -t $t -N X; $it -w -t $t -X X; done; done",
+        "for it in iptables ip6tables; do for t in nat filter mangle; do $it -w -t $t -N X; $it -w -t $t -X X; done; done",
     );
     let before = State::of(&cluster);
     cluster.write_examples();

@@ -64,6 +64,11 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut closing = Vec::new();
     let mut total = Tally::default();
     for suite in wanted {
+        let by_name = args.only.iter().any(|name| name == suite.name);
+        if suite.kernels == Kernels::IpvsInTime && !session.running_has_ipvs && !by_name {
+            println!("=== {}: not in an emulated machine unless asked for: --only {}", suite.name, suite.name);
+            continue;
+        }
         for place in session.places(suite, args.kernel)? {
             let name = match &place {
                 Place::Vm(kernel) => format!("{} on {}", suite.name, kernel.release),
@@ -143,8 +148,13 @@ fn run_tests(binaries: &[TestBinary], place: &Place, has_ipvs: bool, workspace: 
     let mut environment = vec![("KUBE_IPVS_REQUIRE_IPTABLES", "1")];
     if has_ipvs {
         environment.push(("KUBE_IPVS_REQUIRE_IPVS", "1"));
+        // Kernels before 2026 keep the virtual servers of all namespaces in one table and number a dump's rows by their
+        // place in it: what one test adds or deletes makes the dump of another one miss or repeat rows.
+        environment.push(("RUST_TEST_THREADS", "1"));
     }
-    let run = place.run(&tests_script(binaries), workspace.root.clone(), &environment)?;
+    // In iptables mode they ran on the running kernel already.
+    let skipped = if matches!(place, Place::Vm(_)) { "--skip iptables_mode" } else { "" };
+    let run = place.run(&tests_script(binaries, skipped), workspace.root.clone(), &environment)?;
     let mut tally = libtest::tally(&run.output);
     ensure!(
         run.status == Some(0),
@@ -161,13 +171,13 @@ fn run_tests(binaries: &[TestBinary], place: &Place, has_ipvs: bool, workspace: 
 }
 
 /// Runs one binary after the other as `cargo test` would, with marks between them.
-fn tests_script(binaries: &[TestBinary]) -> String {
+fn tests_script(binaries: &[TestBinary], arguments: &str) -> String {
     let mut script = String::new();
     for TestBinary { name, folder, executable, .. } in binaries {
         let folder = quoted(&folder.to_string_lossy());
         let executable = quoted(&executable.to_string_lossy());
         script += &format!(
-            "echo {}\n(cd {folder} && CARGO_MANIFEST_DIR={folder} timeout -k 10 {BINARY_TIMEOUT} {executable} --show-output)\n\
+            "echo {}\n(cd {folder} && CARGO_MANIFEST_DIR={folder} timeout -k 10 {BINARY_TIMEOUT} {executable} --show-output {arguments})\n\
              status=$?\necho; echo {}\" $status\"\n",
             quoted(&format!("{BEGIN}{name}")),
             quoted(&format!("{END}{name}")),
@@ -200,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_run_goes_on_after_a_binary_that_ends_badly() {
-        let script = tests_script(&[binary("it's a", "/bin/false"), binary("b", "/bin/true")]);
+        let script = tests_script(&[binary("it's a", "/bin/false"), binary("b", "/bin/true")], "");
         // Not by way of a Place: that would pass these marks on, into the output of the suite which runs this test.
         let run = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert!(run.status.success());

@@ -35,6 +35,16 @@ impl TestBinary {
     pub fn is_kernel_test(&self) -> bool {
         self.kind == "test" && self.target.starts_with("kernel")
     }
+
+    /// Whether it is one of those that judge by the clock while traffic flows.
+    pub fn is_timing_test(&self) -> bool {
+        self.is_kernel_test() && matches!(self.target.as_str(), "kernel_restart" | "kernel_repair")
+    }
+
+    /// Whether it is a kernel test that does not.
+    pub fn is_steady_kernel_test(&self) -> bool {
+        self.is_kernel_test() && !self.is_timing_test()
+    }
 }
 
 /// The cargo that runs us, or the one on the path.
