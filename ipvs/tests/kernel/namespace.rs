@@ -32,6 +32,9 @@ pub fn in_namespace_with(name: &str, options: Options, test: impl FnOnce(&mut Cl
             Err(error) => panic!("{error}"),
         };
         test(&mut client);
+        // The kernel removes a namespace some time after its last user is gone. With nothing left in it that does not
+        // disturb the dumps of the next test.
+        let _ = client.execute(&Command::Flush);
         None
     });
     let skipped = match thread.unwrap().join() {
