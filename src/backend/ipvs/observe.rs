@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+/// How often the virtual servers are dumped at most: nothing new in the second is the rule.
+const DUMPS: usize = 5;
+
 impl Ipvs {
     /// Reads everything of a family.
     pub(super) fn observe_family(&mut self, family: IpFamily, now: Instant) -> Result<Observed, ObserveError> {
@@ -51,14 +54,22 @@ impl Ipvs {
             IpFamily::V4 => AddressFamily::Ipv4,
             IpFamily::V6 => AddressFamily::Ipv6,
         };
-        self.client
-            .for_each_service(|entry| {
-                let id = entry.service.id;
-                if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
-                    servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
-                }
-            })
-            .map_err(|error| ObserveError::new("virtual servers", error))?;
+        // Kernels before 2026 pass over rows while another namespace's virtual servers come or go (they share a table, of
+        // which a dump counts all rows): read until nothing new turns up.
+        for _ in 0..DUMPS {
+            let known = servers.len();
+            self.client
+                .for_each_service(|entry| {
+                    let id = entry.service.id;
+                    if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
+                        servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
+                    }
+                })
+                .map_err(|error| ObserveError::new("virtual servers", error))?;
+            if servers.len() == known {
+                break;
+            }
+        }
         if servers.is_empty() {
             return Ok(servers);
         }
