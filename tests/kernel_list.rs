@@ -3,10 +3,11 @@
 //!
 //! Each test works in a network namespace of its own. Without IPVS it says `SKIPPED`, or fails if
 //! `KUBE_IPVS_REQUIRE_IPVS=1`.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 #[path = "kernel_list/random.rs"]
 mod random;
+mod support;
 
 use ipvs::{AddressFamily, Client, Command, Destination, ForwardMethod, Protocol, Scheduler, Service, ServiceId};
 use kube_ipvs::commands::list::{self, ListArgs, ListMode};
@@ -15,6 +16,7 @@ use random::{Modules, Wanted};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process;
+use support::{Cluster, Mode, may_run};
 
 fn skipped(reason: &str) {
     let required = std::env::var_os("KUBE_IPVS_REQUIRE_IPVS").is_some_and(|value| value == "1");
@@ -39,7 +41,13 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 /// [`in_namespace`], if there is IPVS.
 fn with_ipvs(test: impl FnOnce(Client) + Send + 'static) {
     in_namespace(|| match Client::connect() {
-        Ok(client) => test(client),
+        Ok(client) => {
+            test(client);
+            // What the namespace leaves behind would disturb the dumps of the next test (`Client::for_each_service`).
+            if let Ok(mut client) = Client::connect() {
+                let _ = client.execute(&Command::Flush);
+            }
+        }
         Err(error) => skipped(&error.to_string()),
     });
 }
@@ -249,6 +257,28 @@ fn rules_are_listed_as_the_same_table() {
         commands.restore(RULES).unwrap();
         assert_eq!(listing(ListMode::Iptables), RULES_LISTED);
         assert_eq!(listing(ListMode::Auto), RULES_LISTED, "IPVS has nothing, the rules have");
+    });
+}
+
+/// The demo's cluster: the running program's own table, before and after traffic.
+#[test]
+fn the_examples_are_listed_as_ipvsadm_lists_them() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    cluster.write_examples();
+    let _proxy = cluster.start(&[]);
+    let listed = support::succeeded("list", &cluster.program(&["list"]));
+    assert_eq!(listed, cluster.on_node("ipvsadm -Ln"), "left: kube-ipvs list");
+    assert!(listed.contains("TCP  172.30.0.10:8081 rr\n"), "{listed}");
+    assert!(listed.contains("[fd00:10:180::1]:80"), "{listed}");
+    cluster.wait_answerers("172.30.0.10:8081", &["pod-1", "pod-2", "pod-3"]);
+    // Connections end between one listing and the next: the same soon, with some counted.
+    support::wait_until("the same listing, with connections", || {
+        let listed = support::succeeded("list", &cluster.program(&["list"]));
+        let connections = listed.lines().any(|line| line.contains("Masq") && !line.trim_end().ends_with(" 0"));
+        connections && listed == cluster.on_node("ipvsadm -Ln")
     });
 }
 

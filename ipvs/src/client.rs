@@ -1,5 +1,7 @@
 //! The client: questions to the kernel's IPVS, changes one by one and in batches.
 
+use std::collections::HashSet;
+
 use netlink_packet_core::DecodeError;
 use netlink_sys::protocols::NETLINK_GENERIC;
 
@@ -15,7 +17,8 @@ use crate::{Attempt, Command, Daemon, DestinationEntry, Error, Info, ServiceEntr
 pub struct Options {
     /// Timeout, buffers and size of batches.
     pub socket: SocketOptions,
-    /// How often a dump is repeated when the kernel says that its table changed meanwhile (5).
+    /// How often a dump is repeated at most: when the kernel says that its table changed meanwhile, or when the one before
+    /// brought virtual servers that had not been seen (5).
     pub dump_retries: u32,
 }
 
@@ -119,24 +122,52 @@ impl Client {
         })
     }
 
-    /// All virtual servers, in the kernel's order: by hash bucket, firewall marks last.
+    /// All virtual servers, in the kernel's order: by hash bucket, firewall marks last. Each once, as
+    /// [`for_each_service`](Self::for_each_service) finds them.
     ///
     /// # Errors
     /// The socket failed.
     pub fn services(&mut self) -> Result<Vec<ServiceEntry>, Error> {
-        self.collect(&Attempt::Services, &question(IpvsCommand::GetService, None), &service_entry)
+        let mut all = Vec::new();
+        self.for_each_service(|entry| all.push(entry))?;
+        Ok(all)
     }
 
-    /// Hands all virtual servers to `each` as they arrive, in constant memory.
+    /// Hands each virtual server to `each` as it arrives, keeping no more than its identity.
+    ///
+    /// Kernels before 2026 keep the virtual servers of all network namespaces in one table, and a dump of several
+    /// messages goes on by the number of rows it has passed, others' included (`ip_vs_genl_dump_services`): while
+    /// another namespace's virtual servers come or go, rows are passed over. So a dump of more than one message is
+    /// repeated until two in a row show the same number and nothing new. A virtual server that is removed meanwhile may still be seen.
     ///
     /// # Errors
-    /// The socket failed; [`SocketError::DumpInterrupted`] when the table changed meanwhile (kernels that notice it),
-    /// so that what `each` saw may be incomplete.
+    /// The socket failed; [`SocketError::DumpInterrupted`] when the table changed during every try (kernels that notice
+    /// it), so that what `each` saw may be incomplete.
     pub fn for_each_service(&mut self, mut each: impl FnMut(ServiceEntry)) -> Result<(), Error> {
-        self.ask(&Attempt::Services, question(IpvsCommand::GetService, None), true, &mut |message| {
-            each(service_entry(message)?);
-            Ok(())
-        })
+        let mut seen = HashSet::new();
+        let mut tries = self.options.dump_retries + 2;
+        loop {
+            let (known, received) = (seen.len(), self.counters().receives);
+            let mut rows = 0;
+            let asked = self.ask(&Attempt::Services, question(IpvsCommand::GetService, None), true, &mut |message| {
+                let entry = service_entry(message)?;
+                rows += 1;
+                if seen.insert(entry.service.id) {
+                    each(entry);
+                }
+                Ok(())
+            });
+            tries = tries.saturating_sub(1);
+            match asked {
+                Err(Error::Transport { source: SocketError::DumpInterrupted, .. }) if tries > 0 => continue,
+                asked => asked?,
+            }
+            // One message of rows and the one that ends the dump: the kernel held its lock for all of it.
+            let one_message = self.counters().receives - received <= 2;
+            if one_message || tries == 0 || (seen.len() == known && rows == known) {
+                return Ok(());
+            }
+        }
     }
 
     /// One virtual server; `None` when it is not there.

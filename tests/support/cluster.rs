@@ -239,6 +239,11 @@ impl Drop for Cluster {
             if let Ok(metadata) = fs::metadata("/proc/thread-self/ns/net") {
                 let _ = fs::remove_file(format!("/run/kube-ipvs/sysctl-{}", metadata.ino()));
             }
+            // The kernel removes a namespace some time after its last user is gone; kernels before 2026 keep the virtual
+            // servers of all namespaces in one table, and those of this one would disturb the dumps of the next.
+            if let Ok(mut client) = ipvs::Client::connect() {
+                let _ = client.execute(&ipvs::Command::Flush);
+            }
         });
         let _ = fs::remove_dir_all(&self.folder);
     }

@@ -49,7 +49,7 @@ fn a_big_dump_is_streamed() {
         assert_eq!(seen.len(), 5000);
         assert!(seen.values().all(|times| *times == 1));
         let after = client.counters();
-        assert_eq!(after.sends - before.sends, 1);
+        assert_eq!(after.sends - before.sends, 2, "the second finds nothing new");
         assert!(after.receives - before.receives > 10, "more than one buffer");
     });
 }
@@ -121,5 +121,33 @@ fn lost_errors_are_never_taken_for_success() {
         // Later answers are not mistaken for earlier ones.
         let service = Service::new(numbered(1), Scheduler::Rr);
         client.execute(&Command::AddService(service)).unwrap();
+    });
+}
+
+/// While virtual servers of another namespace come and go in front of ours, none of ours is passed over.
+#[test]
+fn another_namespace_does_not_hide_virtual_servers() {
+    const OURS: u16 = 1000;
+    in_namespace("another_namespace_does_not_hide_virtual_servers", |client| {
+        execute(client, &table(OURS, 0));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut changes = 0;
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let mut other = ipvs::Client::connect().unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    execute(&mut other, &table(200, 0));
+                    other.execute(&Command::Flush).unwrap();
+                    changes += 1;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                changes
+            });
+            let seen: Vec<usize> = (0..10).map(|_| client.services().unwrap().len()).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(other.join().unwrap() > 0);
+            assert!(seen.iter().all(|seen| *seen == usize::from(OURS)), "{seen:?}");
+        });
     });
 }

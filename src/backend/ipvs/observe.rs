@@ -3,7 +3,7 @@
 
 use super::names::Set;
 use super::observed::{FoundDestination, FoundServer, Observed};
-use super::wanted::family_of;
+use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
 use crate::backend::rules::Found;
 use crate::backend::{Effort, ObserveError, unset_sysctls};
@@ -17,15 +17,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// How often the virtual servers are dumped at most: nothing new in the second is the rule.
-const DUMPS: usize = 5;
-
 impl Ipvs {
     /// Reads everything of a family.
     pub(super) fn observe_family(&mut self, family: IpFamily, now: Instant) -> Result<Observed, ObserveError> {
         let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
+        self.read_recorded(&mut observed, now)?;
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
@@ -54,22 +52,14 @@ impl Ipvs {
             IpFamily::V4 => AddressFamily::Ipv4,
             IpFamily::V6 => AddressFamily::Ipv6,
         };
-        // Kernels before 2026 pass over rows while another namespace's virtual servers come or go (they share a table, of
-        // which a dump counts all rows): read until nothing new turns up.
-        for _ in 0..DUMPS {
-            let known = servers.len();
-            self.client
-                .for_each_service(|entry| {
-                    let id = entry.service.id;
-                    if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
-                        servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
-                    }
-                })
-                .map_err(|error| ObserveError::new("virtual servers", error))?;
-            if servers.len() == known {
-                break;
-            }
-        }
+        self.client
+            .for_each_service(|entry| {
+                let id = entry.service.id;
+                if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
+                    servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
+                }
+            })
+            .map_err(|error| ObserveError::new("virtual servers", error))?;
         if servers.is_empty() {
             return Ok(servers);
         }
@@ -178,6 +168,23 @@ impl Ipvs {
                         .map_err(|error| ObserveError::new(format!("set {}", spec.name), error))?;
                     observed.sets.insert(set, entries);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks one by one for virtual servers that are recorded as ours and did not turn up: a dump may have passed over them,
+    /// and what is taken for missing would be added again and refused.
+    fn read_recorded(&mut self, observed: &mut Observed, now: Instant) -> Result<(), ObserveError> {
+        let recorded = Set::LEDGER.iter().filter_map(|set| observed.sets.get(set)).flatten().filter_map(id_of);
+        let missing: Vec<ServiceId> = recorded.filter(|id| !observed.servers.contains_key(id)).collect();
+        for id in missing {
+            let found = self.client.service(&id);
+            let found = found.map_err(|error| ObserveError::new(format!("virtual server {id}"), error))?;
+            if let Some(entry) = found {
+                let server = FoundServer { service: entry.service, destinations: BTreeMap::new() };
+                observed.servers.insert(id, server);
+                self.read_missing(id, &mut observed.servers, now)?;
             }
         }
         Ok(())

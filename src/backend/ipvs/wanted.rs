@@ -147,6 +147,18 @@ pub fn entry_of(id: &ServiceId) -> Option<Entry> {
     Some(Entry::IpPort { address, protocol, port })
 }
 
+/// The virtual server of a ledger entry.
+pub fn id_of(entry: &Entry) -> Option<ServiceId> {
+    let Entry::IpPort { address, protocol, port } = *entry else { return None };
+    let protocol = match protocol {
+        ipset::Protocol::TCP => ipvs::Protocol::Tcp,
+        ipset::Protocol::UDP => ipvs::Protocol::Udp,
+        ipset::Protocol::SCTP => ipvs::Protocol::Sctp,
+        _ => return None,
+    };
+    Some(ServiceId::Address { protocol, address, port })
+}
+
 /// The family of a virtual server.
 pub fn family_of(id: &ServiceId) -> IpFamily {
     match id.family() {
