@@ -11,14 +11,31 @@ use super::Problem;
 use super::convert::Object;
 use crate::model::{Slices, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 /// What is known of all files; each keeps its last good state.
 #[derive(Debug, Default)]
 pub struct Manifests {
-    files: BTreeMap<PathBuf, Vec<(ObjectId, Object)>>,
+    files: BTreeMap<PathBuf, File>,
     complete: bool,
     snapshot: Snapshot,
+}
+
+/// The last good state of a file.
+#[derive(Debug)]
+struct File {
+    /// Of the text, so that what did not change is not parsed again.
+    hash: u64,
+    objects: Vec<(ObjectId, Object)>,
+    /// What could not be used of it.
+    problems: Vec<Problem>,
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Kind, namespace and name.
@@ -50,15 +67,25 @@ impl Manifests {
         self.files.retain(|path, _| contents.contains_key(path) || unreadable(path));
         let mut all_read = true;
         for (path, content) in contents {
+            let known = self.files.get(&path);
             let outcome = content.map_err(Problem::new).and_then(|text| {
-                let known = self.files.get(&path).map(Vec::as_slice).unwrap_or_default();
-                read::objects(&text, known, &mut |problem| {
-                    problems.push(Problem { file: Some(path.clone()), ..problem });
-                })
+                let hash = hash(&text);
+                if let Some(known) = known.filter(|known| known.hash == hash) {
+                    problems.extend(known.problems.iter().cloned());
+                    return Ok(None);
+                }
+                let mut own = Vec::new();
+                let objects = known.map(|known| known.objects.as_slice()).unwrap_or_default();
+                let objects = read::objects(&text, objects, &mut |problem| {
+                    own.push(Problem { file: Some(path.clone()), ..problem });
+                })?;
+                problems.extend(own.iter().cloned());
+                Ok(Some(File { hash, objects, problems: own }))
             });
             match outcome {
-                Ok(objects) => {
-                    self.files.insert(path, objects);
+                Ok(None) => {}
+                Ok(Some(file)) => {
+                    self.files.insert(path, file);
                 }
                 Err(problem) => {
                     all_read = false;
@@ -78,8 +105,8 @@ impl Manifests {
     /// Makes the snapshot from all files, sharing what did not change.
     fn rebuild(&mut self, problems: &mut Vec<Problem>) {
         let mut winners: BTreeMap<&ObjectId, (&PathBuf, &Object)> = BTreeMap::new();
-        for (path, objects) in &self.files {
-            for (id, object) in objects {
+        for (path, file) in &self.files {
+            for (id, object) in &file.objects {
                 if let Some((other, _)) = winners.insert(id, (path, object)) {
                     problems.push(Problem {
                         file: Some(path.clone()),
