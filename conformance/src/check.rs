@@ -111,6 +111,14 @@ impl Check<'_> {
         Ok(broken)
     }
 
+    /// One more connection of a flow, and what came of it, in words.
+    pub fn once(&self, flow: &Flow) -> Result<String> {
+        if flow.inject.is_some() {
+            return Ok(self.inject(flow)?.err().unwrap_or_else(|| "as expected".to_owned()));
+        }
+        Ok(self.world.prober(flow)?.probe(self.probe(flow)?)?.to_string())
+    }
+
     fn inject(&self, flow: &Flow) -> Result<Result<(), String>> {
         let outcomes = inject(self.world, flow, self.patience.silence)?;
         Ok(judge(flow, &outcomes, self.world.view(flow)?))

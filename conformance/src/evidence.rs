@@ -27,7 +27,8 @@ pub fn gather(world: &World, program: Program<'_>, mode: Mode, proxy: &Proxy, fl
     text
 }
 
-fn section<'a>(text: &mut String, title: &str, lines: impl Iterator<Item = &'a str>) {
+/// A titled piece of the text.
+pub fn section<'a>(text: &mut String, title: &str, lines: impl Iterator<Item = &'a str>) {
     text.push_str(&format!("    --- {title}\n"));
     for (index, line) in lines.enumerate() {
         if index == LINES {

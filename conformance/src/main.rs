@@ -27,6 +27,7 @@ mod report;
 mod scenario;
 mod state;
 mod surroundings;
+mod trace;
 mod world;
 
 use std::collections::VecDeque;

@@ -16,6 +16,7 @@ use crate::proxy::{Mode, Program, Proxy};
 use crate::scenario::{Scenario, Step};
 use crate::state::{self, State};
 use crate::surroundings::Surroundings;
+use crate::trace;
 use crate::world::World;
 
 /// Differences after cleanup that are shown.
@@ -179,7 +180,7 @@ impl Play<'_> {
         if checked.broken.is_empty() {
             return Ok(true);
         }
-        played.failure = self.explain(index, step, &checked.broken);
+        played.failure = self.explain(index, step, &checked.broken, &check);
         self.proxy.must_run().context(played.failure.clone())?;
         Ok(false)
     }
@@ -230,7 +231,7 @@ impl Play<'_> {
     }
 
     /// What was expected of the first flow that failed, what came, and why; the others in a line each.
-    fn explain(&self, index: usize, step: &Step, broken: &[(usize, String)]) -> String {
+    fn explain(&self, index: usize, step: &Step, broken: &[(usize, String)], check: &Check<'_>) -> String {
         let mut text = String::new();
         let mut evidence = String::new();
         for (count, (number, what)) in broken.iter().enumerate() {
@@ -243,6 +244,11 @@ impl Play<'_> {
                     flow.expect
                 );
                 evidence = evidence::gather(self.world, self.program, self.mode, &self.proxy, flow);
+                evidence::section(
+                    &mut evidence,
+                    "one more connection, packets on the node",
+                    trace::record(check, flow).lines(),
+                );
             } else {
                 text += &format!("  also     {flow}: expected {}; came {what}\n", flow.expect);
             }

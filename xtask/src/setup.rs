@@ -35,6 +35,7 @@ pub const KERNEL_TOOLS: &[Need] = &[
     need("ipset", "ipset", "shows tests the sets as others see them"),
     need("ipvsadm", "ipvsadm", "shows tests the virtual servers as others see them"),
     need("conntrack", "conntrack", "shows tests the tracked connections as others see them"),
+    need("tcpdump", "tcpdump", "shows the packets of a scenario that failed"),
     need("modprobe", "kmod", "loads kernel modules"),
 ];
 
