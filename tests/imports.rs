@@ -72,6 +72,7 @@ const HOUSE: &[Unit] = &[
         "backend::fake",
         &[
             ("backend", "tests only: both modes over a kernel in memory"),
+            ("source", "reads the scenarios whose histories it plays"),
             ("backend::rules", "as above"),
             ("backend::iptables", "as above"),
             ("backend::ipvs", "as above"),
