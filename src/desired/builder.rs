@@ -8,7 +8,8 @@ use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, never_captured};
 use super::topology::{Place, Policies};
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
-use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
+use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -182,6 +183,17 @@ impl Builder {
         (service.is_forwarded() && service.proxy_name == self.settings.proxy_name).then(|| service.clone())
     }
 
+    /// The slices of a Service that are not meant for another proxy.
+    fn slices(&self, name: &ServiceName) -> Option<Cow<'_, Slices>> {
+        let slices = self.snapshot.slices.get(name)?;
+        let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
+        if !slices.values().any(|slice| theirs(slice)) {
+            return Some(Cow::Borrowed(slices));
+        }
+        let ours = slices.iter().filter(|(_, slice)| !theirs(slice));
+        Some(Cow::Owned(ours.map(|(name, slice)| (name.clone(), slice.clone())).collect()))
+    }
+
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
     fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
         let service = self.service(name);
@@ -208,8 +220,8 @@ impl Builder {
     /// Brings what is desired of a Service up to date.
     fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
         let service = self.service(name);
-        let slices = self.snapshot.slices.get(name);
-        match service.as_deref().and_then(|service| health::of_service(service, slices, &self.place)) {
+        let slices = self.slices(name);
+        match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
             Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
             None => drop(self.health_checks.services.remove(name)),
@@ -257,7 +269,7 @@ impl Builder {
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
             return Vec::new();
         };
-        let slices = self.snapshot.slices.get(&service.name);
+        let slices = self.slices(&service.name);
         let each = |wanted: &model::ServicePort| {
             let key =
                 ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
@@ -284,7 +296,7 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices, &port.key, family, policies, &self.place);
+                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place);
             port
         };
         service.ports.iter().map(each).collect()
