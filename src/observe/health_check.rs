@@ -149,7 +149,8 @@ fn places(checks: &HealthChecks) -> BTreeSet<Place> {
         for (family, other) in [(IpFamily::V4, IpFamily::V6), (IpFamily::V6, IpFamily::V4)] {
             // As upstream, which listens on all addresses of both families for a Service of one, unless it was told
             // where to listen.
-            if !has(family) && !(everywhere(family) && everywhere(other)) {
+            let as_well = everywhere(family) && everywhere(other);
+            if !(has(family) || as_well) {
                 continue;
             }
             let ips = match checks.addresses.get(family) {
