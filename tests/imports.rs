@@ -110,6 +110,7 @@ const HOUSE: &[Unit] = &[
             ("model", "as above"),
             ("desired", "as above"),
             ("reconcile", "as above"),
+            ("observe", "as above"),
             ("backend", "as above"),
             ("backend::ipvs", "as above"),
             ("backend::iptables", "as above"),
@@ -120,6 +121,14 @@ const HOUSE: &[Unit] = &[
         ],
     ),
     ("lab", &[]),
+    (
+        "observe",
+        &[
+            ("desired", "what load balancers are told"),
+            ("reconcile::Status", "whether it may be believed"),
+            ("model", "IP families and names of Services"),
+        ],
+    ),
     ("cli", &[("commands", "hands over to them"), ("config", "the flags that commands share")]),
     ("exit", &[]),
     ("lib", &[]),

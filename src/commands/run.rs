@@ -3,12 +3,15 @@
 use super::{dataplane, node, require_root};
 use crate::config::ProxyArgs;
 use crate::exit::Exit;
+use crate::observe::health_check;
 use crate::reconcile::{self, Reconciler, Status};
 use crate::source::manifests::{self, Inputs};
 use anyhow::Context;
 use clap::Args;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 
 /// Flags of `run`.
@@ -39,10 +42,26 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         let snapshots = manifests::start(inputs)?;
         let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
         let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+        let mut servers = JoinSet::new();
+        if !args.once {
+            servers.spawn(health_check::run(health_check::Sources {
+                checks: handle.health_checks.clone(),
+                status: handle.status.clone(),
+                patience: patience(config.timing.audit),
+            }));
+        }
         let exit = serve(handle.status.clone(), args.once).await?;
+        // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
+        servers.shutdown().await;
         handle.stop();
         Ok(exit)
     })
+}
+
+/// For how long something may wait for the kernel before load balancers are told to avoid this node: as upstream, two
+/// sync periods; but no short hiccup.
+fn patience(sync_period: Duration) -> Duration {
+    sync_period.saturating_mul(2).max(Duration::from_secs(10))
 }
 
 async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Result<Exit> {

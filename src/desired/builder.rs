@@ -4,10 +4,12 @@
 //! sequence of snapshots gives the same result as feeding it the last one, except for what drains.
 
 use super::claims::{self, Claims, Frontend};
-use super::node::never_captured;
+use super::health::{self, HealthChecks};
+use super::node::{answering_addresses, never_captured};
 use super::topology::{Place, Policies};
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
-use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
+use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -59,6 +61,7 @@ pub struct Builder {
     desired: PerFamily<Desired>,
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
+    health_checks: HealthChecks,
 }
 
 impl Builder {
@@ -75,12 +78,18 @@ impl Builder {
             desired: PerFamily::default(),
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
+            health_checks: HealthChecks::default(),
         }
     }
 
     /// What is desired now.
     pub fn desired(&self) -> &PerFamily<Desired> {
         &self.desired
+    }
+
+    /// What load balancers are told; `None` before the source has listed everything, when the counts would be too low.
+    pub fn health_checks(&self) -> Option<&HealthChecks> {
+        self.snapshot.complete.then_some(&self.health_checks)
     }
 
     /// The service ports of a family of which something drains.
@@ -146,6 +155,8 @@ impl Builder {
         for family in IpFamily::BOTH {
             let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
+            let answering = answering_addresses(&self.settings, facts, node.as_deref(), family);
+            *self.health_checks.addresses.get_mut(family) = answering;
             let desired = self.desired.get_mut(family);
             if desired.incomplete == snapshot.complete {
                 desired.incomplete = !snapshot.complete;
@@ -170,6 +181,17 @@ impl Builder {
     fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
         let service = self.snapshot.services.get(name)?;
         (service.is_forwarded() && service.proxy_name == self.settings.proxy_name).then(|| service.clone())
+    }
+
+    /// The slices of a Service that are not meant for another proxy.
+    fn slices(&self, name: &ServiceName) -> Option<Cow<'_, Slices>> {
+        let slices = self.snapshot.slices.get(name)?;
+        let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
+        if !slices.values().any(|slice| theirs(slice)) {
+            return Some(Cow::Borrowed(slices));
+        }
+        let ours = slices.iter().filter(|(_, slice)| !theirs(slice));
+        Some(Cow::Owned(ours.map(|(name, slice)| (name.clone(), slice.clone())).collect()))
     }
 
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
@@ -198,6 +220,12 @@ impl Builder {
     /// Brings what is desired of a Service up to date.
     fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
         let service = self.service(name);
+        let slices = self.slices(name);
+        match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
+            Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
+            Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
+            None => drop(self.health_checks.services.remove(name)),
+        }
         for family in IpFamily::BOTH {
             let mut gone = self.keys_in_desired(name, family);
             for port in self.compile(service.as_deref(), family) {
@@ -241,7 +269,7 @@ impl Builder {
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
             return Vec::new();
         };
-        let slices = self.snapshot.slices.get(&service.name);
+        let slices = self.slices(&service.name);
         let each = |wanted: &model::ServicePort| {
             let key =
                 ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
@@ -256,7 +284,7 @@ impl Builder {
                 affinity: service.affinity,
                 internal_policy_local: service.internal_policy_local,
                 external_policy_local: service.external_policy_local,
-                health_check_port: service.health_check_node_port.filter(|_| service.external_policy_local),
+                health_check_port: health::port(service),
                 scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
@@ -268,7 +296,7 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices, &port.key, family, policies, &self.place);
+                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place);
             port
         };
         service.ports.iter().map(each).collect()

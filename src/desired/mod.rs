@@ -7,11 +7,13 @@ mod builder;
 mod claims;
 mod drain;
 mod endpoints;
+mod health;
 mod node;
 mod settings;
 mod topology;
 
 pub use builder::{Builder, Change, Refusal};
+pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
 pub use settings::{DetectLocal, NodePortSelector, Settings};
 

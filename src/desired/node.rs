@@ -102,6 +102,24 @@ impl NodeRules {
     }
 }
 
+/// The addresses on which health checks are answered: those of node ports, and loopback where it is among them.
+pub fn answering_addresses(
+    settings: &Settings,
+    facts: &NodeFacts,
+    node: Option<&Node>,
+    family: IpFamily,
+) -> NodePortAddresses {
+    let of_family = |ip: &IpAddr| IpFamily::of(*ip) == family && !is_link_local(*ip);
+    let mut own: Vec<IpAddr> = facts.addresses.iter().copied().filter(of_family).collect();
+    if own.is_empty() {
+        // A kernel without IPv6, most likely.
+        return NodePortAddresses::These(own);
+    }
+    own.sort_unstable();
+    own.dedup();
+    node_port_addresses(facts, &settings.node_port_addresses, &own, node, family)
+}
+
 fn node_port_addresses(
     facts: &NodeFacts,
     selector: &NodePortSelector,

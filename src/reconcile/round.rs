@@ -4,7 +4,7 @@ use super::Trigger;
 use super::schedule::{Schedule, Timing};
 use super::status::{FamilyStatus, Status};
 use crate::backend::{Dataplane, Report};
-use crate::desired::{Builder, Change, Desired, NodeFacts, ServicePortKey, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
 use crate::model::{IpFamily, PerFamily, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -112,6 +112,11 @@ impl Reconciler {
         self.status.clone()
     }
 
+    /// What load balancers are to be told; `None` before the source has listed everything.
+    pub fn health_checks(&self) -> Option<&HealthChecks> {
+        self.builder.health_checks()
+    }
+
     /// When the next round is due if nothing happens before.
     pub fn next_wake(&self, now: Instant) -> Instant {
         let next = |family: &IpFamily| {
@@ -179,10 +184,12 @@ impl Reconciler {
         let first = status.last_success.is_none();
         let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
         let news = failures != status.failures;
+        let behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or_else(Instant::now));
         *status = FamilyStatus {
             in_sync: report.is_clean(),
             settled: !report.wants_retry(),
             last_success: if report.is_clean() { Some(Instant::now()) } else { status.last_success },
+            behind_since,
             last_duration: report.duration,
             failures,
             ports,

@@ -116,6 +116,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
     EndpointSlice {
         name: name.into(),
+        proxy_name: None,
         family,
         ports: vec![port("a", Protocol::Tcp, 8080), port("a", Protocol::Udp, 8080), port("b", Protocol::Tcp, 8081)],
         endpoints: list.iter().map(endpoint).collect(),
