@@ -7,11 +7,13 @@ mod builder;
 mod claims;
 mod drain;
 mod endpoints;
+mod flows;
 mod node;
 mod settings;
 mod topology;
 
 pub use builder::{Builder, Change, Refusal};
+pub use flows::{UdpFlows, UdpWatch};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
 pub use settings::{DetectLocal, NodePortSelector, Settings};
 

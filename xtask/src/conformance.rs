@@ -114,10 +114,9 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode> {
 
 /// Scenarios that need what the product does not do yet, and that the suite therefore leaves out. They are named with
 /// every run; `cargo xtask conformance` plays them.
-const PENDING: [(&str, &str); 3] = [
+const PENDING: [(&str, &str); 2] = [
     ("healthcheck-nodeport", "there is no health check server yet"),
     ("terminating-local-policy", "there is no health check server yet"),
-    ("udp-stale-flow", "stale connection tracking entries of UDP are not deleted yet"),
 ];
 
 /// Plays the project's own scenarios as a test suite, without those that are pending and without flows of minutes.
