@@ -3,7 +3,7 @@
 use crate::backend::iptables::Iptables;
 use crate::backend::ipvs::names::{INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
-use crate::backend::{Dataplane, Driver};
+use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
 use crate::kernel::interface::Interface;
 use crate::kernel::ipset;
@@ -31,6 +31,7 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
     let ipvs = |options: Options| -> anyhow::Result<Box<dyn Dataplane>> {
         Ok(Box::new(Driver::new(Ipvs::open(commands.clone(), kernel, ledger.clone(), options)?)))
     };
+    let flows = Box::new(Conntrack::default());
     let missing = match config.mode {
         ProxyMode::Iptables => None,
         _ => missing_for_ipvs(&config.settings.scheduler, &commands).err(),
@@ -42,16 +43,16 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
         (ProxyMode::Auto, Some(missing)) => {
             info!("proxy mode iptables, as IPVS does not work here: {missing}");
             // What a run left of IPVS mode before it broke still goes, if it can be talked to.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
         }
         (ProxyMode::Iptables, _) => {
             info!("proxy mode iptables, as asked for");
             // Without IPVS in the kernel there is nothing of that mode to retire.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
         }
         (ProxyMode::Auto | ProxyMode::Ipvs, None) => {
             info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs");
-            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), families })
+            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), flows, families })
         }
     }
 }

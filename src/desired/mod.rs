@@ -7,12 +7,14 @@ mod builder;
 mod claims;
 mod drain;
 mod endpoints;
+mod flows;
 mod health;
 mod node;
 mod settings;
 mod topology;
 
 pub use builder::{Builder, Change, Refusal};
+pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
 pub use settings::{DetectLocal, NodePortSelector, Settings};

@@ -3,6 +3,7 @@
 //! Everything that may ask for work is a trigger (a new snapshot, a kernel change, a retry, the audit, a drain); every
 //! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
 
+mod flows;
 mod round;
 mod schedule;
 mod status;

@@ -1,9 +1,10 @@
 //! One round: what is desired now, what of it is not in the kernel yet, and bringing it there.
 
 use super::Trigger;
+use super::flows::Flows;
 use super::schedule::{Schedule, Timing};
 use super::status::{FamilyStatus, Status};
-use crate::backend::{Dataplane, Report};
+use crate::backend::{Dataplane, FlowTable, Report};
 use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
 use crate::model::{IpFamily, PerFamily, Snapshot};
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ pub struct Planes {
     pub active: Box<dyn Dataplane>,
     /// The other mode: what a former run left of it drains and goes.
     pub retiring: Option<Box<dyn Dataplane>>,
+    /// The flows that the kernel remembers.
+    pub flows: Box<dyn FlowTable>,
     /// The families that are programmed at all.
     pub families: Vec<IpFamily>,
 }
@@ -59,6 +62,7 @@ pub struct Reconciler {
     pending: PerFamily<Pending>,
     schedules: PerFamily<Schedule>,
     retiring: PerFamily<Retiring>,
+    flows: Flows,
     status: Status,
     told: BTreeSet<String>,
 }
@@ -78,6 +82,7 @@ impl Reconciler {
             pending: PerFamily::from_fn(|_| Pending { all: true, ..Pending::default() }),
             schedules: PerFamily::default(),
             retiring: PerFamily::from_fn(|_| retiring),
+            flows: Flows::default(),
             told: BTreeSet::new(),
         }
     }
@@ -122,6 +127,7 @@ impl Reconciler {
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
             let own = self.schedules.get(*family).next(now, draining, &self.timing);
+            let own = self.flows.next(*family, now).map_or(own, |at| own.min(at));
             match self.retiring.get(*family) {
                 Retiring::Until(until) if now < *until => own.min((now + self.timing.drain).min(*until)),
                 // It should be gone and is not: once in a while is often enough.
@@ -140,6 +146,7 @@ impl Reconciler {
         self.status.rounds += 1;
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
+            self.forget_flows(family, &change, now);
             self.retire(family, now);
         }
     }
@@ -175,6 +182,16 @@ impl Reconciler {
         }
         self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
         self.record(family, &report);
+    }
+
+    /// After the sync, so that a flow that begins anew finds its new endpoint.
+    fn forget_flows(&mut self, family: IpFamily, change: &Change, now: Instant) {
+        let touched = if *change.node.get(family) { Touched::All } else { Touched::Ports(change.ports.get(family)) };
+        let fresh = self.flows.look(family, self.builder.desired().get(family), touched);
+        if fresh || self.flows.is_due(family, now) {
+            let settled = self.status.families.get(family).settled;
+            self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);
+        }
     }
 
     fn record(&mut self, family: IpFamily, report: &Report) {

@@ -52,6 +52,11 @@ impl Schedule {
         }
     }
 
+    /// When what failed is tried again, if it did.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
     /// Whether a failed sync is to be tried again now.
     pub fn retry_is_due(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at <= now)
