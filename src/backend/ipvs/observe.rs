@@ -26,6 +26,9 @@ impl Ipvs {
         let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
+        if family == IpFamily::V4 {
+            observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
+        }
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
