@@ -8,6 +8,7 @@ mod claims;
 mod drain;
 mod endpoints;
 mod node;
+mod ranges;
 mod settings;
 mod topology;
 

@@ -191,9 +191,10 @@ impl Planner<'_> {
         }
         self.bindings(&wishes.bindings, &old_bindings);
         // Ranges that are no longer ours: never before their addresses are bound one by one.
+        let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
             let single = *net == host(net.addr());
-            if (single && self.context.binding == VipBinding::Address) || (!single && !ranged.contains(net)) {
+            if (single && self.context.binding == VipBinding::Address) || (!single && !kept.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
@@ -292,7 +293,12 @@ impl Planner<'_> {
     fn bound(&self) -> Vec<IpAddr> {
         let single = |net: &&ipnet::IpNet| **net == host(net.addr());
         match self.context.binding {
-            VipBinding::Route => self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr).collect(),
+            // What is left of a range may be a single address.
+            VipBinding::Route => {
+                let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
+                let routes = self.observed.routes.keys().filter(|net| !ranges.contains(net));
+                routes.filter(single).map(ipnet::IpNet::addr).collect()
+            }
             // On the device anybody may have put addresses: ours are those that we recorded.
             VipBinding::Address => {
                 let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));

@@ -137,7 +137,9 @@ fn firewall(port: &ServicePort) -> BTreeSet<(Set, Entry)> {
 
 /// The addresses of the node's service ranges that one route serves.
 pub fn in_ranges(node: &NodeRules, address: IpAddr) -> bool {
-    node.service_ranges.iter().any(|range| range.contains(&address))
+    let after = node.service_ranges.partition_point(|range| range.network() <= address);
+    let before = after.checked_sub(1).and_then(|index| node.service_ranges.get(index));
+    before.is_some_and(|range| range.contains(&address))
 }
 
 /// The network of one address.
