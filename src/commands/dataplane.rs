@@ -1,17 +1,17 @@
 //! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
 
 use crate::backend::iptables::Iptables;
-use crate::backend::ipvs::names::{INTERFACE, Set};
+use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
 use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
-use crate::kernel::interface::Interface;
+use crate::kernel::interface::{Detour, Interface};
 use crate::kernel::ipset;
-use crate::kernel::sysctl::{KernelVersion, Ledger};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
 use crate::model::{IpFamily, PerFamily};
 use crate::reconcile::Planes;
 use anyhow::Context;
-use iptables::{ChainName, Commands, Family, Rule, SetDir, Table};
+use iptables::{ChainName, Commands, Family, Rule, SetDir, Table, Target};
 use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
 use nix::sched::{CloneFlags, unshare};
 use std::net::{IpAddr, Ipv4Addr};
@@ -142,10 +142,15 @@ fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result
         let spec = set.spec(IpFamily::V4);
         sets.create(&spec).map_err(|error| format!("ipset type {}: {error}", spec.set_type))?;
     }
-    let rule = Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]).masquerade(true);
+    let detour = || Detour::open(DETOUR, Ipv4Addr::new(240, 0, 0, 1), Ipv4Addr::new(240, 0, 0, 2), Sysctl::default());
+    detour().and_then(|mut detour| detour.ensure()).map_err(|error| error.to_string())?;
+    let matching = || Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]);
     let scratch = ChainName::from_static("KUBE-IPVS-PROBE");
-    match commands.v4.as_ref().and_then(|commands| commands.missing_for(Table::Nat, scratch, &rule)) {
-        Some(missing) => Err(format!("iptables match set: {missing}")),
-        None => Ok(()),
+    let mapping = matching().target(Target::Other("NETMAP --to 240.0.0.0/4".into()));
+    for (what, rule) in [("match set", matching().masquerade(true)), ("target NETMAP", mapping)] {
+        if let Some(missing) = commands.v4.as_ref().and_then(|v4| v4.missing_for(Table::Nat, scratch, &rule)) {
+            return Err(format!("iptables {what}: {missing}"));
+        }
     }
+    Ok(())
 }

@@ -5,14 +5,15 @@
 
 use super::claims::{self, Claims, Frontend};
 use super::health::{self, HealthChecks};
-use super::node::{answering_addresses, never_captured};
+use super::node::{answering_addresses, api_servers, never_captured};
+use super::ranges::Ranges;
 use super::topology::{Place, Policies};
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
 use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,6 +56,8 @@ pub struct Builder {
     facts: NodeFacts,
     place: Place,
     never_captured: BTreeSet<IpAddr>,
+    api_servers: BTreeSet<SocketAddr>,
+    ranges: Ranges,
     claims: Claims,
     /// Which keys each Service has in each family, so that a Service that goes takes them along.
     keys: BTreeMap<ServiceName, PerFamily<BTreeSet<ServicePortKey>>>,
@@ -73,6 +76,8 @@ impl Builder {
             facts: NodeFacts::default(),
             place: Place::default(),
             never_captured: BTreeSet::new(),
+            api_servers: BTreeSet::new(),
+            ranges: Ranges::default(),
             claims: Claims::default(),
             keys: BTreeMap::new(),
             desired: PerFamily::default(),
@@ -109,8 +114,10 @@ impl Builder {
     /// Takes in a snapshot and the node's facts.
     pub fn update(&mut self, snapshot: &Snapshot, facts: &NodeFacts, now: Instant) -> Change {
         let mut change = Change::default();
-        let everything = self.update_node(snapshot, facts, &mut change);
         let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
+        let now_there = services.iter().map(|name| (name, snapshot.services.get(name).map(|service| &**service)));
+        self.ranges.update(&self.settings, now_there);
+        let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
             services.extend(self.keys.keys().cloned());
@@ -150,10 +157,11 @@ impl Builder {
         let place =
             Place { node: self.settings.node_name.clone(), zone: node.as_ref().and_then(|node| node.zone.clone()) };
         let nodes = snapshot.nodes.values().map(|node| &**node);
-        let never_captured = never_captured(nodes, &self.settings.node_name, facts);
+        let api_servers = api_servers(snapshot);
+        let never_captured = never_captured(nodes, &api_servers, &self.settings.node_name, facts);
         let mut addresses_changed = false;
         for family in IpFamily::BOTH {
-            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
+            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), self.ranges.nets(), family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
             let answering = answering_addresses(&self.settings, facts, node.as_deref(), family);
             *self.health_checks.addresses.get_mut(family) = answering;
@@ -167,9 +175,11 @@ impl Builder {
                 *change.node.get_mut(family) = true;
             }
         }
-        let everything = addresses_changed || place != self.place || never_captured != self.never_captured;
+        let guards_changed = never_captured != self.never_captured || api_servers != self.api_servers;
+        let everything = addresses_changed || place != self.place || guards_changed;
         self.place = place;
         self.never_captured = never_captured;
+        self.api_servers = api_servers;
         self.facts = facts.clone();
         everything
     }
@@ -318,7 +328,10 @@ impl Builder {
                     "{what} {ip} port {number}/{protocol} is in use by {holder}; not served for this one"
                 ));
             } else if self.never_captured.contains(&ip) {
-                reasons.push(format!("{what} {ip} is the address of another node or of the gateway; not captured"));
+                let whose = "another node, of an API server or of the gateway";
+                reasons.push(format!("{what} {ip} is the address of {whose}; not captured"));
+            } else if protocol == model::Protocol::Tcp && self.api_servers.contains(&SocketAddr::new(ip, number)) {
+                reasons.push(format!("{what} {ip} port {number} is the API server itself; not captured"));
             } else {
                 return true;
             }

@@ -10,6 +10,7 @@ mod endpoints;
 mod flows;
 mod health;
 mod node;
+mod ranges;
 mod settings;
 mod topology;
 

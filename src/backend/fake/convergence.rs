@@ -108,7 +108,8 @@ fn describe(kernel: &FakeKernel) -> String {
             server.destinations.iter().map(|(address, found)| format!("{address} {}", found.weight)).collect();
         text.push_str(&format!("{id} {} {weights:?}\n", server.service));
     }
-    text.push_str(&format!("{:#?}\n{:#?}\n{}\n", kernel.sets, kernel.routes, kernel.interface));
+    let links = (kernel.interface, kernel.detour);
+    text.push_str(&format!("{:#?}\n{:#?}\n{links:?}\n", kernel.sets, kernel.routes));
     text
 }
 

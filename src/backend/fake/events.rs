@@ -93,7 +93,7 @@ fn service(number: u8, choices: u16) -> Service {
         external_policy_local: bit(8),
         internal_policy_local: bit(9),
         health_check_node_port: bit(8).then_some(31_000 + u16::from(number)),
-        proxy_name: None,
+        proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
         scheduler: bit(10).then(|| "lc".into()),
     }
 }

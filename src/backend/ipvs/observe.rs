@@ -24,6 +24,9 @@ impl Ipvs {
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
+        if family == IpFamily::V4 {
+            observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
+        }
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;

@@ -9,7 +9,7 @@ use super::wanted::{self, Server, Wanted, destination, host};
 use super::{Op, VipBinding, helpers};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
-use crate::kernel::interface::LocalRoute;
+use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
 use ipvs::{Command, Protocol, Scheduler, ServiceId};
@@ -66,7 +66,7 @@ struct Planner<'a> {
 struct Wishes {
     servers: BTreeMap<ServiceId, (Server, bool)>,
     ledger: BTreeMap<Entry, Set>,
-    firewall: BTreeSet<(Set, Entry)>,
+    verdicts: BTreeSet<(Set, Entry)>,
     loop_back: BTreeSet<Entry>,
     bindings: BTreeSet<IpAddr>,
 }
@@ -75,7 +75,7 @@ impl Wishes {
     fn add(&mut self, wanted: Wanted, first: bool) {
         self.servers.extend(wanted.servers.into_iter().map(|(id, server)| (id, (server, first))));
         self.ledger.extend(wanted.ledger);
-        self.firewall.extend(wanted.firewall);
+        self.verdicts.extend(wanted.verdicts);
         self.loop_back.extend(wanted.loop_back);
         self.bindings.extend(wanted.bindings);
     }
@@ -92,6 +92,11 @@ impl Planner<'_> {
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
+        }
+        match (self.rules.localhost_node_ports, self.observed.detour) {
+            (true, FoundDetour::Missing | FoundDetour::Partly) => self.steps.settings.push(Op::MakeDetour),
+            (false, FoundDetour::Partly | FoundDetour::Whole) => self.steps.unrecording.push(Op::DeleteDetour),
+            _ => {}
         }
         for set in self.observed.unfit_sets.iter().copied() {
             self.steps.settings.push(Op::DestroySet(set));
@@ -154,7 +159,7 @@ impl Planner<'_> {
             // Only additions: what is there may belong to what is still to come.
             self.servers(&mut wishes, BTreeSet::new());
             self.ledger(&wishes, Vec::new());
-            self.firewall(&wishes.firewall, &BTreeSet::new());
+            self.verdicts(&wishes.verdicts, &BTreeSet::new());
             self.loop_back(&wishes.loop_back, &BTreeSet::new());
             return self.bindings(&wishes.bindings, &BTreeSet::new());
         }
@@ -165,9 +170,9 @@ impl Planner<'_> {
         let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
         self.servers(&mut wishes, found);
         self.ledger(&wishes, recorded);
-        let sets = [Set::Restricted, Set::Admitted].into_iter();
-        let found = sets.flat_map(|set| self.entries(set).map(move |entry| (set, *entry))).collect();
-        self.firewall(&wishes.firewall, &found);
+        let found = Set::VERDICTS.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
+        let found = found.collect();
+        self.verdicts(&wishes.verdicts, &found);
         self.loop_back(&wishes.loop_back, &old_loop_back);
         let range_entries: BTreeSet<Entry> =
             self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
@@ -186,9 +191,10 @@ impl Planner<'_> {
         }
         self.bindings(&wishes.bindings, &old_bindings);
         // Ranges that are no longer ours: never before their addresses are bound one by one.
+        let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
             let single = *net == host(net.addr());
-            if (single && self.context.binding == VipBinding::Address) || (!single && !ranged.contains(net)) {
+            if (single && self.context.binding == VipBinding::Address) || (!single && !kept.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
@@ -234,7 +240,7 @@ impl Planner<'_> {
         released.retain(|ip, count| previous.bindings.count(ip) <= *count);
         self.servers(&mut new, old.servers.keys().copied().collect());
         self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
-        self.firewall(&new.firewall, &old.firewall);
+        self.verdicts(&new.verdicts, &old.verdicts);
         self.loop_back(&gained, &lost.into_keys().collect());
         let released: BTreeSet<IpAddr> = released.into_keys().collect();
         for address in released.difference(&bound) {
@@ -249,13 +255,15 @@ impl Planner<'_> {
 
     fn record(&mut self, set: Set, entry: Entry) {
         if !self.observed.has_entry(set, &entry) {
-            self.steps.recording.push(Op::AddEntry(set, entry));
+            let place = if set.diverts() { &mut self.steps.diverting } else { &mut self.steps.recording };
+            place.push(Op::AddEntry(set, entry));
         }
     }
 
     fn unrecord(&mut self, set: Set, entry: Entry) {
         if self.observed.has_entry(set, &entry) {
-            self.steps.unrecording.push(Op::DeleteEntry(set, entry));
+            let place = if set.diverts() { &mut self.steps.undiverting } else { &mut self.steps.unrecording };
+            place.push(Op::DeleteEntry(set, entry));
         }
     }
 
@@ -271,7 +279,7 @@ impl Planner<'_> {
     }
 
     /// Who is admitted comes before the restriction, and goes after it.
-    fn firewall(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
+    fn verdicts(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
         wanted.iter().rev().for_each(|(set, entry)| self.record(*set, *entry));
         old.difference(wanted).for_each(|(set, entry)| self.unrecord(*set, *entry));
     }
@@ -285,7 +293,12 @@ impl Planner<'_> {
     fn bound(&self) -> Vec<IpAddr> {
         let single = |net: &&ipnet::IpNet| **net == host(net.addr());
         match self.context.binding {
-            VipBinding::Route => self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr).collect(),
+            // What is left of a range may be a single address.
+            VipBinding::Route => {
+                let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
+                let routes = self.observed.routes.keys().filter(|net| !ranges.contains(net));
+                routes.filter(single).map(ipnet::IpNet::addr).collect()
+            }
             // On the device anybody may have put addresses: ours are those that we recorded.
             VipBinding::Address => {
                 let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
