@@ -127,11 +127,11 @@ fn warn_refused(place: &Place, error: &std::io::Error) {
     let port = place.address.port();
     let remedy = match error.kind() {
         std::io::ErrorKind::AddrInUse => format!(
-            "stop what listens there (ss -ltnp 'sport = :{port}' names it) or give the Service another \
+            "Stop what listens there (ss -ltnp 'sport = :{port}' names it) or give the Service another \
              healthCheckNodePort"
         ),
-        std::io::ErrorKind::AddrNotAvailable => "the address is not the node's, or not yet".to_owned(),
-        _ => "it may help to stop what keeps the port from being opened".to_owned(),
+        std::io::ErrorKind::AddrNotAvailable => "The address is not the node's, or not yet".to_owned(),
+        _ => "Look at what the kernel says".to_owned(),
     };
     warn!(
         service = %place.service, address = %place.address,

@@ -61,7 +61,7 @@ fn says(status: u16, count: usize) -> impl Fn(&std::io::Result<String>) -> bool 
     move |reply| {
         let Ok(reply) = reply else { return false };
         reply.starts_with(&format!("HTTP/1.1 {status} "))
-            && reply.contains(&format!("\r\nx-load-balancing-endpoint-weight: {count}\r\n"))
+            && reply.contains(&format!("\r\nX-Load-Balancing-Endpoint-Weight: {count}\r\n"))
             && reply.contains(&format!("\"localEndpoints\": {count},"))
     }
 }
@@ -79,7 +79,7 @@ async fn the_answer_is_upstreams_to_the_byte() {
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     let expected = "{\n\t\"service\": {\n\t\t\"namespace\": \"lb\",\n\t\t\"name\": \"probed\"\n\t},\n\t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
     assert_eq!(body, expected);
-    for header in ["content-type: application/json", "x-content-type-options: nosniff"] {
+    for header in ["Content-Type: application/json", "X-Content-Type-Options: nosniff"] {
         assert!(head.contains(&format!("\r\n{header}\r\n")), "{head}");
     }
     drop(lab.task);

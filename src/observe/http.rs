@@ -92,7 +92,8 @@ async fn converse(stream: TcpStream, handler: Arc<dyn Handler>) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+    // Names of headers as other programs write them: some that ask are scripts that search for them.
+    http.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
         tracing::trace!("a client left or spoke no HTTP: {error}");
     }

@@ -20,6 +20,8 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
     let mut jumps = vec![
         jump(Table::Filter, "INPUT", names::external_services(), external, true),
         jump(Table::Filter, "FORWARD", names::external_services(), external, true),
+        // Upstream has it not, and lets what the node sends to an address without endpoints go to the gateway.
+        jump(Table::Filter, "OUTPUT", names::external_services(), external, true),
         jump(Table::Filter, "INPUT", names::node_ports(), "kubernetes health check service ports", false),
         jump(Table::Filter, "FORWARD", names::services(), portals, true),
         jump(Table::Filter, "OUTPUT", names::services(), portals, true),
