@@ -43,6 +43,10 @@ enum Command {
     Plan(Box<ProxyArgs>),
     /// Print the table of virtual servers as `ipvsadm -Ln` prints it; in iptables mode the same table from the rules
     List(commands::list::ListArgs),
+    /// Let the running daemon take over another mode without losing a connection
+    Switch(commands::switch::SwitchArgs),
+    /// Say how the running daemon stands: modes, what drains, last sync, last failure
+    Status(commands::status::StatusArgs),
     /// Remove everything that is ours from the kernel, and nothing else
     Cleanup(commands::cleanup::CleanupArgs),
     /// Show it at work: a cluster of network namespaces on this machine, real requests, nothing left behind
@@ -63,6 +67,8 @@ impl Cli {
             Command::Run(args) => commands::run::run(&args).map(Into::into),
             Command::Plan(args) => commands::plan::run(&args).map(Into::into),
             Command::List(args) => commands::list::run(&args),
+            Command::Switch(args) => commands::switch::run(&args).map(Into::into),
+            Command::Status(args) => commands::status::run(&args).map(Into::into),
             Command::Demo(args) => commands::demo::run(&args),
             Command::Bench(command) => commands::bench::run(&command),
             Command::Cleanup(args) => commands::cleanup::run(&args).map(Into::into),

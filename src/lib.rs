@@ -7,6 +7,7 @@ pub mod backend;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod control;
 pub mod desired;
 pub mod exit;
 pub mod kernel;

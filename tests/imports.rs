@@ -73,6 +73,7 @@ const HOUSE: &[Unit] = &[
         &[
             ("backend", "tests only: both modes over a kernel in memory"),
             ("source", "reads the scenarios whose histories it plays"),
+            ("reconcile", "the loop that switches between both modes"),
             ("backend::rules", "as above"),
             ("backend::iptables", "as above"),
             ("backend::ipvs", "as above"),
@@ -101,10 +102,12 @@ const HOUSE: &[Unit] = &[
             ("source::manifests::Input", "makes them"),
         ],
     ),
+    ("control", &[("reconcile", "asks it for another mode, tells how it stands"), ("model", "IP families")]),
     (
         "commands",
         &[
             ("config", "what a command goes by"),
+            ("control", "the daemon's socket, and the commands that use it"),
             ("exit", "how it ends"),
             ("source", "wires the parts together"),
             ("model", "as above"),

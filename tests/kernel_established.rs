@@ -1,18 +1,20 @@
 //! What goes on while the endpoints of a service change: UDP flows move, or stay; connections end with their grace, not
 //! before; ports are used again; clients stay with their endpoint.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
-use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol, Request};
+use kube_ipvs::lab::{NetNs, Outcome, Probe, Prober, Protocol, Request};
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
-use support::{Cluster, Mode, Service, Talks, emulated, in_both_modes, wait_until};
+use support::{Cluster, Flow, Mode, Service, Talks, emulated, in_both_modes, wait_until};
 
 in_both_modes!(
     udp_flows_move_when_their_endpoint_goes_and_no_others,
@@ -25,58 +27,6 @@ const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
 
 fn udp(node_port: Option<u16>) -> Service {
     Service { protocol: "UDP", node_port, ..Service::new("dns", 53) }
-}
-
-/// A socket that sends a datagram every 10 ms, and notes who answered which.
-struct Flow {
-    what: String,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, Vec<(usize, String)>)>,
-}
-
-impl Flow {
-    fn start(ns: &NetNs, from: &str, to: &str) -> Self {
-        let (what, to): (_, SocketAddr) = (format!("{from} to {to}"), to.parse().unwrap());
-        let stop = Arc::new(AtomicBool::new(false));
-        let (ns, stopped) = (ns.clone(), stop.clone());
-        let thread = thread::spawn(move || ns.run(|| send(to, &stopped)).unwrap());
-        Self { what, stop, thread }
-    }
-
-    /// Ends it. Who answered, without repetitions, and how many datagrams stayed unanswered after the first answer.
-    fn end(self) -> (String, Vec<String>, usize) {
-        self.stop.store(true, Ordering::SeqCst);
-        let (sent, answers) = self.thread.join().unwrap();
-        let first = answers.first().map_or(sent, |(number, _)| *number);
-        let lost = (sent - first).saturating_sub(answers.len());
-        let mut names: Vec<String> = answers.into_iter().map(|(_, name)| name).collect();
-        names.dedup();
-        (self.what, names, lost)
-    }
-}
-
-fn send(to: SocketAddr, stop: &AtomicBool) -> (usize, Vec<(usize, String)>) {
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any).unwrap();
-    socket.connect(to).unwrap();
-    let (mut sent, mut answers) = (0, Vec::new());
-    let receive = |wait: u64, answers: &mut Vec<(usize, String)>| {
-        socket.set_read_timeout(Some(Duration::from_millis(wait))).unwrap();
-        let mut buffer = [0; 2048];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            let Ok(answer) = serde_json::from_slice::<Answer>(&buffer[..length]) else { continue };
-            let number = answer.question.trim_start_matches("ask ").parse().unwrap();
-            answers.push((number, answer.name));
-        }
-    };
-    while !stop.load(Ordering::SeqCst) {
-        // A refusal of an earlier one is told here.
-        let _ = socket.send(format!("ask {sent}\n").as_bytes());
-        sent += 1;
-        receive(10, &mut answers);
-    }
-    receive(500, &mut answers);
-    (sent, answers)
 }
 
 /// Everybody sends all the time. Those at the endpoint that goes are with another one at once, those at the one that
@@ -204,8 +154,11 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
             let before = repeated_syns(&cluster.host(from).ns);
             for (way, address) in (0..4).flat_map(|_| to.iter()).enumerate() {
                 // Closed by the endpoint first; every other time by a reset.
-                let (request, reset) =
-                    if (round + way / to.len()) % 2 == 0 { (Request::AskAndBye, false) } else { (Request::Ask, true) };
+                let (request, reset) = if (round + way / to.len()).is_multiple_of(2) {
+                    (Request::AskAndBye, false)
+                } else {
+                    (Request::Ask, true)
+                };
                 let to = address.parse().unwrap();
                 let port = 40_000 + u16::try_from(way % 4).unwrap();
                 let timeout = Duration::from_secs(10);

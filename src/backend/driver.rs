@@ -81,7 +81,7 @@ where
         let steps = plan.len();
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
         let applied = started.elapsed();
-        let draining = self.backend.draining(&belief);
+        let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
@@ -90,6 +90,7 @@ where
             done: steps.saturating_sub(failures.len()),
             failures,
             draining,
+            connections,
             observed,
             duration: started.elapsed(),
             times: Times {

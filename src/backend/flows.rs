@@ -4,7 +4,7 @@
 
 use super::FlowTable;
 use crate::desired::UdpFlows;
-use crate::kernel::conntrack::{Client, ConntrackError, Filter};
+use crate::kernel::conntrack::{Client, ConntrackError, Filter, Flow};
 use crate::model::IpFamily;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,17 +35,32 @@ pub struct Conntrack(Option<Client>);
 
 impl FlowTable for Conntrack {
     fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError> {
+        self.delete(family, flows, |flow| flows.is_stale(flow.original.destination, flow.reply.source))
+    }
+
+    fn release(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError> {
+        self.delete(family, flows, |flow| flows.is_frontend(flow.original.destination) && !flow.translated)
+    }
+}
+
+impl Conntrack {
+    fn delete(
+        &mut self,
+        family: IpFamily,
+        flows: &UdpFlows,
+        wanted: impl Fn(&Flow) -> bool,
+    ) -> Result<usize, FlowError> {
         // A socket that failed is not used again: what is left in it would be taken for the next answer.
         let mut client = self.0.take().map_or_else(Client::open, Ok)?;
-        let mut stale = Vec::new();
+        let mut found = Vec::new();
         for filter in questions(family, flows) {
             client.dump(&filter, |flow| {
-                if flows.is_stale(flow.original.destination, flow.reply.source) {
-                    stale.push(flow);
+                if wanted(&flow) {
+                    found.push(flow);
                 }
             })?;
         }
-        let deleted = if stale.is_empty() { 0 } else { client.delete_all(&stale)? };
+        let deleted = if found.is_empty() { 0 } else { client.delete_all(&found)? };
         self.0 = Some(client);
         Ok(deleted)
     }

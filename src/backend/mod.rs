@@ -76,6 +76,11 @@ pub trait Backend {
         0
     }
 
+    /// How many connections those endpoints have together; 0 where only connection tracking knows.
+    fn connections(&self, _observed: &Self::Observed) -> u64 {
+        0
+    }
+
     /// The kernel now is as desired: what is remembered of that makes the next change cheap.
     fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
 
@@ -128,6 +133,13 @@ pub trait FlowTable: Send {
     /// # Errors
     /// When the table could not be read, or not every flow deleted. What was deleted stays so; trying again is safe.
     fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
+
+    /// Makes the kernel forget the flows to these frontends that connection tracking does not translate itself: those of
+    /// IPVS. Their next packet is one of a new flow.
+    ///
+    /// # Errors
+    /// As [`FlowTable::forget`].
+    fn release(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
 }
 
 /// A kernel object that went.
@@ -210,6 +222,8 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Endpoints that still have connections of which the end is awaited.
     pub draining: usize,
+    /// How many connections they have together.
+    pub connections: u64,
     /// The kernel was read before planning.
     pub observed: bool,
     /// How long it took.

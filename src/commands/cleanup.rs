@@ -3,9 +3,11 @@
 
 use super::{dataplane, require_root};
 use crate::backend::ipvs::{Options, VipBinding};
+use crate::control::Record;
 use crate::desired::{Desired, Touched};
 use crate::exit::Exit;
 use crate::kernel::sysctl::Ledger;
+use crate::reconcile::Wish;
 use clap::Args;
 use std::time::{Duration, Instant};
 use tracing::{error, info};
@@ -38,6 +40,10 @@ pub fn run(args: &CleanupArgs) -> anyhow::Result<Exit> {
                 info!(mode = plane.name(), %family, steps = report.done, "removed");
             }
         }
+    }
+    if let Err(error) = Record::open(Wish::Auto).and_then(|record| record.remove()) {
+        error!("what was switched to could not be forgotten: {error}");
+        failed = true;
     }
     if !args.keep_sysctls {
         for error in Ledger::open()?.restore()? {

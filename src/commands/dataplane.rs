@@ -5,57 +5,165 @@ use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
 use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
+use crate::control::Record;
 use crate::kernel::interface::{Detour, Interface};
 use crate::kernel::ipset;
 use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
 use crate::model::{IpFamily, PerFamily};
-use crate::reconcile::Planes;
+use crate::reconcile::{Mode, Modes, Planes, Status, Trigger, Wish};
 use anyhow::Context;
 use iptables::{ChainName, Commands, Family, Rule, SetDir, Table, Target};
 use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
 use nix::sched::{CloneFlags, unshare};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-/// Chooses the modes and logs why.
+/// Chooses the modes and logs why. What was switched to under the same flags counts more than the flags.
 ///
 /// # Errors
 /// When the mode that was asked for does not work here; nothing was changed then.
 pub fn choose(config: &Config) -> anyhow::Result<Planes> {
-    let commands = find_commands()?;
-    let kernel = KernelVersion::running().context("the kernel's version")?;
-    let ledger = Ledger::open().context("the network namespace")?;
-    let families = IpFamily::BOTH.into_iter().filter(|family| commands.get(*family).is_some()).collect();
-    let iptables =
-        || -> Box<dyn Dataplane> { Box::new(Driver::new(Iptables::new(commands.clone(), kernel, ledger.clone()))) };
-    let ipvs = |options: Options| -> anyhow::Result<Box<dyn Dataplane>> {
-        Ok(Box::new(Driver::new(Ipvs::open(commands.clone(), kernel, ledger.clone(), options)?)))
-    };
-    let flows = Box::new(Conntrack::default());
-    let missing = match config.mode {
-        ProxyMode::Iptables => None,
-        _ => missing_for_ipvs(&config.settings.scheduler, &commands).err(),
-    };
-    match (config.mode, missing) {
-        (ProxyMode::Ipvs, Some(missing)) => {
+    let asked = wish_of(config.mode);
+    let mut modes = NodeModes::open(config, asked)?;
+    let families: Vec<IpFamily> =
+        IpFamily::BOTH.into_iter().filter(|family| modes.commands.get(*family).is_some()).collect();
+    let recorded = modes.record.read();
+    let mut wish = recorded.unwrap_or(PerFamily { v4: asked, v6: asked });
+    let wanted =
+        |wish: &PerFamily<Wish>| families.iter().any(|family| *wish.get(*family) != Wish::Only(Mode::Iptables));
+    let missing = if wanted(&wish) { modes.probe(Mode::Ipvs).err() } else { None };
+    if let (Some(_), Some(missing)) = (&recorded, &missing) {
+        warn!("what was switched to does not work any more: {missing}; back to what is configured");
+        wish = PerFamily { v4: asked, v6: asked };
+    }
+    let active = PerFamily::from_fn(|family| match wish.get(family) {
+        Wish::Auto if missing.is_none() => Mode::Ipvs,
+        Wish::Auto => Mode::Iptables,
+        Wish::Only(mode) => *mode,
+    });
+    match (asked, missing) {
+        (Wish::Only(Mode::Ipvs), Some(missing)) => {
             anyhow::bail!("--proxy-mode ipvs does not work on this node: {missing}; nothing was changed")
         }
-        (ProxyMode::Auto, Some(missing)) => {
-            info!("proxy mode iptables, as IPVS does not work here: {missing}");
-            // What a run left of IPVS mode before it broke still goes, if it can be talked to.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
+        _ if recorded.is_some_and(|recorded| recorded == wish) => {
+            info!(ipv4 = %active.v4, ipv6 = %active.v6, "proxy modes as they were switched to");
         }
-        (ProxyMode::Iptables, _) => {
-            info!("proxy mode iptables, as asked for");
-            // Without IPVS in the kernel there is nothing of that mode to retire.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
+        (Wish::Auto, Some(missing)) => info!("proxy mode iptables, as IPVS does not work here: {missing}"),
+        (Wish::Only(Mode::Iptables), _) => info!("proxy mode iptables, as asked for"),
+        (_, None) => info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs"),
+    }
+    let iptables = Some(modes.open_iptables());
+    // Without IPVS in the kernel there is nothing of that mode to retire. What a run left of it before it broke still
+    // goes, if it can be talked to.
+    let ipvs = match modes.open_ipvs() {
+        Ok(plane) => Some(plane),
+        Err(error) if families.iter().any(|family| *active.get(*family) == Mode::Ipvs) => return Err(error),
+        Err(_) => None,
+    };
+    Ok(Planes { ipvs, iptables, active, wish, modes: Box::new(modes), flows: Box::new(Conntrack::default()), families })
+}
+
+/// What a flag wishes for.
+pub fn wish_of(mode: ProxyMode) -> Wish {
+    match mode {
+        ProxyMode::Auto => Wish::Auto,
+        ProxyMode::Ipvs => Wish::Only(Mode::Ipvs),
+        ProxyMode::Iptables => Wish::Only(Mode::Iptables),
+    }
+}
+
+/// The modes that this node could have.
+#[derive(Debug)]
+struct NodeModes {
+    commands: PerFamily<Option<Commands>>,
+    kernel: KernelVersion,
+    ledger: Ledger,
+    options: Options,
+    scheduler: Arc<str>,
+    record: Record,
+}
+
+impl NodeModes {
+    fn open(config: &Config, asked: Wish) -> anyhow::Result<Self> {
+        Ok(Self {
+            commands: find_commands()?,
+            kernel: KernelVersion::running().context("the kernel's version")?,
+            ledger: Ledger::open().context("the network namespace")?,
+            options: config.ipvs,
+            scheduler: config.settings.scheduler.clone(),
+            record: Record::open(asked).context("the network namespace")?,
+        })
+    }
+
+    fn open_iptables(&self) -> Box<dyn Dataplane> {
+        Box::new(Driver::new(Iptables::new(self.commands.clone(), self.kernel, self.ledger.clone())))
+    }
+
+    fn open_ipvs(&self) -> anyhow::Result<Box<dyn Dataplane>> {
+        let (commands, ledger) = (self.commands.clone(), self.ledger.clone());
+        Ok(Box::new(Driver::new(Ipvs::open(commands, self.kernel, ledger, self.options)?)))
+    }
+}
+
+impl Modes for NodeModes {
+    fn probe(&mut self, mode: Mode) -> Result<(), String> {
+        match mode {
+            // Without iptables the program does not start, and what the kernel refuses the sync tells.
+            Mode::Iptables => Ok(()),
+            Mode::Ipvs => missing_for_ipvs(&self.scheduler, &self.commands),
         }
-        (ProxyMode::Auto | ProxyMode::Ipvs, None) => {
-            info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs");
-            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), flows, families })
+    }
+
+    fn open(&mut self, mode: Mode) -> Result<Box<dyn Dataplane>, String> {
+        match mode {
+            Mode::Iptables => Ok(self.open_iptables()),
+            Mode::Ipvs => self.open_ipvs().map_err(|error| format!("{error:#}")),
+        }
+    }
+
+    fn record(&mut self, wish: &PerFamily<Wish>) -> Result<(), String> {
+        self.record.write(wish).map_err(|error| error.to_string())
+    }
+}
+
+/// Tries IPVS from time to time for as long as some family follows it, and tells the reconciler, who judges.
+pub async fn watch_ipvs(config: Config, status: watch::Receiver<Status>, triggers: mpsc::UnboundedSender<Trigger>) {
+    let mut commands = None;
+    loop {
+        tokio::time::sleep(PROBE_EVERY).await;
+        let (follows, serves) = {
+            let status = status.borrow();
+            let families = || status.programmed.iter().map(|family| status.families.get(*family));
+            let mut following = families().filter(|family| family.wish == Wish::Auto).peekable();
+            (following.peek().is_some(), following.all(|family| family.mode == Some(Mode::Ipvs)))
+        };
+        if !follows {
+            continue;
+        }
+        let (scheduler, known) = (config.settings.scheduler.clone(), commands.take());
+        let tried = tokio::task::spawn_blocking(move || {
+            // Where it serves, a look is enough: syncs tell the rest.
+            if serves {
+                return (Client::connect().map(drop).map_err(|error| error.to_string()), known);
+            }
+            match known.map_or_else(find_commands, Ok) {
+                Ok(commands) => (missing_for_ipvs(&scheduler, &commands), Some(commands)),
+                Err(error) => (Err(format!("{error:#}")), None),
+            }
+        });
+        let Ok((outcome, known)) = tried.await else { continue };
+        commands = known;
+        if triggers.send(Trigger::Probed(outcome)).is_err() {
+            return;
         }
     }
 }
+
+/// How often IPVS is tried.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
 
 /// Every mode that can be talked to.
 pub struct Everything {

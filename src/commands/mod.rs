@@ -8,6 +8,8 @@ pub mod list;
 pub mod node;
 pub mod plan;
 pub mod run;
+pub mod status;
+pub mod switch;
 
 /// Refuses to go on without root, before anything is touched.
 ///

@@ -29,13 +29,16 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Exit> {
     for refusal in builder.refusals() {
         warn!("{refusal}");
     }
-    let mut lines = Vec::new();
+    let (mut lines, nothing) = (Vec::new(), Desired::default());
     for family in planes.families.clone() {
-        let steps = planes.active.preview(family, builder.desired().get(family), now)?;
-        lines.extend(steps.into_iter().map(|step| format!("{family} {}: {step}", planes.active.name())));
-        if let Some(retiring) = &mut planes.retiring {
-            let steps = retiring.preview(family, &Desired::default(), now)?;
-            lines.extend(steps.into_iter().map(|step| format!("{family} {}: {step}", retiring.name())));
+        let wishes = [
+            (*planes.active.get(family), builder.desired().get(family)),
+            (planes.active.get(family).other(), &nothing),
+        ];
+        for (mode, wish) in wishes {
+            let Some(plane) = planes.at(mode) else { continue };
+            let steps = plane.preview(family, wish, now)?;
+            lines.extend(steps.into_iter().map(|step| format!("{family} {mode}: {step}")));
         }
     }
     print(&lines)

@@ -2,12 +2,14 @@
 
 use super::{dataplane, node, require_root};
 use crate::config::ProxyArgs;
+use crate::control::{self, Lock, Server};
 use crate::exit::Exit;
 use crate::observe::health_check;
-use crate::reconcile::{self, Reconciler, Status};
+use crate::reconcile::{self, Reconciler, Status, Switcher};
 use crate::source::manifests::{self, Inputs};
 use anyhow::Context;
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +24,9 @@ pub struct RunArgs {
     /// Exit once the kernel is as wanted, leaving it so; with status 1 if another program's objects are in the way
     #[arg(long)]
     once: bool,
+    /// Where `status` and `switch` find this daemon [default: control.sock in /run/kube-ipvs]
+    #[arg(long, value_name = "PATH")]
+    control_socket: Option<PathBuf>,
 }
 
 /// Runs until SIGTERM or SIGINT. The kernel's state stays: traffic goes on without us.
@@ -31,13 +36,14 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let config = args.proxy.validate()?;
     require_root("run")?;
+    let _lock = Lock::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let inputs = Inputs::open(&config.inputs)?;
         let planes = dataplane::choose(&config)?;
         let (sender, triggers) = mpsc::unbounded_channel();
         // First listen, then look: what changes in between is seen as a notification.
-        node::follow(sender).context("following the kernel's notifications")?;
+        node::follow(sender.clone()).context("following the kernel's notifications")?;
         let facts = node::facts().context("reading the node's addresses")?;
         let snapshots = manifests::start(inputs)?;
         let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
@@ -49,6 +55,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
                 status: handle.status.clone(),
                 patience: patience(config.timing.audit),
             }));
+            let socket = args.control_socket.clone().unwrap_or_else(control::default_socket);
+            let server = Server::bind(&socket, Switcher::new(sender.clone()), handle.status.clone())?;
+            servers.spawn(server.run());
+            servers.spawn(dataplane::watch_ipvs(config.clone(), handle.status.clone(), sender));
         }
         let exit = serve(handle.status.clone(), args.once).await?;
         // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.

@@ -5,6 +5,7 @@ mod args;
 mod duration;
 
 pub use args::{DetectLocalMode, ProxyArgs, ProxyMode, VipBindingArg};
+pub use duration::parse as parse_duration;
 
 use crate::backend::ipvs::{Options, VipBinding};
 use crate::desired::{DetectLocal, NodePortSelector, Settings};

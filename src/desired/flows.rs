@@ -40,6 +40,11 @@ impl UdpFlows {
         endpoints.is_some_and(|endpoints| !endpoints.contains(&answerer))
     }
 
+    /// Whether it is one of the frontends.
+    pub fn is_frontend(&self, destination: SocketAddr) -> bool {
+        self.0.contains_key(&destination)
+    }
+
     /// Those of one port.
     fn add(&mut self, port: &ServicePort, rules: &NodeRules) {
         for (kind, address, number) in frontends(port, rules) {
@@ -75,6 +80,11 @@ impl UdpWatch {
     /// first one came, the frontend itself came or went. After the start: all of them.
     pub fn due(&self) -> &UdpFlows {
         &self.due
+    }
+
+    /// Everything that was wanted at the last look.
+    pub fn all(&self) -> UdpFlows {
+        self.known.as_ref().map(Known::all_flows).unwrap_or_default()
     }
 
     /// All that was due was looked at.

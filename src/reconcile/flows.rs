@@ -2,7 +2,7 @@
 //! forgotten them. What goes wrong here never stops a sync; it is tried again by a clock of its own.
 
 use super::schedule::{Schedule, Timing};
-use crate::backend::FlowTable;
+use crate::backend::{FlowError, FlowTable};
 use crate::desired::{Desired, Touched, UdpWatch};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -31,6 +31,15 @@ impl Flows {
     pub fn next(&self, family: IpFamily, now: Instant) -> Option<Instant> {
         let waits = !self.watches.get(family).due().is_empty();
         waits.then(|| self.schedules.get(family).retry_at().map_or(now, |at| at.max(now)))
+    }
+
+    /// Makes the kernel forget the UDP flows that IPVS carries, so that the mode that serves now gets their next packet.
+    ///
+    /// # Errors
+    /// As [`FlowTable::release`].
+    pub fn release(&self, family: IpFamily, table: &mut dyn FlowTable) -> Result<usize, FlowError> {
+        let flows = self.watches.get(family).all();
+        if flows.is_empty() { Ok(0) } else { table.release(family, &flows) }
     }
 
     /// Makes the kernel forget what is due. It stays due if that fails, or if the sync before left something to be done

@@ -3,14 +3,21 @@
 //! Everything that may ask for work is a trigger (a new snapshot, a kernel change, a retry, the audit, a drain); every
 //! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
 
+mod auto;
 mod flows;
+mod retire;
 mod round;
 mod schedule;
 mod status;
+mod switch;
+mod wish;
 
-pub use round::{Planes, Reconciler};
+pub use retire::{Retirement, State};
+pub use round::Reconciler;
 pub use schedule::Timing;
-pub use status::{FamilyStatus, Status};
+pub use status::{DrainingEndpoint, FamilyStatus, Status};
+pub use switch::{Progress, Step, Switch};
+pub use wish::{Mode, Modes, Planes, Wish};
 
 use crate::backend::Lost;
 use crate::desired::{HealthChecks, NodeFacts};
@@ -21,7 +28,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 /// Something that happened outside and may need work.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Trigger {
     /// A kernel object went; perhaps by our own doing.
     Gone(IpFamily, Lost),
@@ -29,6 +36,37 @@ pub enum Trigger {
     Facts(NodeFacts),
     /// Notifications were lost: look at everything again.
     Lost,
+    /// Somebody wants another mode.
+    Switch(Switch),
+    /// IPVS was tried: it works, or this is missing. Matters to families that follow it (`auto`).
+    Probed(Result<(), String>),
+}
+
+/// Asks the running reconciler for another mode. For whoever may: the control socket, a configuration that changed.
+#[derive(Debug, Clone)]
+pub struct Switcher(mpsc::UnboundedSender<Trigger>);
+
+impl Switcher {
+    /// Through the queue of triggers.
+    pub fn new(triggers: mpsc::UnboundedSender<Trigger>) -> Self {
+        Self(triggers)
+    }
+
+    /// Wishes for a mode in these families (none = all that are programmed); open connections of the old one may go on
+    /// for `drain` (`None` = the configured timeout). Returns how it goes; who does not care drops it. The channel ends
+    /// after [`Step::Done`] or [`Step::Failed`], or when the reconciler stops.
+    pub fn switch(
+        &self,
+        wish: Wish,
+        families: Vec<IpFamily>,
+        drain: Option<std::time::Duration>,
+    ) -> mpsc::UnboundedReceiver<Step> {
+        let (sender, steps) = mpsc::unbounded_channel();
+        let switch = Switch { wish, families, drain, progress: Progress::to(sender) };
+        // A reconciler that is gone tells by the channel that ends.
+        let _ = self.0.send(Trigger::Switch(switch));
+        steps
+    }
 }
 
 /// The running reconciler.

@@ -1,90 +1,81 @@
 //! One round: what is desired now, what of it is not in the kernel yet, and bringing it there.
 
 use super::Trigger;
+use super::auto::Hysteresis;
 use super::flows::Flows;
+use super::retire::{Retirement, State};
 use super::schedule::{Schedule, Timing};
-use super::status::{FamilyStatus, Status};
-use crate::backend::{Dataplane, FlowTable, Report};
-use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
+use super::status::Status;
+use super::switch::{Follower, Switch};
+use super::wish::Planes;
+use crate::backend::Report;
+use crate::desired::{Builder, Change, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
 use crate::model::{IpFamily, PerFamily, Snapshot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, error, info, warn};
 
-/// The ways of programming the kernel that are at hand.
-pub struct Planes {
-    /// The mode that serves.
-    pub active: Box<dyn Dataplane>,
-    /// The other mode: what a former run left of it drains and goes.
-    pub retiring: Option<Box<dyn Dataplane>>,
-    /// The flows that the kernel remembers.
-    pub flows: Box<dyn FlowTable>,
-    /// The families that are programmed at all.
-    pub families: Vec<IpFamily>,
-}
-
-impl std::fmt::Debug for Planes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Planes").field("active", &self.active.name()).field("families", &self.families).finish()
-    }
-}
-
 /// What has to be handed over with the next sync.
 #[derive(Debug, Default)]
-struct Pending {
+pub(super) struct Pending {
     all: bool,
     /// Something of ours was taken away: no waiting.
     urgent: bool,
     ports: BTreeSet<ServicePortKey>,
 }
 
-/// The retiring mode of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Retiring {
-    /// It has not been looked at.
-    Waiting,
-    /// Open connections may go on until then.
-    Until(Instant),
-    /// Nothing of it is left.
-    Gone,
-}
-
 /// Owns all state of the loop.
 #[derive(Debug)]
 pub struct Reconciler {
-    builder: Builder,
-    settings: Arc<Settings>,
-    timing: Timing,
-    planes: Planes,
+    pub(super) builder: Builder,
+    pub(super) settings: Arc<Settings>,
+    pub(super) timing: Timing,
+    pub(super) planes: Planes,
     facts: NodeFacts,
-    snapshot: Snapshot,
-    pending: PerFamily<Pending>,
-    schedules: PerFamily<Schedule>,
-    retiring: PerFamily<Retiring>,
-    flows: Flows,
-    status: Status,
+    pub(super) snapshot: Snapshot,
+    pub(super) pending: PerFamily<Pending>,
+    pub(super) schedules: PerFamily<Schedule>,
+    pub(super) retirements: PerFamily<Retirement>,
+    pub(super) flows: Flows,
+    pub(super) status: Status,
+    pub(super) switches: VecDeque<Switch>,
+    pub(super) followers: Vec<Follower>,
+    pub(super) probed: Option<Result<(), String>>,
+    pub(super) hysteresis: Hysteresis,
     told: BTreeSet<String>,
 }
 
 impl Reconciler {
     /// A reconciler that has not touched anything.
     pub fn new(settings: Arc<Settings>, timing: Timing, planes: Planes, facts: NodeFacts) -> Self {
-        let retiring = if planes.retiring.is_some() { Retiring::Waiting } else { Retiring::Gone };
-        Self {
+        let mut reconciler = Self {
             builder: Builder::new(settings.clone()),
             settings,
             timing,
-            status: Status { mode: planes.active.name(), programmed: planes.families.clone(), ..Status::default() },
+            status: Status { programmed: planes.families.clone(), ..Status::default() },
             planes,
             facts,
             snapshot: Snapshot::default(),
             pending: PerFamily::from_fn(|_| Pending { all: true, ..Pending::default() }),
             schedules: PerFamily::default(),
-            retiring: PerFamily::from_fn(|_| retiring),
+            retirements: PerFamily::default(),
             flows: Flows::default(),
+            switches: VecDeque::new(),
+            followers: Vec::new(),
+            probed: None,
+            hysteresis: Hysteresis::default(),
             told: BTreeSet::new(),
-        }
+        };
+        IpFamily::BOTH.into_iter().for_each(|family| reconciler.moved(family));
+        reconciler
+    }
+
+    /// Another mode serves a family now.
+    pub(super) fn moved(&mut self, family: IpFamily) {
+        let status = self.status.families.get_mut(family);
+        status.mode = Some(*self.planes.active.get(family));
+        status.mode_since = Some(Instant::now());
     }
 
     /// Takes in the newest snapshot; the next round works on it.
@@ -97,18 +88,23 @@ impl Reconciler {
         match trigger {
             Trigger::Facts(facts) => self.facts = facts,
             Trigger::Gone(family, object) => {
-                if self.planes.active.lost(family, &object) {
+                let missed = self.planes.active(family).is_some_and(|plane| plane.lost(family, &object));
+                if missed {
                     info!(%family, ?object, "somebody deleted what is ours; reading the kernel again");
                     let pending = self.pending.get_mut(family);
                     (pending.all, pending.urgent) = (true, true);
                 }
             }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
+            Trigger::Switch(switch) => self.switches.push_back(switch),
+            Trigger::Probed(outcome) => self.probed = Some(outcome),
         }
     }
 
     fn distrust(&mut self, family: IpFamily) {
-        self.planes.active.distrust(family);
+        if let Some(plane) = self.planes.active(family) {
+            plane.distrust(family);
+        }
         self.pending.get_mut(family).all = true;
     }
 
@@ -128,10 +124,10 @@ impl Reconciler {
             let draining = !self.builder.draining(*family).is_empty();
             let own = self.schedules.get(*family).next(now, draining, &self.timing);
             let own = self.flows.next(*family, now).map_or(own, |at| own.min(at));
-            match self.retiring.get(*family) {
-                Retiring::Until(until) if now < *until => own.min((now + self.timing.drain).min(*until)),
+            match self.retirements.get(*family).state {
+                State::Until(until) if now < until => own.min((now + self.timing.drain).min(until)),
                 // It should be gone and is not: once in a while is often enough.
-                Retiring::Until(_) => own.min(now + self.timing.retry_max),
+                State::Until(_) => own.min(now + self.timing.retry_max),
                 _ => own,
             }
         };
@@ -144,11 +140,15 @@ impl Reconciler {
         merge(&mut change, self.builder.expire(now));
         self.tell_refusals();
         self.status.rounds += 1;
+        self.judge(now);
+        self.switch_all(now);
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
             self.forget_flows(family, &change, now);
             self.retire(family, now);
+            self.tell_draining(family);
         }
+        self.tell_followers();
     }
 
     fn family_round(&mut self, family: IpFamily, change: &Change, now: Instant) {
@@ -162,8 +162,7 @@ impl Reconciler {
             return;
         }
         if schedule.audit_is_due(now, &self.timing) {
-            self.planes.active.distrust(family);
-            self.pending.get_mut(family).all = true;
+            self.distrust(family);
         } else if schedule.drain_is_due(now, &self.timing) {
             let draining = self.builder.draining(family).iter().cloned();
             self.pending.get_mut(family).ports.extend(draining);
@@ -176,7 +175,10 @@ impl Reconciler {
         }
         let touched = if pending.all { Touched::All } else { Touched::Ports(&pending.ports) };
         let desired = self.builder.desired().get(family);
-        let report = self.planes.active.sync(family, desired, touched, now);
+        let Some(plane) = self.planes.active(family) else { return };
+        let report = plane.sync(family, desired, touched, now);
+        let wanted_before = pending.ports.is_empty() && !*change.node.get(family);
+        self.count_repairs(family, &report, wanted_before);
         if report.wants_retry() {
             *self.pending.get_mut(family) = Pending { all: true, ..Pending::default() };
         }
@@ -194,26 +196,38 @@ impl Reconciler {
         }
     }
 
-    fn record(&mut self, family: IpFamily, report: &Report) {
+    /// What was read and differed although everything had been as wanted, and nothing else is wanted now, was changed by
+    /// somebody else.
+    fn count_repairs(&mut self, family: IpFamily, report: &Report, wanted_before: bool) {
+        let status = self.status.families.get_mut(family);
+        if report.observed && report.done > 0 && wanted_before && status.in_sync {
+            status.repaired += u64::try_from(report.done).unwrap_or(u64::MAX);
+            status.last_repair = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn record(&mut self, family: IpFamily, report: &Report) {
         let desired = self.builder.desired().get(family);
         let ports = desired.ports.len();
         let status = self.status.families.get_mut(family);
         let first = status.last_success.is_none();
         let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
         let news = failures != status.failures;
-        let behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or_else(Instant::now));
-        *status = FamilyStatus {
-            in_sync: report.is_clean(),
-            settled: !report.wants_retry(),
-            last_success: if report.is_clean() { Some(Instant::now()) } else { status.last_success },
-            behind_since,
-            last_duration: report.duration,
-            failures,
-            ports,
-            draining: self.builder.draining(family).len(),
-        };
+        let ended = Instant::now();
+        status.in_sync = report.is_clean();
+        status.settled = !report.wants_retry();
+        status.behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or(ended));
+        status.last_sync = Some(ended);
+        status.last_duration = report.duration;
+        status.ports = ports;
+        (status.connections, status.endpoints) = (report.connections, report.draining);
+        match failures.first() {
+            None => status.last_success = Some(ended),
+            Some(failure) => status.last_failure = Some((ended, failure.clone())),
+        }
+        status.failures = failures;
+        let mode = status.mode.map_or("", super::wish::Mode::name);
         let milliseconds = report.duration.as_millis();
-        let mode = self.status.mode;
         if !report.is_clean() {
             if news {
                 for failure in report.failures.iter().take(10) {
@@ -229,53 +243,14 @@ impl Reconciler {
         }
     }
 
-    /// Lets the other mode go: what is open drains, then nothing of it is left.
-    fn retire(&mut self, family: IpFamily, now: Instant) {
-        let Some(plane) = &mut self.planes.retiring else { return };
-        // What lies with somebody else will not mend by keeping the other mode.
-        let incomplete = self.builder.desired().get(family).incomplete;
-        if !self.status.families.get(family).settled || incomplete {
-            return;
-        }
-        let state = *self.retiring.get(family);
-        let wish = match state {
-            Retiring::Gone => return,
-            // If it left nothing, nothing has to drain.
-            Retiring::Waiting => match plane.preview(family, &Desired::default(), now) {
-                Ok(steps) if steps.is_empty() => {
-                    *self.retiring.get_mut(family) = Retiring::Gone;
-                    return;
-                }
-                Ok(_) => {
-                    info!(mode = plane.name(), %family, "found what an earlier run left; it drains");
-                    let forever = std::time::Duration::from_secs(86_400 * 365);
-                    let until = now.checked_add(self.settings.drain_timeout).unwrap_or(now + forever);
-                    *self.retiring.get_mut(family) = Retiring::Until(until);
-                    self.builder.desired().get(family).retired(until)
-                }
-                Err(error) => return warn!(mode = plane.name(), %family, "{error}"),
-            },
-            Retiring::Until(until) if now < until => self.builder.desired().get(family).retired(until),
-            Retiring::Until(_) => {
-                // What both families share goes with the second: it has to see that the first has left.
-                plane.distrust(family);
-                Desired::default()
-            }
-        };
-        let report = plane.sync(family, &wish, Touched::All, now);
-        for failure in &report.failures {
-            warn!(mode = plane.name(), %family, "{failure}");
-        }
-        if wish.retiring && report.is_clean() && report.draining == 0 {
-            // Nothing drains any more: no need to wait for the deadline.
-            *self.retiring.get_mut(family) = Retiring::Until(now);
-            return self.retire(family, now);
-        }
-        let left = plane.preview(family, &Desired::default(), now);
-        if report.is_clean() && left.is_ok_and(|steps| steps.is_empty()) {
-            info!(mode = plane.name(), %family, "is gone");
-            *self.retiring.get_mut(family) = Retiring::Gone;
-        }
+    /// What of a family drains, for who asks.
+    fn tell_draining(&mut self, family: IpFamily) {
+        let desired = self.builder.desired().get(family);
+        let ports = self.builder.draining(family).iter().filter_map(|key| desired.ports.get(key));
+        let status = self.status.families.get_mut(family);
+        status.wish = *self.planes.wish.get(family);
+        status.draining = ports.flat_map(|port| super::status::draining_of(port)).collect();
+        status.retirement = self.retirements.get(family).clone();
     }
 
     fn tell_refusals(&mut self) {

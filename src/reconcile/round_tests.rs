@@ -1,8 +1,9 @@
 //! The loop over dataplanes that do as they are told: when it works, waits and hands over.
 
 use super::*;
-use crate::backend::{Failure, FlowError, Lost, ObserveError};
-use crate::desired::UdpFlows;
+use crate::backend::{Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
+use crate::desired::{Desired, UdpFlows};
+use crate::reconcile::wish::{Mode, Modes, Wish};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -51,14 +52,38 @@ impl FlowTable for Table {
         self.asked.fetch_add(1, SeqCst);
         if *self.fails.lock().unwrap() { Err(FlowError::for_tests()) } else { Ok(1) }
     }
+
+    fn release(&mut self, _: IpFamily, _: &UdpFlows) -> Result<usize, FlowError> {
+        Ok(0)
+    }
+}
+
+/// Modes that are there from the start.
+struct Fixed;
+
+impl Modes for Fixed {
+    fn probe(&mut self, _: Mode) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn open(&mut self, _: Mode) -> Result<Box<dyn Dataplane>, String> {
+        Err("there are no more".into())
+    }
+
+    fn record(&mut self, _: &PerFamily<Wish>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 fn loop_over(drain_timeout: Duration) -> (Reconciler, Stub, Stub) {
     let (active, retiring) = (Stub::default(), Stub::default());
     let settings = Arc::new(Settings { drain_timeout, ..Settings::default() });
     let planes = Planes {
-        active: Box::new(active.clone()),
-        retiring: Some(Box::new(retiring.clone())),
+        ipvs: Some(Box::new(active.clone())),
+        iptables: Some(Box::new(retiring.clone())),
+        active: PerFamily { v4: Mode::Ipvs, v6: Mode::Ipvs },
+        wish: PerFamily::default(),
+        modes: Box::new(Fixed),
         flows: Box::new(Table::default()),
         families: vec![IpFamily::V4],
     };

@@ -1,6 +1,10 @@
 //! What the reconciler tells others of itself.
 
+use super::retire::Retirement;
+use super::wish::{Mode, Wish};
+use crate::desired::{Role, ServicePort, ServicePortKey};
 use crate::model::PerFamily;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The state of one family.
@@ -20,15 +24,53 @@ pub struct FamilyStatus {
     pub failures: Vec<String>,
     /// Service ports that are programmed.
     pub ports: usize,
-    /// Service ports of which something drains.
-    pub draining: usize,
+    /// The mode that serves.
+    pub mode: Option<Mode>,
+    /// Since when.
+    pub mode_since: Option<Instant>,
+    /// The mode that was asked for.
+    pub wish: Wish,
+    /// When the last sync ended, whatever came of it.
+    pub last_sync: Option<Instant>,
+    /// When a sync last left something undone, and the first of it.
+    pub last_failure: Option<(Instant, String)>,
+    /// Endpoints that get no new connections while others of their Service do.
+    pub draining: Vec<DrainingEndpoint>,
+    /// Connections that endpoints still have which take no new ones; 0 where only connection tracking knows (iptables).
+    pub connections: u64,
+    /// How many endpoints have any.
+    pub endpoints: usize,
+    /// Steps that put back what somebody else had changed.
+    pub repaired: u64,
+    /// When that was last.
+    pub last_repair: Option<Instant>,
+    /// The mode that does not serve.
+    pub retirement: Retirement,
+}
+
+/// An endpoint that gets no new connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainingEndpoint {
+    /// Whose endpoint it is.
+    pub service: ServicePortKey,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How long open connections may go on.
+    pub until: Instant,
+}
+
+/// What of a service port drains.
+pub fn draining_of(port: &ServicePort) -> impl Iterator<Item = DrainingEndpoint> {
+    port.endpoints.iter().filter_map(|endpoint| {
+        let until = |role: Option<Role>| if let Some(Role::Drain { until }) = role { Some(until) } else { None };
+        let until = [endpoint.cluster, endpoint.local].into_iter().filter_map(until).max()?;
+        Some(DrainingEndpoint { service: port.key.clone(), address: endpoint.address, until })
+    })
 }
 
 /// The state of the reconciler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The active mode.
-    pub mode: &'static str,
     /// The families that are programmed.
     pub programmed: Vec<crate::model::IpFamily>,
     /// Rounds so far.

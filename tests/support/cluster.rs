@@ -233,11 +233,14 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The record of sysctls is named after the namespace, whose number may be used again.
+        // What outlives the program is named after the namespace, whose number may be used again.
         let _ = self.lab.node().ns.run(|| {
             use std::os::unix::fs::MetadataExt;
             if let Ok(metadata) = fs::metadata("/proc/thread-self/ns/net") {
-                let _ = fs::remove_file(format!("/run/kube-ipvs/sysctl-{}", metadata.ino()));
+                for name in ["sysctl", "mode", "lock", "control"] {
+                    let suffix = if name == "control" { ".sock" } else { "" };
+                    let _ = fs::remove_file(format!("/run/kube-ipvs/{name}-{}{suffix}", metadata.ino()));
+                }
             }
             // The kernel removes a namespace some time after its last user is gone; kernels before 2026 keep the virtual
             // servers of all namespaces in one table, and those of this one would disturb the dumps of the next.

@@ -8,17 +8,20 @@
 //! | `proxy.rs` | the running program and its log |
 //! | `manifest.rs` | Services and EndpointSlices to write into that folder |
 //! | `traffic.rs` | long-lived connections and a stream of new ones, and what became of them |
+//! | `flow.rs` | UDP flows that never end |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
 
 mod cluster;
+mod flow;
 mod manifest;
 mod proxy;
 mod state;
 mod traffic;
 
 pub use cluster::{Cluster, succeeded};
+pub use flow::Flow;
 pub use manifest::Service;
 pub use proxy::Proxy;
 pub use state::State;

@@ -92,7 +92,7 @@ where
 
 /// The state of a kernel, without what may differ between two right ones: the order of rules that services add to a
 /// shared chain, that of our jumps among each other (none decides what another one looks at), and counters.
-fn describe(kernel: &FakeKernel) -> String {
+pub fn describe(kernel: &FakeKernel) -> String {
     let mut text = String::new();
     for (table, content) in &kernel.tables.tables {
         for (name, chain) in &content.chains {
@@ -114,7 +114,7 @@ fn describe(kernel: &FakeKernel) -> String {
 }
 
 /// The lines that only one of two states has.
-fn difference(ours: &str, fresh: &str) -> String {
+pub fn difference(ours: &str, fresh: &str) -> String {
     let only = |a: &str, b: &str, sign: char| -> String {
         let known: std::collections::HashSet<&str> = b.lines().collect();
         a.lines().filter(|line| !known.contains(line)).map(|line| format!("{sign} {line}\n")).collect()

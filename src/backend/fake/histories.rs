@@ -30,7 +30,7 @@ fn facts() -> NodeFacts {
     NodeFacts { addresses: own.clone(), primary: own, gateways: Vec::new() }
 }
 
-fn service(name: &str, cluster_ip: &str, port: u16, node_port: Option<u16>, external: &[&str]) -> Service {
+pub fn service(name: &str, cluster_ip: &str, port: u16, node_port: Option<u16>, external: &[&str]) -> Service {
     let port = ServicePort { name: "a".into(), protocol: Protocol::Tcp, port, node_port, target: None };
     Service {
         service_type: ServiceType::NodePort,
@@ -41,7 +41,7 @@ fn service(name: &str, cluster_ip: &str, port: u16, node_port: Option<u16>, exte
     }
 }
 
-fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
+pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
     Endpoint {
         address: ip(address),
         ready: !terminating,
@@ -55,7 +55,7 @@ fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
     }
 }
 
-fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) {
+pub fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) {
     let (name, protocol) = (service.name.clone(), service.ports[0].protocol);
     let ports = vec![EndpointPort { name: "a".into(), protocol, port: 8080 }];
     let slice = EndpointSlice { name: "s".into(), proxy_name: None, family: IpFamily::V4, ports, endpoints };
@@ -63,7 +63,7 @@ fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) {
     snapshot.slices.entry(name).or_default().insert("s".into(), Arc::new(slice));
 }
 
-fn complete() -> Snapshot {
+pub fn complete() -> Snapshot {
     Snapshot { complete: true, ..Snapshot::default() }
 }
 

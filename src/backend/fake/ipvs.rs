@@ -102,6 +102,10 @@ impl Backend for FakeIpvs {
         failures
     }
 
+    fn draining(&self, observed: &Observed) -> usize {
+        observed.draining().count()
+    }
+
     fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {
         let context = context(IpFamily::V4, Instant::now());
         observed.remember(desired, touched, &|port, rules| context.render(port, rules));

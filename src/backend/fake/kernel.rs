@@ -21,6 +21,10 @@ pub struct FakeKernel {
     pub interface: bool,
     pub detour: FoundDetour,
     pub refusals: Vec<String>,
+    /// Calls so far.
+    pub calls: u64,
+    /// After so many calls whoever made them is dead: nothing happens any more.
+    pub dead_after: Option<u64>,
     faults_per_thousand: u32,
     random: u64,
 }
@@ -32,11 +36,25 @@ impl FakeKernel {
 
     /// From now on nothing fails.
     pub fn heal(&mut self) {
-        self.faults_per_thousand = 0;
+        self.falter(0);
+    }
+
+    /// From now on this many calls in a thousand fail.
+    pub fn falter(&mut self, faults_per_thousand: u32) {
+        self.faults_per_thousand = faults_per_thousand;
+    }
+
+    /// Whether the program was killed.
+    pub fn is_dead(&self) -> bool {
+        self.dead_after.is_some_and(|calls| self.calls > calls)
     }
 
     /// Whether this call fails (xorshift64: the same seed fails the same calls).
     pub fn fails(&mut self) -> bool {
+        self.calls += 1;
+        if self.is_dead() {
+            return true;
+        }
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -8,6 +8,7 @@ mod iptables;
 mod ipvs;
 mod kernel;
 mod scenarios;
+mod switch;
 
 use kernel::FakeKernel;
 

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Plans everything, or only what is touched where it is known what was there before.
 pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
-    // A mode that hands over takes nothing new; what is open lives on in conntrack.
-    let rules = desired.rules.as_deref().filter(|_| !desired.retiring);
-    let Some(rules) = rules else { return everything_goes(observed) };
+    let Some(rules) = desired.rules.as_deref() else { return everything_goes(observed) };
+    if desired.retiring {
+        return refusals_go(observed);
+    }
     let mut ops = sysctls(observed, rules);
     let steps = match (touched, &observed.previous) {
         (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules => {
@@ -36,6 +37,13 @@ fn everything_goes(observed: &Observed) -> Vec<Op> {
     let (_, jumps) = plan_jumps(&observed.rules, &[]);
     let chains = plan_removal(&observed.rules, |_, _| false, names::depth);
     jumps.into_iter().chain(chains).map(Op::Rule).collect()
+}
+
+/// Handing over: what refuses and drops goes before the translation does, or it would meet what the other mode is to get.
+/// Nothing has to drain, as what is open lives on in connection tracking.
+fn refusals_go(observed: &Observed) -> Vec<Op> {
+    let everything = everything_goes(observed).into_iter();
+    everything.filter(|op| matches!(op, Op::Rule(op) if op.table() != Table::Nat)).collect()
 }
 
 fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Observed) -> Vec<RuleOp> {

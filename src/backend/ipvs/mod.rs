@@ -236,8 +236,11 @@ impl Backend for Ipvs {
     }
 
     fn draining(&self, observed: &Observed) -> usize {
-        let own = observed.servers.iter().filter(|(id, _)| observed.is_recorded(id)).map(|(_, server)| server);
-        own.flat_map(|server| server.destinations.values()).filter(|found| found.weight == 0).count()
+        observed.draining().count()
+    }
+
+    fn connections(&self, observed: &Observed) -> u64 {
+        observed.draining().map(|found| found.connections).sum()
     }
 
     fn believes(&self, observed: &Observed, lost: &Lost) -> bool {

@@ -194,6 +194,12 @@ impl Observed {
         }
     }
 
+    /// Destinations of ours that take no new connections.
+    pub fn draining(&self) -> impl Iterator<Item = &FoundDestination> {
+        let own = self.servers.iter().filter(|(id, _)| self.is_recorded(id)).map(|(_, server)| server);
+        own.flat_map(|server| server.destinations.values()).filter(|found| found.weight == 0)
+    }
+
     /// The kernel is as desired now: remembers who shares what, so that the next change need not look at all.
     pub fn remember(
         &mut self,

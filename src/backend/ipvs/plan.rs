@@ -124,6 +124,10 @@ impl Planner<'_> {
 
     /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
     fn retire(&mut self, desired: &Desired) {
+        // New packets are the other mode's, which has its own verdicts: ours must neither divert nor drop them.
+        let verdicts = Set::VERDICTS.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
+        let verdicts: BTreeSet<(Set, Entry)> = verdicts.collect();
+        self.verdicts(&BTreeSet::new(), &verdicts);
         let mut wishes = Wishes::default();
         for port in desired.ports.values() {
             wishes.add(self.context.render(port, self.rules), false);

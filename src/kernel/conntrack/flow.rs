@@ -12,6 +12,7 @@ const CT_DELETE: u8 = 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
 const CTA_MARK: u16 = 8;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
@@ -32,6 +33,9 @@ const FILTER_IP_DST: u32 = 1 << 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
+/// `IPS_DST_NAT` of nf_conntrack_common.h.
+const STATUS_DST_NAT: u32 = 1 << 5;
+
 /// One direction of a flow. Protocols without ports have 0 there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
@@ -50,6 +54,8 @@ pub struct Flow {
     pub original: Tuple,
     /// As answers come: the source is the endpoint, where the destination was translated.
     pub reply: Tuple,
+    /// The destination is translated by a rule. IPVS, which translates by itself, leaves no such trace.
+    pub translated: bool,
     /// The connection mark.
     pub mark: u32,
     /// The kernel's number for the entry, so that never another one with the same tuple is deleted.
@@ -175,19 +181,20 @@ pub fn delete(flow: &Flow) -> Vec<u8> {
 /// The flow in a message, `None` when a direction lacks an address.
 pub fn decode(payload: &[u8]) -> Result<Option<Flow>, AttributeError> {
     let (_, attributes) = netfilter::payload(payload).ok_or(AttributeError::Truncated(payload.len()))?;
-    let (mut original, mut reply, mut mark, mut id, mut zone) = (None, None, 0, None, 0);
+    let (mut original, mut reply, mut translated, mut mark, mut id, mut zone) = (None, None, false, 0, None, 0);
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             CTA_TUPLE_ORIG => original = decode_tuple(&attribute)?,
             CTA_TUPLE_REPLY => reply = decode_tuple(&attribute)?,
+            CTA_STATUS => translated = attribute.u32_be()? & STATUS_DST_NAT != 0,
             CTA_MARK => mark = attribute.u32_be()?,
             CTA_ID => id = Some(attribute.u32_be()?),
             CTA_ZONE => zone = attribute.u16_be()?,
             _ => {}
         }
     }
-    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, mark, id, zone }))
+    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, translated, mark, id, zone }))
 }
 
 fn decode_tuple(tuple: &Attribute<'_>) -> Result<Option<Tuple>, AttributeError> {

@@ -17,6 +17,7 @@ fn flow(id: Option<u32>) -> Flow {
     Flow {
         original: tuple("10.0.0.1:1000", "10.96.0.10:53"),
         reply: tuple("10.244.0.5:53", "10.0.0.1:1000"),
+        translated: false,
         mark: 0,
         id,
         zone: 0,
@@ -87,7 +88,7 @@ fn tuples() -> impl Strategy<Value = Tuple> {
 proptest! {
     #[test]
     fn flows_survive_the_wire(original in tuples(), reply in tuples(), id in any::<Option<u32>>(), zone in any::<u16>()) {
-        let flow = Flow { original, reply, mark: 0, id, zone };
+        let flow = Flow { original, reply, translated: false, mark: 0, id, zone };
         prop_assert_eq!(flow::decode(&listed(&flow)), Ok(Some(flow)));
     }
 

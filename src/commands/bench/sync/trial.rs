@@ -118,7 +118,8 @@ impl Trial {
         let mut planes = dataplane::choose(&config(self.mode, settings.clone()))?;
         let mut snapshot = cluster.snapshot();
         let mut memory = Memory { snapshot: peak_memory(), ..Memory::default() };
-        let mut proxy = Proxy { builder: Builder::new(settings), facts: node::facts()?, plane: &mut *planes.active };
+        let plane = planes.active(FAMILY).context("the mode is not open")?.as_mut();
+        let mut proxy = Proxy { builder: Builder::new(settings), facts: node::facts()?, plane };
         let (change, desired) = measured(|| proxy.builder.update(&snapshot, &proxy.facts, Instant::now()));
         let refused = proxy.builder.refusals().next();
         anyhow::ensure!(refused.is_none(), "refused: {refused:?}");

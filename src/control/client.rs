@@ -1,0 +1,99 @@
+//! The commands' side of the control socket.
+
+use super::protocol::{Answer, Ask, Event, Request, VERSION};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Why the daemon could not be talked to, and what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there.
+    #[error(
+        "no daemon answers at {path} ({source}). Start one with `kube-ipvs run`, run this in its network namespace, \
+         or name its socket with --control-socket"
+    )]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Not root.
+    #[error("{path}: {source}; the daemon listens to root only. Run this with sudo")]
+    Permission {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("{path}: {problem}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+}
+
+/// A conversation with the daemon.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    reader: BufReader<UnixStream>,
+    last: u64,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When no daemon listens there, or not to us.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let path = path.to_owned();
+        match UnixStream::connect(&path) {
+            Ok(stream) => Ok(Self { path, reader: BufReader::new(stream), last: 0 }),
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(ClientError::Permission { path, source })
+            }
+            Err(source) => Err(ClientError::NoDaemon { path, source }),
+        }
+    }
+
+    fn broken(&self, problem: impl ToString) -> ClientError {
+        ClientError::Broken { path: self.path.clone(), problem: problem.to_string() }
+    }
+
+    /// Asks; [`Client::answer`] gives the answers.
+    ///
+    /// # Errors
+    /// When the daemon went away.
+    pub fn ask(&mut self, ask: Ask) -> Result<(), ClientError> {
+        self.last += 1;
+        let request = Request { version: VERSION, id: self.last, ask };
+        let mut line = serde_json::to_string(&request).map_err(|error| self.broken(error))?;
+        line.push('\n');
+        self.reader.get_mut().write_all(line.as_bytes()).map_err(|error| self.broken(error))
+    }
+
+    /// The next answer to what was asked last.
+    ///
+    /// # Errors
+    /// When the daemon went away, or is of another version.
+    pub fn answer(&mut self) -> Result<Event, ClientError> {
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line).map_err(|error| self.broken(error))? == 0 {
+                return Err(self.broken(
+                    "the daemon ended before it was done. What was asked for may have happened: see kube-ipvs status",
+                ));
+            }
+            let answer: Answer =
+                serde_json::from_str(&line).map_err(|error| self.broken(format!("not understood: {error}: {line}")))?;
+            if answer.id == self.last || answer.id == 0 {
+                return Ok(answer.event);
+            }
+        }
+    }
+}

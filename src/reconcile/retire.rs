@@ -1,0 +1,126 @@
+//! How the mode that does not serve leaves: what is open drains, then nothing of it is left.
+
+use super::round::Reconciler;
+use super::wish::Mode;
+use crate::desired::{Desired, Touched};
+use crate::model::IpFamily;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Longer than any clock that matters.
+const FOREVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// How far a mode is from being gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// It has not been looked at.
+    #[default]
+    Waiting,
+    /// Open connections may go on until then.
+    Until(Instant),
+    /// Nothing of it is left.
+    Gone,
+}
+
+/// The mode of one family that does not serve.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retirement {
+    /// How far it is.
+    pub state: State,
+    /// Since when it takes no more.
+    pub since: Option<Instant>,
+    /// Connections that are still open.
+    pub connections: u64,
+    /// Endpoints that have any.
+    pub endpoints: usize,
+    /// What of it would not go.
+    pub failures: Vec<String>,
+}
+
+impl Retirement {
+    /// From now on it takes no more.
+    pub fn begin(&mut self, now: Instant, drain: Duration) {
+        let until = now.checked_add(drain).unwrap_or(now + FOREVER);
+        *self = Self { state: State::Until(until), since: Some(now), ..Self::default() };
+    }
+}
+
+impl Reconciler {
+    /// Lets the other mode go.
+    pub(super) fn retire(&mut self, family: IpFamily, now: Instant) {
+        let desired = self.builder.desired().get(family);
+        // What lies with somebody else will not mend by keeping the other mode.
+        if !self.status.families.get(family).settled || desired.incomplete {
+            return;
+        }
+        let retirement = self.retirements.get_mut(family);
+        let Some(plane) = self.planes.retiring(family) else {
+            // What cannot be talked to has nothing that could be seen.
+            retirement.state = State::Gone;
+            return;
+        };
+        match retirement.state {
+            State::Gone => return,
+            // If it left nothing, nothing has to drain.
+            State::Waiting => match plane.preview(family, &Desired::default(), now) {
+                Ok(steps) if steps.is_empty() => return retirement.state = State::Gone,
+                Ok(_) => {
+                    info!(mode = plane.name(), %family, "found what an earlier run left; it drains");
+                    retirement.begin(now, self.settings.drain_timeout);
+                }
+                Err(error) => return warn!(mode = plane.name(), %family, "{error}"),
+            },
+            State::Until(_) => {}
+        }
+        let State::Until(until) = retirement.state else { return };
+        if now < until {
+            let wish = desired.retired(until);
+            let mut report = plane.sync(family, &wish, Touched::All, now);
+            if report.is_clean() && report.done > 0 && report.draining > 0 {
+                // What took no more only since then may be idle already.
+                report = plane.sync(family, &wish, Touched::All, now);
+            }
+            retirement.take(&report, plane.name(), family);
+            if !report.is_clean() || report.draining > 0 {
+                return;
+            }
+        }
+        self.remove(family, now);
+    }
+
+    /// Nothing drains any more, or time is over.
+    fn remove(&mut self, family: IpFamily, now: Instant) {
+        // UDP flows that go on would otherwise find nothing there: each one's next datagram is a new flow. Not a reason
+        // to stay.
+        if *self.planes.active.get(family) == Mode::Iptables
+            && let Err(error) = self.flows.release(family, self.planes.flows.as_mut())
+        {
+            warn!(%family, "{error}");
+        }
+        let retirement = self.retirements.get_mut(family);
+        let Some(plane) = self.planes.retiring(family) else { return };
+        // What both families share goes with the second: it has to see that the first has left.
+        plane.distrust(family);
+        let report = plane.sync(family, &Desired::default(), Touched::All, now);
+        retirement.take(&report, plane.name(), family);
+        let left = plane.preview(family, &Desired::default(), now);
+        if report.is_clean() && left.is_ok_and(|steps| steps.is_empty()) {
+            info!(mode = plane.name(), %family, "is gone");
+            *retirement = Retirement { state: State::Gone, ..Retirement::default() };
+        } else if let State::Until(until) = &mut retirement.state {
+            // From here on it is tried once in a while.
+            *until = (*until).min(now);
+        }
+    }
+}
+
+impl Retirement {
+    fn take(&mut self, report: &crate::backend::Report, mode: &str, family: IpFamily) {
+        (self.connections, self.endpoints) = (report.connections, report.draining);
+        let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+        if failures != self.failures {
+            failures.iter().take(10).for_each(|failure| warn!(mode, %family, "{failure}"));
+            self.failures = failures;
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The live switch: the new mode is complete and verified before the old one takes no more; then the old one drains
+//! (`retire.rs`). If the new mode fails half-way, the old one stays and the half goes.
+
+use super::retire::State;
+use super::round::Reconciler;
+use super::wish::{Mode, Wish};
+use crate::backend::Report;
+use crate::model::{IpFamily, PerFamily};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, info, warn};
+
+/// A sync may fail once for reasons that are over at once: a lock, a table that somebody else was changing.
+const ATTEMPTS: usize = 3;
+/// As many reasons as a person reads.
+const REASONS: usize = 3;
+
+/// Somebody wants another mode.
+#[derive(Debug, Clone)]
+pub struct Switch {
+    /// Which one.
+    pub wish: Wish,
+    /// In which families; none = in all that are programmed.
+    pub families: Vec<IpFamily>,
+    /// How long open connections of the old mode may go on; `None` = the configured drain timeout.
+    pub drain: Option<Duration>,
+    /// Where to tell how it goes.
+    pub progress: Progress,
+}
+
+/// Where to tell how a switch goes. Nobody need listen.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Option<UnboundedSender<Step>>);
+
+impl Progress {
+    /// Tells it there.
+    pub fn to(sender: UnboundedSender<Step>) -> Self {
+        Self(Some(sender))
+    }
+
+    pub(super) fn tell(&self, step: Step) {
+        if let Some(sender) = &self.0 {
+            // Who went away meanwhile does not want to know.
+            let _ = sender.send(step);
+        }
+    }
+}
+
+/// How far a switch is. [`Step::Done`] and [`Step::Failed`] are the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The new mode is being written, beside the old one.
+    Programming { family: IpFamily, mode: Mode },
+    /// The new mode has taken everything.
+    Programmed { family: IpFamily, mode: Mode, services: usize, steps: usize, duration: Duration },
+    /// The kernel was read again, and nothing was missing.
+    Verified { family: IpFamily, mode: Mode },
+    /// The new mode serves what is new from here on.
+    InForce { family: IpFamily, mode: Mode },
+    /// The old mode still has connections.
+    Draining { family: IpFamily, mode: Mode, connections: u64, endpoints: usize, until: Instant },
+    /// Nothing of the old mode is left.
+    Gone { family: IpFamily, mode: Mode },
+    /// The switch is over.
+    Done,
+    /// It did not come to it, or somebody changed their mind; the mode that serves is the one before, or the other's.
+    Failed { reason: String },
+}
+
+/// Who waits for the old mode to be gone.
+#[derive(Debug)]
+pub(super) struct Follower {
+    progress: Progress,
+    waits_for: Vec<(IpFamily, Mode)>,
+    told: PerFamily<(u64, usize)>,
+}
+
+impl Reconciler {
+    /// Carries out what was asked for since the last round.
+    pub(super) fn switch_all(&mut self, now: Instant) {
+        while let Some(switch) = self.switches.pop_front() {
+            let progress = switch.progress.clone();
+            if let Err(reason) = self.switch(switch, now) {
+                error!("the mode stays as it is: {reason}");
+                progress.tell(Step::Failed { reason });
+            }
+        }
+    }
+
+    fn switch(&mut self, switch: Switch, now: Instant) -> Result<(), String> {
+        let families = self.families_of(&switch)?;
+        let target = match switch.wish {
+            Wish::Only(mode) => mode,
+            Wish::Auto if self.planes.modes.probe(Mode::Ipvs).is_ok() => Mode::Ipvs,
+            Wish::Auto => Mode::Iptables,
+        };
+        let moving: Vec<IpFamily> =
+            families.iter().copied().filter(|family| *self.planes.active.get(*family) != target).collect();
+        let drain = switch.drain.unwrap_or(self.settings.drain_timeout);
+        let outcome = self.prepare(target, &moving, &switch.progress, now).and_then(|reports| {
+            let mut wish = self.planes.wish;
+            families.iter().for_each(|family| *wish.get_mut(*family) = switch.wish);
+            if wish != self.planes.wish {
+                self.planes
+                    .modes
+                    .record(&wish)
+                    .map_err(|error| format!("the next start would take it back: {error}"))?;
+            }
+            self.planes.wish = wish;
+            Ok(reports)
+        });
+        let reports = match outcome {
+            Ok(reports) => reports,
+            Err(reason) => {
+                self.take_back(target, &moving, drain, now);
+                return Err(reason);
+            }
+        };
+        for (family, report) in moving.iter().copied().zip(reports) {
+            info!(%family, from = %target.other(), to = %target, "switched; what is open drains");
+            self.hand_over(family, target, &report, drain, now);
+            switch.progress.tell(Step::InForce { family, mode: target });
+        }
+        for family in families.iter().filter(|family| !moving.contains(family)) {
+            // It serves already; but somebody may have become less patient with the old one.
+            if let (State::Until(until), Some(drain)) = (&mut self.retirements.get_mut(*family).state, switch.drain) {
+                *until = now.checked_add(drain).unwrap_or(*until);
+            }
+        }
+        let waits_for = families.iter().map(|family| (*family, target.other())).collect();
+        self.followers.push(Follower { progress: switch.progress, waits_for, told: PerFamily::default() });
+        Ok(())
+    }
+
+    fn families_of(&self, switch: &Switch) -> Result<Vec<IpFamily>, String> {
+        let programmed = &self.planes.families;
+        if let Some(family) = switch.families.iter().find(|family| !programmed.contains(family)) {
+            return Err(format!("{family} is not served on this node"));
+        }
+        let families = if switch.families.is_empty() { programmed } else { &switch.families };
+        if families.iter().any(|family| self.builder.desired().get(*family).incomplete) || !self.snapshot.complete {
+            return Err("the Services have not all been listed yet, so that the new mode would lack some; \
+                        try again in a moment"
+                .to_owned());
+        }
+        Ok(families.clone())
+    }
+
+    /// Brings the new mode up beside the old one, in all families or in none.
+    fn prepare(
+        &mut self,
+        target: Mode,
+        families: &[IpFamily],
+        progress: &Progress,
+        now: Instant,
+    ) -> Result<Vec<Report>, String> {
+        if families.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.planes.ready(target).map_err(|missing| format!("{target} does not work on this node: {missing}"))?;
+        families.iter().map(|family| self.program(target, *family, progress, now)).collect()
+    }
+
+    fn program(&mut self, target: Mode, family: IpFamily, progress: &Progress, now: Instant) -> Result<Report, String> {
+        progress.tell(Step::Programming { family, mode: target });
+        let started = Instant::now();
+        let desired = self.builder.desired().get(family);
+        let plane = self.planes.at(target).ok_or_else(|| format!("{target} mode is not open"))?;
+        let (mut problem, mut steps) = (String::new(), 0);
+        for _ in 0..ATTEMPTS {
+            plane.distrust(family);
+            let report = plane.sync(family, desired, crate::desired::Touched::All, now);
+            steps += report.done;
+            if !report.is_clean() {
+                problem = first_of("could not", report.failures.iter().map(ToString::to_string).collect());
+                continue;
+            }
+            let (services, duration) = (desired.ports.len(), started.elapsed());
+            progress.tell(Step::Programmed { family, mode: target, services, steps, duration });
+            match plane.preview(family, desired, now) {
+                Ok(left) if left.is_empty() => {
+                    progress.tell(Step::Verified { family, mode: target });
+                    return Ok(report);
+                }
+                Ok(left) => problem = first_of("is not complete, it would still", left),
+                Err(error) => problem = error.to_string(),
+            }
+        }
+        Err(format!("{target} mode, {family}: {problem}"))
+    }
+
+    /// The new mode failed: whatever of it was written leaves again as any mode does, open connections last. What was
+    /// draining before goes on draining.
+    fn take_back(&mut self, target: Mode, families: &[IpFamily], drain: Duration, now: Instant) {
+        for family in families.iter().copied() {
+            // What was not opened has nothing to leave.
+            if self.planes.at(target).is_none() {
+                continue;
+            }
+            let retirement = self.retirements.get_mut(family);
+            if retirement.state == State::Gone {
+                retirement.begin(now, drain);
+            }
+            if let Some(plane) = self.planes.at(target) {
+                plane.distrust(family);
+            }
+            self.retire(family, now);
+        }
+    }
+
+    /// The new mode serves: the old one takes no more.
+    fn hand_over(&mut self, family: IpFamily, target: Mode, report: &Report, drain: Duration, now: Instant) {
+        let old = target.other();
+        let (stay, superseded): (Vec<Follower>, Vec<Follower>) = std::mem::take(&mut self.followers)
+            .into_iter()
+            .partition(|follower| !follower.waits_for.contains(&(family, target)));
+        self.followers = stay;
+        for follower in superseded {
+            let reason = format!("{family} was switched back to {target} before {target} mode was gone");
+            follower.progress.tell(Step::Failed { reason });
+        }
+        *self.planes.active.get_mut(family) = target;
+        self.retirements.get_mut(family).begin(now, drain);
+        if let Some(plane) = self.planes.at(old) {
+            plane.distrust(family);
+        }
+        *self.pending.get_mut(family) = super::round::Pending::default();
+        self.schedules.get_mut(family).synced(Instant::now(), false, report.observed, &self.timing);
+        self.moved(family);
+        self.record(family, report);
+    }
+
+    /// Tells those who wait how far the old mode is from being gone.
+    pub(super) fn tell_followers(&mut self) {
+        let retirements = &self.retirements;
+        self.followers.retain_mut(|follower| {
+            let Follower { progress, waits_for, told } = follower;
+            waits_for.retain(|(family, mode)| {
+                let retirement = retirements.get(*family);
+                let now = (retirement.connections, retirement.endpoints);
+                match retirement.state {
+                    State::Gone => {
+                        progress.tell(Step::Gone { family: *family, mode: *mode });
+                        return false;
+                    }
+                    State::Until(until) if *told.get(*family) != now => {
+                        *told.get_mut(*family) = now;
+                        let (connections, endpoints) = now;
+                        progress.tell(Step::Draining { family: *family, mode: *mode, connections, endpoints, until });
+                    }
+                    State::Until(_) | State::Waiting => {}
+                }
+                true
+            });
+            if waits_for.is_empty() {
+                progress.tell(Step::Done);
+            }
+            !waits_for.is_empty()
+        });
+    }
+
+    /// Takes in whether IPVS works, and moves the families that follow it once that is certain.
+    pub(super) fn judge(&mut self, now: Instant) {
+        let Some(outcome) = self.probed.take() else { return };
+        let follows = |family: &IpFamily| *self.planes.wish.get(*family) == Wish::Auto;
+        let families: Vec<IpFamily> = self.planes.families.iter().copied().filter(follows).collect();
+        if families.is_empty() || !self.snapshot.complete {
+            return;
+        }
+        // Where it serves and the kernel has not taken what is wanted for long, it does not work either.
+        let stuck = families.iter().find_map(|family| {
+            let status = self.status.families.get(*family);
+            let behind = status.behind_since.is_some_and(|since| now.saturating_duration_since(since) >= STUCK);
+            let problem = || status.failures.first().cloned().unwrap_or_else(|| "it does not keep up".to_owned());
+            (*self.planes.active.get(*family) == Mode::Ipvs && behind).then(problem)
+        });
+        let missing = outcome.err().or(stuck);
+        let Some(works) = self.hysteresis.see(missing.is_none(), now) else { return };
+        let target = if works { Mode::Ipvs } else { Mode::Iptables };
+        let families: Vec<IpFamily> =
+            families.into_iter().filter(|family| *self.planes.active.get(*family) != target).collect();
+        if families.is_empty() {
+            return;
+        }
+        match &missing {
+            None => info!("IPVS has become available; moving to it, as auto says"),
+            Some(missing) => warn!("IPVS does not work any more: {missing}; moving to iptables, as auto says"),
+        }
+        self.hysteresis.moved(now);
+        self.switches.push_back(Switch { wish: Wish::Auto, families, drain: None, progress: Progress::default() });
+    }
+}
+
+/// How long IPVS mode may lag behind before `auto` takes it for broken.
+const STUCK: Duration = Duration::from_secs(30);
+
+fn first_of(verb: &str, mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(REASONS);
+    lines.truncate(REASONS);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{verb} {}{more}", lines.join("; "))
+}

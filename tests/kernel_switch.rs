@@ -1,0 +1,320 @@
+//! The mode is switched under traffic, and nobody notices; a switch that cannot be done changes nothing; a daemon that is
+//! killed in the midst of one ends in one mode.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
+
+mod support;
+
+use kube_ipvs::lab::Protocol;
+use serde_json::Value;
+use std::process::Output;
+use std::thread;
+use std::time::Duration;
+use support::{Cluster, Flow, Mode, Proxy, Service, State, Stream, Talks, emulated, may_run, no_ipvs, wait_until};
+
+const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
+
+fn web() -> Service {
+    Service { node_port: Some(30080), ..Service::new("web", 20) }
+}
+
+fn names() -> Service {
+    Service { protocol: "UDP", port: 53, target: 53, ..Service::new("names", 21) }
+}
+
+fn sticky() -> Service {
+    Service { sticky: true, ..Service::new("sticky", 22) }
+}
+
+/// All addresses of [`web`].
+fn addresses() -> Vec<String> {
+    let mut addresses = web().addresses().to_vec();
+    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
+    addresses
+}
+
+fn cluster(mode: Mode) -> Cluster {
+    let cluster = Cluster::new(mode);
+    [web(), names(), sticky()].iter().for_each(|service| cluster.apply(service));
+    cluster
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// `kube-ipvs switch` succeeds. Returns what it told.
+fn switch(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.program(&[&["switch"], arguments].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// `kube-ipvs switch` fails. Returns what it told.
+fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.program(&[&["switch"], arguments].concat());
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// The families as `kube-ipvs status -o json` tells them.
+fn status(cluster: &Cluster) -> Vec<Value> {
+    let output = cluster.program(&["status", "-o", "json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    status["families"].as_array().unwrap().clone()
+}
+
+fn modes(cluster: &Cluster) -> Vec<String> {
+    status(cluster).iter().map(|family| family["mode"].as_str().unwrap().to_owned()).collect()
+}
+
+fn wait_gone(cluster: &Cluster) {
+    wait_until("the old mode to be gone", || status(cluster).iter().all(|family| family["retiring"].is_null()));
+}
+
+/// Nothing of the mode that does not serve is in the kernel.
+fn assert_only(cluster: &Cluster, mode: Mode) {
+    let state = State::of(cluster);
+    let rules = |prefix: &str| {
+        let variants = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
+        variants.iter().any(|command| state.printed(command).lines().any(|line| line.starts_with(prefix)))
+    };
+    assert_eq!(rules(":KUBE-IPVS-SERVICES"), mode == Mode::Ipvs, "chains of IPVS mode");
+    assert_eq!(rules(":KUBE-SERVICES"), mode == Mode::Iptables, "chains of iptables mode");
+    assert_eq!(state.printed("ipset save").contains("KUBE-IPVS-"), mode == Mode::Ipvs, "sets");
+    assert_eq!(state.printed("ip link show").contains("kube-ipvs"), mode == Mode::Ipvs, "devices");
+    if no_ipvs().is_none() {
+        assert_eq!(state.printed("ipvsadm -Sn").contains("172.30.0.20"), mode == Mode::Ipvs, "virtual servers");
+    }
+}
+
+/// Long-lived connections, new ones, UDP and clients with affinity, all the time.
+struct Traffic {
+    talks: Talks,
+    requests: Stream,
+    datagrams: Stream,
+    clients: Stream,
+}
+
+impl Traffic {
+    fn start(cluster: &Cluster) -> Self {
+        Self {
+            talks: Talks::start(cluster, &CALLERS, &addresses(), 2),
+            requests: Stream::start(cluster, &CALLERS, &addresses(), Protocol::Tcp),
+            datagrams: Stream::start(cluster, &CALLERS, &names().addresses(), Protocol::Udp),
+            clients: Stream::start(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp),
+        }
+    }
+
+    fn goes_on(&self) {
+        self.talks.wait_for_more(5);
+        self.requests.wait_for_more(40);
+        self.datagrams.wait_for_more(20);
+        self.clients.wait_for_more(20);
+    }
+
+    /// No connection broke, no request failed.
+    fn end(self) -> [usize; 4] {
+        [self.talks.end().len(), self.requests.end(), self.datagrams.end(), self.clients.end()]
+    }
+}
+
+fn start(cluster: &Cluster, further: &[&str]) -> Proxy {
+    let proxy = cluster.start(further);
+    wait_until("the control socket", || cluster.program(&["status"]).status.success());
+    proxy
+}
+
+#[test]
+fn there_and_back_under_traffic() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    assert_eq!(modes(&cluster), ["ipvs", "ipvs"]);
+    let traffic = Traffic::start(&cluster);
+    traffic.goes_on();
+    for mode in ["iptables", "ipvs", "iptables"] {
+        let told = switch(&cluster, &[mode, "--no-wait"]);
+        for line in ["has 3 service ports", &format!("{mode} mode is complete"), "serves what is new"] {
+            assert_eq!(told.matches(line).count(), 2, "{line}:\n{told}");
+        }
+        traffic.goes_on();
+        assert_eq!(modes(&cluster), [mode, mode]);
+        if mode == "iptables" {
+            let families = status(&cluster);
+            assert!(
+                families.iter().all(|family| family["retiring"]["connections"].as_u64() >= Some(2)),
+                "{families:?}"
+            );
+        }
+    }
+    // What talks holds IPVS mode; back there it goes on, and then iptables mode is the one that is gone.
+    switch(&cluster, &["ipvs"]);
+    traffic.goes_on();
+    assert_only(&cluster, Mode::Ipvs);
+    eprintln!("connections, requests, datagrams, requests with affinity: {:?}", traffic.end());
+    assert!(!proxy.says(&["ERROR"]), "{}", proxy.log());
+    // Nobody talks any more: after the drain nothing of IPVS mode is left.
+    let told = switch(&cluster, &["iptables", "--drain", "3s"]);
+    assert_eq!(told.matches("nothing of ipvs mode is left").count(), 2, "{told}");
+    assert!(told.ends_with("done\n"), "{told}");
+    assert_only(&cluster, Mode::Iptables);
+    proxy.stop();
+}
+
+/// Datagrams to the same address from the same port, all the time, until after the end of the old mode.
+#[test]
+fn udp_flows_outlive_the_old_mode() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let to = names().addresses();
+    let each = |from: &'static str| to.iter().map(move |to| (from, to));
+    let flows = CALLERS.into_iter().flat_map(each);
+    let flows: Vec<Flow> = flows.map(|(from, to)| Flow::start(&cluster.host(from).ns, from, to)).collect();
+    thread::sleep(Duration::from_secs(1));
+    switch(&cluster, &["iptables", "--drain", "2s"]);
+    thread::sleep(Duration::from_secs(1));
+    switch(&cluster, &["ipvs", "--drain", "2s"]);
+    thread::sleep(Duration::from_secs(1));
+    let few = if emulated() { 3 } else { 1 };
+    for (what, names, lost) in flows.into_iter().map(Flow::end) {
+        eprintln!("{what}: answered by {names:?}, {lost} lost");
+        assert!(lost <= few, "{what}: {lost} lost");
+    }
+    proxy.stop();
+}
+
+#[test]
+fn one_family_after_the_other() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let traffic = Traffic::start(&cluster);
+    switch(&cluster, &["iptables", "--family", "4", "--no-wait"]);
+    assert_eq!(modes(&cluster), ["iptables", "ipvs"]);
+    traffic.goes_on();
+    traffic.end();
+    // The same once more with less patience.
+    let told = switch(&cluster, &["iptables", "--family", "4", "--drain", "1s"]);
+    assert!(told.contains("nothing of ipvs mode is left"), "{told}");
+    assert!(status(&cluster)[0]["retiring"].is_null());
+    addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some()));
+    // What was switched to is what a restart starts with.
+    proxy.kill();
+    let proxy = start(&cluster, &[]);
+    assert_eq!(modes(&cluster), ["iptables", "ipvs"]);
+    addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some()));
+    proxy.stop();
+}
+
+/// A scheduler that the kernel does not have is asked for by the daemon's flags.
+#[test]
+fn what_is_missing_is_told_and_nothing_changes() {
+    if !may_run(Mode::Iptables) {
+        return;
+    }
+    let cluster = cluster(Mode::Iptables);
+    let proxy = start(&cluster, &["--ipvs-scheduler", "twos"]);
+    let before = State::of(&cluster);
+    let traffic = Traffic::start(&cluster);
+    let told = refused(&cluster, &["ipvs"]);
+    let expected = if no_ipvs().is_some() { "IPVS" } else { "twos" };
+    assert!(told.contains("ipvs does not work on this node") && told.contains(expected), "{told}");
+    traffic.goes_on();
+    traffic.end();
+    State::of(&cluster).assert_same(&before, "after a switch that could not be");
+    assert_eq!(modes(&cluster), ["iptables", "iptables"]);
+    assert!(switch(&cluster, &["iptables"]).contains("done"), "it serves already");
+    let text = text(&cluster.program(&["status"]));
+    for line in
+        ["IPv4: mode iptables", "IPv6: mode iptables", "in sync", "drift repaired: 0 steps", "nothing of the other"]
+    {
+        assert!(text.contains(line), "{line}:\n{text}");
+    }
+    proxy.stop();
+    let gone = text_of_failure(&cluster, &["status"]);
+    assert!(gone.contains("no daemon answers") && gone.contains("kube-ipvs run"), "{gone}");
+}
+
+fn text_of_failure(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.program(arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    text(&output)
+}
+
+/// Two daemons in one network namespace would work against each other; what a killed one left is no obstacle.
+#[test]
+fn a_second_daemon_is_refused() {
+    if !may_run(Mode::Iptables) {
+        return;
+    }
+    let cluster = cluster(Mode::Iptables);
+    let first = start(&cluster, &[]);
+    let mut second = cluster.launch(&[]);
+    let ended = second.wait();
+    assert_eq!(ended.code(), Some(1));
+    assert!(second.says(&["another kube-ipvs", "nothing was changed"]), "{}", second.log());
+    assert_eq!(modes(&cluster), ["iptables", "iptables"]);
+    first.kill();
+    let third = start(&cluster, &[]);
+    third.stop();
+}
+
+/// Drift is counted.
+#[test]
+fn repairs_are_counted() {
+    if !may_run(Mode::Iptables) {
+        return;
+    }
+    let cluster = cluster(Mode::Iptables);
+    let proxy = start(&cluster, &["--sync-period", "1s"]);
+    cluster.on_node("iptables -t nat -F KUBE-SERVICES");
+    wait_until("the repair", || status(&cluster)[0]["repaired"].as_u64() > Some(0));
+    assert_eq!(status(&cluster)[1]["repaired"], 0);
+    proxy.stop();
+}
+
+/// Killed in the midst of switches, again and again, and started again.
+#[test]
+fn killed_in_the_midst() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let mut proxy = start(&cluster, &[]);
+    let traffic = Traffic::start(&cluster);
+    let step = Duration::from_millis(if emulated() { 250 } else { 20 });
+    for kill in 0..10_u32 {
+        let other = if modes(&cluster)[0] == "ipvs" { "iptables" } else { "ipvs" };
+        let socket = cluster.spawn(&["switch", other, "--no-wait"], "");
+        thread::sleep(step * kill);
+        proxy.kill();
+        drop(socket);
+        traffic.goes_on();
+        proxy = start(&cluster, &[]);
+        let modes = modes(&cluster);
+        assert_eq!(modes[0], modes[1]);
+        eprintln!("killed {:?} after asking for {other}: {}", step * kill, modes[0]);
+        traffic.goes_on();
+    }
+    let mode = if modes(&cluster)[0] == "ipvs" { Mode::Ipvs } else { Mode::Iptables };
+    eprintln!("connections, requests, datagrams, requests with affinity: {:?}", traffic.end());
+    switch(&cluster, &[mode.name(), "--no-wait"]);
+    proxy.kill();
+    let proxy = start(&cluster, &["--drain-timeout", "1s"]);
+    wait_gone(&cluster);
+    assert_only(&cluster, mode);
+    proxy.stop();
+}
