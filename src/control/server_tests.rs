@@ -1,8 +1,8 @@
 //! The socket without a daemon behind it.
 
-use super::super::{Client, ClientError};
 use super::*;
 use crate::control::protocol::{Families, WishName};
+use crate::control::{Client, ClientError};
 use crate::reconcile::{Mode, Trigger, Wish};
 use tokio::sync::mpsc;
 

@@ -41,6 +41,8 @@ pub struct Reconciler {
     pub(super) status: Status,
     pub(super) switches: VecDeque<Switch>,
     pub(super) followers: Vec<Follower>,
+    /// Another mode serves since a moment ago, and its status is to be seen before the other one leaves.
+    pub(super) handed_over: bool,
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
     told: BTreeSet<String>,
@@ -63,6 +65,7 @@ impl Reconciler {
             flows: Flows::default(),
             switches: VecDeque::new(),
             followers: Vec::new(),
+            handed_over: false,
             probed: None,
             hysteresis: Hysteresis::default(),
             told: BTreeSet::new(),
@@ -120,6 +123,9 @@ impl Reconciler {
 
     /// When the next round is due if nothing happens before.
     pub fn next_wake(&self, now: Instant) -> Instant {
+        if self.handed_over {
+            return now;
+        }
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
             let own = self.schedules.get(*family).next(now, draining, &self.timing);
@@ -140,8 +146,14 @@ impl Reconciler {
         merge(&mut change, self.builder.expire(now));
         self.tell_refusals();
         self.status.rounds += 1;
+        self.handed_over = false;
+        self.tell_news();
         self.judge(now);
         self.switch_all(now);
+        if self.handed_over {
+            self.keep(&change);
+            return;
+        }
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
             self.forget_flows(family, &change, now);
@@ -151,10 +163,24 @@ impl Reconciler {
         self.tell_followers();
     }
 
-    fn family_round(&mut self, family: IpFamily, change: &Change, now: Instant) {
+    /// Leaves a change to the next round, which comes at once.
+    fn keep(&mut self, change: &Change) {
+        for family in IpFamily::BOTH {
+            self.wants(family, change);
+            self.flows.look(family, self.builder.desired().get(family), touched_by(family, change));
+            self.tell_draining(family);
+        }
+    }
+
+    fn wants(&mut self, family: IpFamily, change: &Change) {
         let pending = self.pending.get_mut(family);
         pending.all |= *change.node.get(family);
         pending.ports.extend(change.ports.get(family).iter().cloned());
+    }
+
+    fn family_round(&mut self, family: IpFamily, change: &Change, now: Instant) {
+        self.wants(family, change);
+        let pending = self.pending.get_mut(family);
         let changed = pending.all || !pending.ports.is_empty();
         let schedule = *self.schedules.get(family);
         let fresh = pending.urgent || *change.node.get(family) || !change.ports.get(family).is_empty();
@@ -188,8 +214,7 @@ impl Reconciler {
 
     /// After the sync, so that a flow that begins anew finds its new endpoint.
     fn forget_flows(&mut self, family: IpFamily, change: &Change, now: Instant) {
-        let touched = if *change.node.get(family) { Touched::All } else { Touched::Ports(change.ports.get(family)) };
-        let fresh = self.flows.look(family, self.builder.desired().get(family), touched);
+        let fresh = self.flows.look(family, self.builder.desired().get(family), touched_by(family, change));
         if fresh || self.flows.is_due(family, now) {
             let settled = self.status.families.get(family).settled;
             self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);
@@ -260,6 +285,10 @@ impl Reconciler {
         }
         self.told = refusals;
     }
+}
+
+fn touched_by(family: IpFamily, change: &Change) -> Touched<'_> {
+    if *change.node.get(family) { Touched::All } else { Touched::Ports(change.ports.get(family)) }
 }
 
 fn merge(change: &mut Change, other: Change) {

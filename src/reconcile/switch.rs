@@ -71,6 +71,8 @@ pub enum Step {
 #[derive(Debug)]
 pub(super) struct Follower {
     progress: Progress,
+    /// What has happened and is told once everybody can see it.
+    news: Vec<Step>,
     waits_for: Vec<(IpFamily, Mode)>,
     told: PerFamily<(u64, usize)>,
 }
@@ -119,7 +121,6 @@ impl Reconciler {
         for (family, report) in moving.iter().copied().zip(reports) {
             info!(%family, from = %target.other(), to = %target, "switched; what is open drains");
             self.hand_over(family, target, &report, drain, now);
-            switch.progress.tell(Step::InForce { family, mode: target });
         }
         for family in families.iter().filter(|family| !moving.contains(family)) {
             // It serves already; but somebody may have become less patient with the old one.
@@ -128,7 +129,8 @@ impl Reconciler {
             }
         }
         let waits_for = families.iter().map(|family| (*family, target.other())).collect();
-        self.followers.push(Follower { progress: switch.progress, waits_for, told: PerFamily::default() });
+        let news = moving.iter().map(|family| Step::InForce { family: *family, mode: target }).collect();
+        self.followers.push(Follower { progress: switch.progress, news, waits_for, told: PerFamily::default() });
         Ok(())
     }
 
@@ -228,13 +230,21 @@ impl Reconciler {
         self.schedules.get_mut(family).synced(Instant::now(), false, report.observed, &self.timing);
         self.moved(family);
         self.record(family, report);
+        self.handed_over = true;
+    }
+
+    /// Tells what everybody can see by now.
+    pub(super) fn tell_news(&mut self) {
+        for follower in &mut self.followers {
+            follower.news.drain(..).for_each(|step| follower.progress.tell(step));
+        }
     }
 
     /// Tells those who wait how far the old mode is from being gone.
     pub(super) fn tell_followers(&mut self) {
         let retirements = &self.retirements;
         self.followers.retain_mut(|follower| {
-            let Follower { progress, waits_for, told } = follower;
+            let Follower { progress, waits_for, told, .. } = follower;
             waits_for.retain(|(family, mode)| {
                 let retirement = retirements.get(*family);
                 let now = (retirement.connections, retirement.endpoints);

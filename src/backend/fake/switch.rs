@@ -183,7 +183,10 @@ fn there_and_back() {
     for mode in [Mode::Iptables, Mode::Ipvs, Mode::Iptables] {
         let steps = ask(&mut reconciler, mode);
         reconciler.round(now);
+        assert_eq!((reconciler.next_wake(now), reconciler.status().families.v4.mode), (now, Some(mode)));
         node.assert_served("switched");
+        reconciler.round(now);
+        node.assert_served("retiring");
         let steps = all(steps);
         let kinds: Vec<String> =
             steps.iter().map(|step| format!("{step:?}").split(' ').next().unwrap().into()).collect();
@@ -219,6 +222,7 @@ fn killed_at_every_step_it_ends_in_one_mode() {
                 kernel.v4.calls + calls
             };
             let steps = ask(&mut reconciler, to);
+            reconciler.round(now);
             reconciler.round(now);
             let finished = node.kernel.lock().unwrap().v4.calls <= kill_at;
             drop((reconciler, steps));
