@@ -148,6 +148,7 @@ fn there_and_back_under_traffic() {
         traffic.goes_on();
         assert_eq!(modes(&cluster), [mode, mode]);
         if mode == "iptables" {
+            eprintln!("{}", text(&cluster.program(&["status"])));
             let families = status(&cluster);
             assert!(
                 families.iter().all(|family| family["retiring"]["connections"].as_u64() >= Some(2)),
@@ -165,6 +166,7 @@ fn there_and_back_under_traffic() {
     let told = switch(&cluster, &["iptables", "--drain", "3s"]);
     assert_eq!(told.matches("nothing of ipvs mode is left").count(), 2, "{told}");
     assert!(told.ends_with("done\n"), "{told}");
+    eprintln!("{told}");
     assert_only(&cluster, Mode::Iptables);
     proxy.stop();
 }
@@ -216,6 +218,33 @@ fn one_family_after_the_other() {
     let proxy = start(&cluster, &[]);
     assert_eq!(modes(&cluster), ["iptables", "ipvs"]);
     addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some()));
+    proxy.stop();
+}
+
+/// Who answers each caller on each address of [`sticky`].
+fn answerers(cluster: &Cluster) -> Vec<(&'static str, String, Vec<String>)> {
+    let pairs = CALLERS.iter().flat_map(|from| sticky().addresses().map(|to| (*from, to)));
+    pairs.map(|(from, to)| (from, to.clone(), cluster.answerers(from, &to, 6))).collect()
+}
+
+/// From IPVS to iptables clients stay with their endpoints.
+#[test]
+fn affinity_is_taken_along() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let before = answerers(&cluster);
+    assert!(before.iter().all(|(_, _, names)| names.len() == 1), "{before:?}");
+    switch(&cluster, &["iptables", "--no-wait"]);
+    assert_eq!(answerers(&cluster), before);
+    switch(&cluster, &["ipvs"]);
+    let after = answerers(&cluster);
+    assert!(after.iter().all(|(_, _, names)| names.len() == 1), "{after:?}");
+    switch(&cluster, &["iptables", "--no-wait"]);
+    assert_eq!(answerers(&cluster), after);
+    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
     proxy.stop();
 }
 

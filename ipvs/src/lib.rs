@@ -38,6 +38,7 @@
 //!   there already: File exists (os error 17)`. A command whose outcome is unknown is never reported as done.
 //! - A client belongs to **the network namespace of the thread** that made it, and needs `CAP_NET_ADMIN` there. The
 //!   kernel loads `ip_vs` and the schedulers' modules by itself.
+//! - [`templates`] reads which client stays with which destination.
 //! - [`proc`] reads the whole table in one pass, which is much faster than one dump for each virtual server.
 //! - [`message`] is the wire format by itself, for programs with a netlink connection of their own; [`netlink`] is the
 //!   socket by itself, for other protocols.
@@ -58,6 +59,7 @@ pub mod proc;
 mod scheduler;
 mod service;
 mod stats;
+pub mod templates;
 
 pub use client::{Client, Options};
 pub use command::Command;

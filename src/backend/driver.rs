@@ -3,7 +3,7 @@
 //! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
-use super::{Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
+use super::{Affinity, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
 use crate::desired::{Desired, Touched};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -113,5 +113,13 @@ where
 
     fn distrust(&mut self, family: IpFamily) {
         *self.belief.get_mut(family) = None;
+    }
+
+    fn affinities(&mut self, family: IpFamily) -> Result<Vec<Affinity>, ObserveError> {
+        self.backend.affinities(family)
+    }
+
+    fn expect(&mut self, family: IpFamily, desired: &Desired, affinities: &[Affinity]) {
+        self.backend.expect(family, desired, affinities);
     }
 }

@@ -35,25 +35,24 @@ pub struct Conntrack(Option<Client>);
 
 impl FlowTable for Conntrack {
     fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError> {
-        self.delete(family, flows, |flow| flows.is_stale(flow.original.destination, flow.reply.source))
+        self.delete(questions(family, flows), |flow| flows.is_stale(flow.original.destination, flow.reply.source))
     }
 
     fn release(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError> {
-        self.delete(family, flows, |flow| flows.is_frontend(flow.original.destination) && !flow.translated)
+        // An answer that comes when its flow was just released begins one of its own, the other way round.
+        let carried = |flow: &Flow| {
+            !flow.translated && [flow.original, flow.reply].iter().any(|tuple| flows.is_frontend(tuple.destination))
+        };
+        self.delete(vec![Filter { protocol: Some(UDP), ..Filter::family(family) }], carried)
     }
 }
 
 impl Conntrack {
-    fn delete(
-        &mut self,
-        family: IpFamily,
-        flows: &UdpFlows,
-        wanted: impl Fn(&Flow) -> bool,
-    ) -> Result<usize, FlowError> {
+    fn delete(&mut self, questions: Vec<Filter>, wanted: impl Fn(&Flow) -> bool) -> Result<usize, FlowError> {
         // A socket that failed is not used again: what is left in it would be taken for the next answer.
         let mut client = self.0.take().map_or_else(Client::open, Ok)?;
         let mut found = Vec::new();
-        for filter in questions(family, flows) {
+        for filter in questions {
             client.dump(&filter, |flow| {
                 if wanted(&flow) {
                     found.push(flow);

@@ -16,9 +16,10 @@ pub use flows::{Conntrack, FlowError};
 
 use crate::desired::{Desired, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
-use crate::model::IpFamily;
+use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
 use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// One way of programming the kernel. Blocking; lives on the reconciler's thread; never spawns threads.
@@ -81,6 +82,18 @@ pub trait Backend {
         0
     }
 
+    /// The clients that stay with an endpoint, as far as this mode can tell.
+    ///
+    /// # Errors
+    /// As [`Backend::observe`].
+    fn affinities(&mut self, _family: IpFamily) -> Result<Vec<Affinity>, ObserveError> {
+        Ok(Vec::new())
+    }
+
+    /// These clients come from another mode with the next [`Backend::apply`]: they are to stay with their endpoints, as
+    /// far as this mode can take that over.
+    fn expect(&mut self, _family: IpFamily, _desired: &Desired, _affinities: &[Affinity]) {}
+
     /// The kernel now is as desired: what is remembered of that makes the next change cheap.
     fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
 
@@ -104,6 +117,19 @@ fn unset_sysctls(sysctl: &Sysctl, wanted: &[Setting]) -> Result<Vec<Setting>, Ob
     Ok(unset)
 }
 
+/// A client that stays with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Affinity {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The client.
+    pub client: IpAddr,
+    /// The address and port that it asks for.
+    pub frontend: SocketAddr,
+    /// Who answers it.
+    pub endpoint: SocketAddr,
+}
+
 /// A mode as the reconciler sees it. Object safe; two can be alive during a switch.
 pub trait Dataplane: Send {
     /// The mode's name, for people.
@@ -123,6 +149,17 @@ pub trait Dataplane: Send {
 
     /// The next call reads the kernel first.
     fn distrust(&mut self, family: IpFamily);
+
+    /// The clients that stay with an endpoint, as far as this mode can tell.
+    ///
+    /// # Errors
+    /// When the kernel's state could not be read.
+    fn affinities(&mut self, _family: IpFamily) -> Result<Vec<Affinity>, ObserveError> {
+        Ok(Vec::new())
+    }
+
+    /// These clients come from another mode with the next sync.
+    fn expect(&mut self, _family: IpFamily, _desired: &Desired, _affinities: &[Affinity]) {}
 }
 
 /// The flows that the kernel remembers, whichever mode serves.

@@ -13,6 +13,7 @@ pub mod ipset;
 pub mod monitor;
 mod netfilter;
 mod netlink;
+pub mod recent;
 mod rtnetlink;
 pub mod sysctl;
 

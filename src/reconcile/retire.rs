@@ -90,13 +90,8 @@ impl Reconciler {
 
     /// Nothing drains any more, or time is over.
     fn remove(&mut self, family: IpFamily, now: Instant) {
-        // UDP flows that go on would otherwise find nothing there: each one's next datagram is a new flow. Not a reason
-        // to stay.
-        if *self.planes.active.get(family) == Mode::Iptables
-            && let Err(error) = self.flows.release(family, self.planes.flows.as_mut())
-        {
-            warn!(%family, "{error}");
-        }
+        // UDP flows that go on would otherwise find nothing there: each one's next datagram is a new flow.
+        self.release_flows(family);
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else { return };
         // What both families share goes with the second: it has to see that the first has left.
@@ -107,9 +102,23 @@ impl Reconciler {
         if report.is_clean() && left.is_ok_and(|steps| steps.is_empty()) {
             info!(mode = plane.name(), %family, "is gone");
             *retirement = Retirement { state: State::Gone, ..Retirement::default() };
+            // Those that came between the first time and the end of IPVS.
+            self.release_flows(family);
         } else if let State::Until(until) = &mut retirement.state {
             // From here on it is tried once in a while.
             *until = (*until).min(now);
+        }
+    }
+}
+
+impl Reconciler {
+    /// Lets go of the UDP flows that IPVS carries, where it is IPVS that leaves. Failing is no reason to stay.
+    fn release_flows(&mut self, family: IpFamily) {
+        let leaves = self.planes.active.get(family).other();
+        if leaves == Mode::Ipvs
+            && let Err(error) = self.flows.release(family, self.planes.flows.as_mut())
+        {
+            warn!(%family, "{error}");
         }
     }
 }

@@ -167,7 +167,17 @@ impl Reconciler {
         progress.tell(Step::Programming { family, mode: target });
         let started = Instant::now();
         let desired = self.builder.desired().get(family);
+        let affinities = match self.planes.at(target.other()).map(|old| old.affinities(family)) {
+            Some(Ok(affinities)) => affinities,
+            // Not worth keeping the old mode for.
+            Some(Err(error)) => {
+                warn!(%family, "clients with affinity may get other endpoints: {error}");
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
         let plane = self.planes.at(target).ok_or_else(|| format!("{target} mode is not open"))?;
+        plane.expect(family, desired, &affinities);
         let (mut problem, mut steps) = (String::new(), 0);
         for _ in 0..ATTEMPTS {
             plane.distrust(family);

@@ -1,12 +1,13 @@
 //! iptables mode: kube-proxy's chains, written through the `iptables` crate.
 
+mod affinity;
 pub mod names;
 pub mod node;
 mod plan;
 pub mod service;
 
 use super::rules::{Found, RuleOp, Writer};
-use super::{Backend, Effort, Failure, ObserveError};
+use super::{Affinity, Backend, Effort, Failure, ObserveError};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
@@ -22,6 +23,7 @@ pub struct Iptables {
     commands: PerFamily<Option<Commands>>,
     sysctl: Ledger,
     kernel: KernelVersion,
+    guests: PerFamily<affinity::Guests>,
     effort: Effort,
 }
 
@@ -97,7 +99,7 @@ impl super::rules::Ownership for Ours {
 impl Iptables {
     /// A backend that runs these commands; a family without them cannot be programmed.
     pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion, sysctl: Ledger) -> Self {
-        Self { commands, sysctl, kernel, effort: Effort::default() }
+        Self { commands, sysctl, kernel, guests: PerFamily::default(), effort: Effort::default() }
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
@@ -157,6 +159,7 @@ impl Backend for Iptables {
                 },
             }
         }
+        let guests = std::mem::take(self.guests.get_mut(family));
         let commands = match self.commands(family) {
             Ok(commands) => commands,
             Err(reason) => {
@@ -166,10 +169,22 @@ impl Backend for Iptables {
             }
         };
         let mut writer = Writer::new(commands, &Ours);
+        if !guests.is_empty() {
+            let is_jump =
+                |op: &RuleOp| matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain));
+            let (jumps, chains) = rules.into_iter().partition(is_jump);
+            rules = jumps;
+            failures.extend(writer.write(chains, &mut observed.rules));
+            affinity::seat(guests);
+        }
         failures.extend(writer.write(rules, &mut observed.rules));
         let effort = writer.effort;
         self.effort += effort;
         failures
+    }
+
+    fn expect(&mut self, family: IpFamily, desired: &Desired, affinities: &[Affinity]) {
+        *self.guests.get_mut(family) = affinity::guests(desired, affinities);
     }
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {

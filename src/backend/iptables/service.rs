@@ -61,6 +61,11 @@ pub fn render(port: &ServicePort, node: &NodeRules) -> Rendered {
     renderer.run()
 }
 
+/// The list of clients that stay with an endpoint: that of its `KUBE-SEP-` chain.
+pub fn affinity_list(port: &ServicePort, endpoint: SocketAddr) -> ChainName {
+    hash::endpoint_chain(&port.key.to_string(), port.key.protocol.as_lower(), &endpoint.to_string())
+}
+
 impl Renderer<'_> {
     fn run(mut self) -> Rendered {
         let internal = self.internal_chain();

@@ -16,15 +16,15 @@ mod wanted;
 pub use observed::{FoundDestination, FoundServer, Observed};
 
 use super::rules::RuleOp;
-use super::{Backend, Effort, Failure, Lost, ObserveError};
+use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
-use crate::model::{IpFamily, PerFamily};
+use crate::model::{IpFamily, PerFamily, Protocol};
 use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
-use ipvs::{Client, Command, Scheduler, ServiceId};
+use ipvs::{Client, Command, Scheduler, ServiceId, templates};
 use names::Set;
 #[cfg(test)]
 pub(super) use order::Broken;
@@ -241,6 +241,22 @@ impl Backend for Ipvs {
 
     fn connections(&self, observed: &Observed) -> u64 {
         observed.draining().map(|found| found.connections).sum()
+    }
+
+    fn affinities(&mut self, family: IpFamily) -> Result<Vec<Affinity>, ObserveError> {
+        let found = templates::read(templates::PATH).map_err(|error| ObserveError::new("persistent clients", error))?;
+        let affinity = |found: templates::Template| {
+            let protocol = match found.protocol {
+                ipvs::Protocol::Tcp => Protocol::Tcp,
+                ipvs::Protocol::Udp => Protocol::Udp,
+                ipvs::Protocol::Sctp => Protocol::Sctp,
+                ipvs::Protocol::Other(_) => return None,
+            };
+            let templates::Template { client, server, destination, .. } = found;
+            let own = IpFamily::of(client) == family;
+            own.then_some(Affinity { protocol, client, frontend: server, endpoint: destination })
+        };
+        Ok(found.into_iter().filter_map(affinity).collect())
     }
 
     fn believes(&self, observed: &Observed, lost: &Lost) -> bool {
