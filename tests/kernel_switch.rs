@@ -324,8 +324,8 @@ fn killed_in_the_midst() {
     let cluster = cluster(Mode::Ipvs);
     let mut proxy = start(&cluster, &[]);
     let traffic = Traffic::start(&cluster);
-    let step = Duration::from_millis(if emulated() { 250 } else { 20 });
-    for kill in 0..10_u32 {
+    let step = Duration::from_millis(if emulated() { 4000 } else { 20 });
+    for kill in 0..7_u32 {
         let other = if modes(&cluster)[0] == "ipvs" { "iptables" } else { "ipvs" };
         let socket = cluster.spawn(&["switch", other, "--no-wait"], "");
         thread::sleep(step * kill);

@@ -2,19 +2,19 @@
 
 use super::{dataplane, node, require_root};
 use crate::config::ProxyArgs;
-use crate::control::{self, Lock, Server};
+use crate::control::{self, Lock, LockError, Server, ServerError};
 use crate::exit::Exit;
 use crate::observe::health_check;
 use crate::reconcile::{self, Reconciler, Status, Switcher};
 use crate::source::manifests::{self, Inputs};
 use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -36,9 +36,10 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let config = args.proxy.validate()?;
     require_root("run")?;
-    let _lock = Lock::take()?;
+    let _lock = lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
+        let server = if args.once { None } else { listen(args.control_socket.as_deref())? };
         let inputs = Inputs::open(&config.inputs)?;
         let planes = dataplane::choose(&config)?;
         let (sender, triggers) = mpsc::unbounded_channel();
@@ -55,9 +56,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
                 status: handle.status.clone(),
                 patience: patience(config.timing.audit),
             }));
-            let socket = args.control_socket.clone().unwrap_or_else(control::default_socket);
-            let server = Server::bind(&socket, Switcher::new(sender.clone()), handle.status.clone())?;
-            servers.spawn(server.run());
+            if let Some(server) = server {
+                servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone()));
+            }
             servers.spawn(dataplane::watch_ipvs(config.clone(), handle.status.clone(), sender));
         }
         let exit = serve(handle.status.clone(), args.once).await?;
@@ -66,6 +67,28 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         handle.stop();
         Ok(exit)
     })
+}
+
+/// One daemon a network namespace. Where /run cannot be written, serving comes before being careful.
+fn lock() -> Result<Option<Lock>, LockError> {
+    match Lock::take() {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Taken { .. }) => Err(error),
+        Err(error) => {
+            warn!("{error}");
+            Ok(None)
+        }
+    }
+}
+
+/// The control socket. Without it the daemon serves as well, unless a place was asked for.
+fn listen(asked: Option<&Path>) -> Result<Option<Server>, ServerError> {
+    match asked {
+        Some(path) => Server::bind(path).map(Some),
+        None => Ok(Server::bind(&control::default_socket())
+            .inspect_err(|error| warn!("{error}; there will be no status and no switch"))
+            .ok()),
+    }
 }
 
 /// For how long something may wait for the kernel before load balancers are told to avoid this node: as upstream, two

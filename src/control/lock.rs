@@ -5,7 +5,7 @@ use super::FOLDER;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -39,9 +39,21 @@ pub enum LockError {
     },
 }
 
-/// The right to change this network namespace.
+/// The right to change this network namespace. Its file goes with it.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not used")] Flock<File>);
+pub struct Lock {
+    held: Flock<File>,
+    file: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is held: who waits for it finds out that it holds a file that is no longer there.
+        if is_at(&self.held, &self.file) {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
 
 impl Lock {
     /// Takes the right for the network namespace of the calling thread.
@@ -59,26 +71,35 @@ impl Lock {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let options = || File::options().read(true).write(true).create(true).truncate(false).open(file);
-        let mut open = options().map_err(failed)?;
+        let mut pid = String::new();
         for attempt in 0..attempts.max(1) {
             if attempt > 0 {
                 thread::sleep(PAUSE);
             }
-            match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
-                Ok(mut held) => {
+            let open = File::options().read(true).write(true).create(true).truncate(false).open(file);
+            match Flock::lock(open.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+                Ok(mut held) if is_at(&held, file) => {
                     // For people only: the lock is what counts.
                     let _ = held.set_len(0).and_then(|()| held.write_all(std::process::id().to_string().as_bytes()));
-                    return Ok(Self(held));
+                    return Ok(Self { held, file: file.to_owned() });
                 }
-                Err((back, Errno::EWOULDBLOCK)) => open = back,
+                // Its former holder has just removed it.
+                Ok(_) => {}
+                Err((mut other, Errno::EWOULDBLOCK)) => {
+                    pid.clear();
+                    let _ = other.read_to_string(&mut pid);
+                }
                 Err((_, errno)) => return Err(failed(errno.into())),
             }
         }
-        let mut pid = String::new();
-        let _ = open.rewind().and_then(|()| open.read_to_string(&mut pid));
         Err(LockError::Taken { pid, file: file.to_owned() })
     }
+}
+
+/// Whether an open file is still the one at this place.
+fn is_at(open: &File, place: &Path) -> bool {
+    let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    open.metadata().map(of).ok() == fs::metadata(place).map(of).ok()
 }
 
 #[cfg(test)]
@@ -93,7 +114,8 @@ mod tests {
         let error = Lock::take_at(&file, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
-        Lock::take_at(&file, 1).unwrap();
+        assert!(!file.exists(), "nothing is left behind");
+        drop(Lock::take_at(&file, 1).unwrap());
         fs::remove_dir_all(folder).unwrap();
     }
 }

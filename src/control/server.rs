@@ -30,8 +30,6 @@ pub struct ServerError {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    switcher: Switcher,
-    status: watch::Receiver<reconcile::Status>,
 }
 
 impl Drop for Server {
@@ -45,11 +43,7 @@ impl Server {
     ///
     /// # Errors
     /// When something else is there, or the socket cannot be made.
-    pub fn bind(
-        path: &Path,
-        switcher: Switcher,
-        status: watch::Receiver<reconcile::Status>,
-    ) -> Result<Self, ServerError> {
+    pub fn bind(path: &Path) -> Result<Self, ServerError> {
         let failed = |problem: String| ServerError { path: path.to_owned(), problem };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|error| failed(format!("its folder cannot be made: {error}")))?;
@@ -62,18 +56,18 @@ impl Server {
         fs::set_permissions(&beside, Permissions::from_mode(0o600))
             .and_then(|()| fs::rename(&beside, path))
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { listener, path: path.to_owned(), switcher, status })
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     /// Serves for as long as it is not dropped.
-    pub async fn run(self) {
+    pub async fn run(self, switcher: Switcher, status: watch::Receiver<reconcile::Status>) {
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) if clients.len() >= MOST_CLIENTS => drop(stream),
                     Ok((stream, _)) => {
-                        clients.spawn(converse(stream, self.switcher.clone(), self.status.clone()));
+                        clients.spawn(converse(stream, switcher.clone(), status.clone()));
                     }
                     Err(error) => {
                         warn!("control socket {}: {error}", self.path.display());

@@ -12,13 +12,6 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A server, and what reaches the reconciler.
-fn serve(path: &Path) -> (Result<Server, ServerError>, mpsc::UnboundedReceiver<Trigger>) {
-    let (sender, triggers) = mpsc::unbounded_channel();
-    let (_, status) = watch::channel(reconcile::Status::default());
-    (Server::bind(path, Switcher::new(sender), status), triggers)
-}
-
 fn switch(mode: WishName) -> Ask {
     Ask::Switch { mode, family: Families::V4, drain_ms: Some(5) }
 }
@@ -27,8 +20,9 @@ fn switch(mode: WishName) -> Ask {
 async fn many_requests_in_one_conversation() {
     let folder = folder("many");
     let path = folder.join("control.sock");
-    let (server, mut triggers) = serve(&path);
-    let running = tokio::spawn(server.unwrap().run());
+    let (sender, mut triggers) = mpsc::unbounded_channel();
+    let (_, status) = watch::channel(reconcile::Status::default());
+    let running = tokio::spawn(Server::bind(&path).unwrap().run(Switcher::new(sender), status));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let asking = path.clone();
     let client = tokio::task::spawn_blocking(move || {
@@ -69,14 +63,13 @@ async fn a_stale_socket_is_replaced_and_nothing_else() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "as a killed daemon leaves it");
     assert!(matches!(Client::connect(&path), Err(ClientError::NoDaemon { .. })));
-    let (first, _triggers) = serve(&path);
-    let first = first.unwrap();
-    let error = serve(&path).0.unwrap_err().to_string();
+    let first = Server::bind(&path).unwrap();
+    let error = Server::bind(&path).unwrap_err().to_string();
     assert!(error.contains("another daemon answers there"), "{error}");
     drop(first);
     assert!(!path.exists());
     fs::write(&path, "precious").unwrap();
-    let error = serve(&path).0.unwrap_err().to_string();
+    let error = Server::bind(&path).unwrap_err().to_string();
     assert!(error.contains("no socket"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     fs::remove_dir_all(folder).unwrap();

@@ -106,7 +106,7 @@ pub fn spawn(
     triggers: mpsc::UnboundedReceiver<Trigger>,
 ) -> std::io::Result<Handle> {
     let (stop, stopped) = mpsc::channel(1);
-    let (status_sender, status) = watch::channel(Status::default());
+    let (status_sender, status) = watch::channel(reconciler.status());
     let (checks_sender, health_checks) = watch::channel(HealthChecks::default());
     let publish = Publish { status: status_sender, health_checks: checks_sender };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;

@@ -211,7 +211,7 @@ impl Reconciler {
             }
             let retirement = self.retirements.get_mut(family);
             if retirement.state == State::Gone {
-                retirement.begin(now, drain);
+                retirement.begin(now.max(Instant::now()), drain);
             }
             if let Some(plane) = self.planes.at(target) {
                 plane.distrust(family);
@@ -223,6 +223,8 @@ impl Reconciler {
     /// The new mode serves: the old one takes no more.
     fn hand_over(&mut self, family: IpFamily, target: Mode, report: &Report, drain: Duration, now: Instant) {
         let old = target.other();
+        // Bringing the new mode up took its time, which is not the open connections'.
+        let now = now.max(Instant::now());
         let (stay, superseded): (Vec<Follower>, Vec<Follower>) = std::mem::take(&mut self.followers)
             .into_iter()
             .partition(|follower| !follower.waits_for.contains(&(family, target)));
