@@ -148,12 +148,11 @@ fn there_and_back_under_traffic() {
         traffic.goes_on();
         assert_eq!(modes(&cluster), [mode, mode]);
         if mode == "iptables" {
+            wait_until("open connections to be counted", || {
+                let families = status(&cluster);
+                families.iter().all(|family| family["retiring"]["connections"].as_u64() >= Some(2))
+            });
             eprintln!("{}", text(&cluster.program(&["status"])));
-            let families = status(&cluster);
-            assert!(
-                families.iter().all(|family| family["retiring"]["connections"].as_u64() >= Some(2)),
-                "{families:?}"
-            );
         }
     }
     // What talks holds IPVS mode; back there it goes on, and then iptables mode is the one that is gone.
