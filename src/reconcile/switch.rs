@@ -215,6 +215,7 @@ impl Reconciler {
             }
             if let Some(plane) = self.planes.at(target) {
                 plane.distrust(family);
+                plane.expect(family, self.builder.desired().get(family), &[]);
             }
             self.retire(family, now);
         }

@@ -3,8 +3,9 @@
 
 use super::service::affinity_list;
 use crate::backend::Affinity;
-use crate::desired::Desired;
+use crate::desired::{Desired, ServicePort};
 use crate::kernel::recent;
+use crate::model::Protocol;
 use iptables::ChainName;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ pub type Guests = BTreeSet<(ChainName, IpAddr)>;
 
 /// Who of the clients belongs on which list. A client of an address that no service with affinity has is passed over.
 pub fn guests(desired: &Desired, affinities: &[Affinity]) -> Guests {
-    let mut lists: HashMap<(crate::model::Protocol, SocketAddr), Vec<&crate::desired::ServicePort>> = HashMap::new();
+    let mut lists: HashMap<(Protocol, SocketAddr), Vec<&ServicePort>> = HashMap::new();
     for port in desired.ports.values().filter(|port| port.affinity.is_some()) {
         for endpoint in &port.endpoints {
             lists.entry((port.key.protocol, endpoint.address)).or_default().push(port);
@@ -24,7 +25,7 @@ pub fn guests(desired: &Desired, affinities: &[Affinity]) -> Guests {
     let mut guests = Guests::new();
     for affinity in affinities {
         let ports = lists.get(&(affinity.protocol, affinity.endpoint)).into_iter().flatten();
-        let asks_for = |port: &&&crate::desired::ServicePort| {
+        let asks_for = |port: &&&ServicePort| {
             let (ip, number) = (affinity.frontend.ip(), affinity.frontend.port());
             port.node_port == Some(number)
                 || port.port == number && port.service_addresses().any(|(_, address)| address == ip)
