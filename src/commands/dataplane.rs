@@ -124,8 +124,11 @@ impl Modes for NodeModes {
         }
     }
 
-    fn record(&mut self, wish: &PerFamily<Wish>) -> Result<(), String> {
-        self.record.write(wish).map_err(|error| error.to_string())
+    fn record(&mut self, wish: &PerFamily<Wish>, configured: Option<Wish>) -> Result<(), String> {
+        let record = self.record.under(configured);
+        record.write(wish).map_err(|error| error.to_string())?;
+        self.record = record;
+        Ok(())
     }
 }
 

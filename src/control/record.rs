@@ -39,6 +39,12 @@ impl Record {
         Ok(Self { file: Path::new(FOLDER).join(format!("mode-{number}")), asked })
     }
 
+    /// The same record under a configuration that asks for something else, if it does.
+    #[must_use]
+    pub fn under(&self, configured: Option<Wish>) -> Self {
+        Self { file: self.file.clone(), asked: configured.unwrap_or(self.asked) }
+    }
+
     /// What was switched to under the same configuration, if anything was.
     pub fn read(&self) -> Option<PerFamily<Wish>> {
         let content: Content = serde_json::from_str(&fs::read_to_string(&self.file).ok()?).ok()?;
@@ -90,6 +96,9 @@ mod tests {
         assert_eq!(record(Wish::Only(Mode::Iptables)).read(), None, "the configuration was edited");
         record(Wish::Auto).write(&PerFamily::default()).unwrap();
         assert!(!folder.join("mode-1").exists(), "what is configured needs no record");
+        let edited = record(Wish::Auto).under(Some(Wish::Only(Mode::Iptables)));
+        edited.write(&switched).unwrap();
+        assert_eq!((edited.read(), record(Wish::Auto).read()), (Some(switched), None));
         fs::write(folder.join("mode-1"), "{\"version\":1,").unwrap();
         assert_eq!(record(Wish::Auto).read(), None, "half a file");
         fs::remove_dir_all(folder).unwrap();

@@ -61,10 +61,19 @@ impl Switcher {
         families: Vec<IpFamily>,
         drain: Option<std::time::Duration>,
     ) -> mpsc::UnboundedReceiver<Step> {
+        self.ask(|progress| Switch { wish, configured: false, families, drain, progress })
+    }
+
+    /// The configuration asks for another mode now, in all families. As [`Switcher::switch`]; but the next start is not
+    /// told that somebody switched away from what is configured.
+    pub fn configure(&self, wish: Wish) -> mpsc::UnboundedReceiver<Step> {
+        self.ask(|progress| Switch { wish, configured: true, families: Vec::new(), drain: None, progress })
+    }
+
+    fn ask(&self, switch: impl FnOnce(Progress) -> Switch) -> mpsc::UnboundedReceiver<Step> {
         let (sender, steps) = mpsc::unbounded_channel();
-        let switch = Switch { wish, families, drain, progress: Progress::to(sender) };
         // A reconciler that is gone tells by the channel that ends.
-        let _ = self.0.send(Trigger::Switch(switch));
+        let _ = self.0.send(Trigger::Switch(switch(Progress::to(sender))));
         steps
     }
 }

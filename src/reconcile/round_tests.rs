@@ -70,7 +70,7 @@ impl Modes for Fixed {
         Err("there are no more".into())
     }
 
-    fn record(&mut self, _: &PerFamily<Wish>) -> Result<(), String> {
+    fn record(&mut self, _: &PerFamily<Wish>, _: Option<Wish>) -> Result<(), String> {
         Ok(())
     }
 }

@@ -20,6 +20,8 @@ const REASONS: usize = 3;
 pub struct Switch {
     /// Which one.
     pub wish: Wish,
+    /// The configuration asks for it, not a command: it is what the next start finds there.
+    pub configured: bool,
     /// In which families; none = in all that are programmed.
     pub families: Vec<IpFamily>,
     /// How long open connections of the old mode may go on; `None` = the configured drain timeout.
@@ -102,10 +104,11 @@ impl Reconciler {
         let outcome = self.prepare(target, &moving, &switch.progress, now).and_then(|reports| {
             let mut wish = self.planes.wish;
             families.iter().for_each(|family| *wish.get_mut(*family) = switch.wish);
-            if wish != self.planes.wish {
+            let configured = switch.configured.then_some(switch.wish);
+            if wish != self.planes.wish || configured.is_some() {
                 self.planes
                     .modes
-                    .record(&wish)
+                    .record(&wish, configured)
                     .map_err(|error| format!("the next start would take it back: {error}"))?;
             }
             self.planes.wish = wish;
@@ -310,7 +313,13 @@ impl Reconciler {
             Some(missing) => warn!("IPVS does not work any more: {missing}; moving to iptables, as auto says"),
         }
         self.hysteresis.moved(now);
-        self.switches.push_back(Switch { wish: Wish::Auto, families, drain: None, progress: Progress::default() });
+        self.switches.push_back(Switch {
+            wish: Wish::Auto,
+            configured: false,
+            families,
+            drain: None,
+            progress: Progress::default(),
+        });
     }
 }
 

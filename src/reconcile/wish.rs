@@ -71,11 +71,11 @@ pub trait Modes: Send {
     /// What it could not talk to.
     fn open(&mut self, mode: Mode) -> Result<Box<dyn Dataplane>, String>;
 
-    /// Keeps what is wished for from now on, for the next start.
+    /// Keeps what is wished for from now on, for the next start; and what the configuration asks for, if that is new.
     ///
     /// # Errors
     /// Why it could not be kept. A switch does not happen then: the next start would take it back.
-    fn record(&mut self, wish: &PerFamily<Wish>) -> Result<(), String>;
+    fn record(&mut self, wish: &PerFamily<Wish>, configured: Option<Wish>) -> Result<(), String>;
 }
 
 /// The ways of programming the kernel that are at hand.

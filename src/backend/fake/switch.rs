@@ -51,7 +51,7 @@ impl Modes for Node {
         Ok(self.plane(mode))
     }
 
-    fn record(&mut self, wish: &PerFamily<Wish>) -> Result<(), String> {
+    fn record(&mut self, wish: &PerFamily<Wish>, _: Option<Wish>) -> Result<(), String> {
         if self.kernel.lock().unwrap().v4.is_dead() || *self.disk_full.lock().unwrap() {
             return Err("No space left on device".into());
         }
@@ -166,7 +166,7 @@ fn settle(reconciler: &mut Reconciler, mut now: Instant) -> Instant {
 fn ask(reconciler: &mut Reconciler, mode: Mode) -> UnboundedReceiver<Step> {
     let (sender, steps) = unbounded_channel();
     let wish = Wish::Only(mode);
-    let switch = Switch { wish, families: Vec::new(), drain: None, progress: Progress::to(sender) };
+    let switch = Switch { wish, configured: false, families: Vec::new(), drain: None, progress: Progress::to(sender) };
     reconciler.take_trigger(Trigger::Switch(switch));
     steps
 }
