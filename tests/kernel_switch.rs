@@ -323,8 +323,9 @@ fn killed_in_the_midst() {
     let cluster = cluster(Mode::Ipvs);
     let mut proxy = start(&cluster, &[]);
     let traffic = Traffic::start(&cluster);
-    let step = Duration::from_millis(if emulated() { 4000 } else { 20 });
-    for kill in 0..7_u32 {
+    // Each takes its time where the processor is emulated.
+    let (kills, step) = if emulated() { (4, Duration::from_secs(6)) } else { (20, Duration::from_millis(15)) };
+    for kill in 0..kills {
         let other = if modes(&cluster)[0] == "ipvs" { "iptables" } else { "ipvs" };
         let socket = cluster.spawn(&["switch", other, "--no-wait"], "");
         thread::sleep(step * kill);

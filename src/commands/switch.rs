@@ -1,13 +1,16 @@
 //! `kube-ipvs switch`: asks the running daemon for another mode and shows how it goes.
 
 use crate::config::parse_duration;
-use crate::control::protocol::{Ask, Event, Families, WishName};
+use crate::control::protocol::{Ask, Event, Families, Family, WishName};
 use crate::control::{self, Client};
 use crate::exit::Exit;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Connections come to their end all the time; people read more slowly.
+const DRAINS_EVERY: Duration = Duration::from_secs(5);
 
 /// Flags of `switch`.
 #[derive(Debug, Args)]
@@ -40,8 +43,16 @@ pub fn run(args: &SwitchArgs) -> anyhow::Result<Exit> {
     client.ask(Ask::Switch { mode: args.mode, family: args.family, drain_ms })?;
     // The new mode is verified in all families before it serves in any.
     let (mut verified, mut in_force) = (0, 0);
+    let mut drains_told: Vec<(Family, Instant)> = Vec::new();
     loop {
         let event = client.answer()?;
+        if let Event::Draining { family, .. } = &event {
+            if drains_told.iter().any(|(told, at)| told == family && at.elapsed() < DRAINS_EVERY) {
+                continue;
+            }
+            drains_told.retain(|(told, _)| told != family);
+            drains_told.push((*family, Instant::now()));
+        }
         if let Some(line) = describe(&event) {
             // Who does not read on may still want the exit status.
             let _ = writeln!(std::io::stdout(), "{line}");

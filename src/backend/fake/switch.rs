@@ -39,6 +39,7 @@ struct Node {
     record: Arc<Mutex<Option<PerFamily<Wish>>>>,
     missing: Arc<Mutex<Option<String>>>,
     disk_full: Arc<Mutex<bool>>,
+    families: Vec<IpFamily>,
 }
 
 impl Modes for Node {
@@ -63,7 +64,8 @@ impl Modes for Node {
 impl Node {
     fn new(faults_per_thousand: u32, seed: u64) -> Self {
         let kernel = kernel(faults_per_thousand, seed);
-        Self { kernel, record: Arc::default(), missing: Arc::default(), disk_full: Arc::default() }
+        let families = vec![IpFamily::V4];
+        Self { kernel, record: Arc::default(), missing: Arc::default(), disk_full: Arc::default(), families }
     }
 
     fn plane(&self, mode: Mode) -> Box<dyn Dataplane> {
@@ -87,7 +89,7 @@ impl Node {
             wish,
             modes: Box::new(self.clone()),
             flows: Box::new(NoFlows),
-            families: vec![IpFamily::V4],
+            families: self.families.clone(),
         };
         let mut reconciler = Reconciler::new(settings(), Timing::default(), planes, facts(1));
         reconciler.take_snapshot(&snapshot());
@@ -107,11 +109,12 @@ impl Node {
 
     /// Exactly what a fresh start in this mode makes.
     fn assert_only(&self, mode: Mode, when: &str) {
-        let fresh = Self::new(0, 1);
+        let fresh = Self { families: self.families.clone(), ..Self::new(0, 1) };
         settle(&mut fresh.start(mode), Instant::now());
         // The kernel's own chains come with the first use of their table, and stay.
         let described = |node: &Self| -> String {
-            let text = describe(&node.kernel.lock().unwrap().v4);
+            let kernel = node.kernel.lock().unwrap();
+            let text = describe(&kernel.v4) + &describe(&kernel.v6);
             text.lines().filter(|line| !line.ends_with(" []")).map(|line| format!("{line}\n")).collect()
         };
         let (ours, theirs) = (described(self), described(&fresh));
@@ -251,18 +254,24 @@ fn killed_at_every_step_it_ends_in_one_mode() {
 fn with_faults_it_ends_where_it_says() {
     let mut outcomes = [0, 0];
     for seed in 1..=60_u64 {
-        let node = Node::new(0, seed * 0x9e37_79b9);
+        // In several families it is all or nothing.
+        let node = Node { families: IpFamily::BOTH.to_vec(), ..Node::new(0, seed * 0x9e37_79b9) };
         let (from, to) = if seed % 2 == 0 { (Mode::Ipvs, Mode::Iptables) } else { (Mode::Iptables, Mode::Ipvs) };
         let mut reconciler = node.start(from);
         let mut now = settle(&mut reconciler, Instant::now());
-        node.kernel.lock().unwrap().v4.falter(10 + u32::try_from(seed).unwrap() * 5);
+        let falter = |faults| {
+            let mut kernel = node.kernel.lock().unwrap();
+            kernel.v4.falter(faults);
+            kernel.v6.falter(faults);
+        };
+        falter(5 + u32::try_from(seed).unwrap() * 4);
         let steps = ask(&mut reconciler, to);
         for _ in 0..5 {
             reconciler.round(now);
             node.assert_served("under faults");
             now += Duration::from_secs(100);
         }
-        node.kernel.lock().unwrap().v4.heal();
+        falter(0);
         settle(&mut reconciler, now);
         let steps = all(steps);
         let mode = match steps.last() {
@@ -274,7 +283,8 @@ fn with_faults_it_ends_where_it_says() {
             other => panic!("seed {seed}: it ended with {other:?}"),
         };
         outcomes[usize::from(mode == to)] += 1;
-        assert_eq!(reconciler.status().families.v4.mode, Some(mode), "seed {seed}");
+        let families = reconciler.status().families;
+        assert_eq!((families.v4.mode, families.v6.mode), (Some(mode), Some(mode)), "seed {seed}");
         node.assert_only(mode, &format!("seed {seed}"));
     }
     assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
