@@ -14,10 +14,7 @@ use crate::place::{self, Place};
 use crate::setup;
 use crate::shell::quoted_command;
 use crate::vm::{Job, Machine, Stdout};
-use crate::workspace::Workspace;
-
-/// The runner's package and binary.
-const RUNNER: &str = "conformance";
+use crate::workspace::{RUNNER, Workspace};
 
 /// The project's own scenarios, below its root.
 const SCENARIOS: &str = "tests/scenarios";
