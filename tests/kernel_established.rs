@@ -48,10 +48,15 @@ impl Flow {
         Self { what, stop, thread }
     }
 
+    /// Sends nothing more.
+    fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
     /// Ends it. Who answered, without repetitions; how many datagrams stayed unanswered after the first answer, and how
     /// many of them in a row.
     fn end(self) -> (String, Vec<String>, usize, usize) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop();
         let (sent, mut answers) = self.thread.join().unwrap();
         let first = answers.first().map_or(sent, |(number, _)| *number);
         let lost = (sent - first).saturating_sub(answers.len());
@@ -115,6 +120,7 @@ fn udp_flows_move_when_their_endpoint_goes_and_no_others(mode: Mode) {
     thread::sleep(Duration::from_secs(1));
     cluster.apply(&Service { endpoints: vec![(1, false), (2, true)], ..dns.clone() });
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
+    leaving.iter().chain(&staying).for_each(Flow::stop);
     let (leaving, staying): (Vec<_>, Vec<_>) =
         (leaving.into_iter().map(Flow::end).collect(), staying.into_iter().map(Flow::end).collect());
     // A few datagrams were on their way, or came between two steps of the change. An emulated machine loses some by
@@ -159,6 +165,7 @@ fn udp_flows_that_began_before_the_service_find_it(mode: Mode) {
     cluster.apply(&dns.clone().on(&[1]));
     to.iter().for_each(|address| wait_until("the first endpoint", || answers(&cluster, address) == ["pod-1"]));
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
+    flows.iter().for_each(Flow::stop);
     for (what, names, ..) in flows.into_iter().map(Flow::end) {
         assert_eq!(names, ["pod-1"], "{what}");
     }
