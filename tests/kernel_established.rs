@@ -1,7 +1,12 @@
 //! What goes on while the endpoints of a service change: UDP flows move, or stay; connections end with their grace, not
 //! before; ports are used again; clients stay with their endpoint.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
@@ -27,7 +32,7 @@ fn udp(node_port: Option<u16>) -> Service {
     Service { protocol: "UDP", node_port, ..Service::new("dns", 53) }
 }
 
-/// A socket that sends a datagram every 10 ms, and notes who answered which.
+/// A socket that sends datagrams all the time, and notes who answered which.
 struct Flow {
     what: String,
     stop: Arc<AtomicBool>,
@@ -43,15 +48,25 @@ impl Flow {
         Self { what, stop, thread }
     }
 
-    /// Ends it. Who answered, without repetitions, and how many datagrams stayed unanswered after the first answer.
-    fn end(self) -> (String, Vec<String>, usize) {
+    /// Sends nothing more.
+    fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        let (sent, answers) = self.thread.join().unwrap();
+    }
+
+    /// Ends it. Who answered, without repetitions; how many datagrams stayed unanswered after the first answer, and how
+    /// many of them in a row.
+    fn end(self) -> (String, Vec<String>, usize, usize) {
+        self.stop();
+        let (sent, mut answers) = self.thread.join().unwrap();
         let first = answers.first().map_or(sent, |(number, _)| *number);
         let lost = (sent - first).saturating_sub(answers.len());
+        answers.sort_by_key(|(number, _)| *number);
+        let numbers: Vec<usize> = answers.iter().map(|(number, _)| *number).chain([sent]).collect();
+        let row = numbers.windows(2).map(|pair| pair[1].saturating_sub(pair[0] + 1)).max().unwrap_or(sent);
         let mut names: Vec<String> = answers.into_iter().map(|(_, name)| name).collect();
         names.dedup();
-        (self.what, names, lost)
+        eprintln!("{}: {names:?}, {lost} of {sent} lost, {row} in a row", self.what);
+        (self.what, names, lost, row)
     }
 }
 
@@ -73,9 +88,9 @@ fn send(to: SocketAddr, stop: &AtomicBool) -> (usize, Vec<(usize, String)>) {
         // A refusal of an earlier one is told here.
         let _ = socket.send(format!("ask {sent}\n").as_bytes());
         sent += 1;
-        receive(10, &mut answers);
+        receive(if emulated() { 50 } else { 10 }, &mut answers);
     }
-    receive(500, &mut answers);
+    receive(if emulated() { 3000 } else { 500 }, &mut answers);
     (sent, answers)
 }
 
@@ -105,15 +120,19 @@ fn udp_flows_move_when_their_endpoint_goes_and_no_others(mode: Mode) {
     thread::sleep(Duration::from_secs(1));
     cluster.apply(&Service { endpoints: vec![(1, false), (2, true)], ..dns.clone() });
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
-    // A few datagrams were on their way, or came between two steps of the change.
-    let few = if emulated() { 60 } else { 20 };
-    for (what, names, lost) in leaving.into_iter().map(Flow::end) {
+    leaving.iter().chain(&staying).for_each(Flow::stop);
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        (leaving.into_iter().map(Flow::end).collect(), staying.into_iter().map(Flow::end).collect());
+    // A few datagrams were on their way, or came between two steps of the change. An emulated machine loses some by
+    // itself, here and there.
+    let few = if emulated() { 20 } else { 5 };
+    for (what, names, lost, row) in leaving {
         assert_eq!(names, ["pod-1", "pod-2"], "{what}");
-        assert!(lost <= few, "{what}: {lost} datagrams lost");
-        eprintln!("{what}: moved, {lost} lost");
+        assert!(row <= few, "{what}: {lost} datagrams lost, {row} in a row");
     }
-    for (what, names, lost) in staying.into_iter().map(Flow::end) {
-        assert_eq!((names, lost), (vec!["pod-2".to_owned()], 0), "{what}");
+    for (what, names, lost, row) in staying {
+        assert_eq!(names, ["pod-2"], "{what}");
+        assert!(if emulated() { row <= few } else { lost == 0 }, "{what}: {lost} datagrams lost, {row} in a row");
     }
     proxy.stop();
 }
@@ -146,7 +165,8 @@ fn udp_flows_that_began_before_the_service_find_it(mode: Mode) {
     cluster.apply(&dns.clone().on(&[1]));
     to.iter().for_each(|address| wait_until("the first endpoint", || answers(&cluster, address) == ["pod-1"]));
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
-    for (what, names, _) in flows.into_iter().map(Flow::end) {
+    flows.iter().for_each(Flow::stop);
+    for (what, names, ..) in flows.into_iter().map(Flow::end) {
         assert_eq!(names, ["pod-1"], "{what}");
     }
     proxy.stop();
@@ -195,7 +215,7 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
     to.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
     let probers: Vec<(&str, Prober)> =
         CALLERS.iter().map(|from| (*from, Prober::start(&cluster.host(from).ns).unwrap())).collect();
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut repeated) = (Duration::ZERO, 0);
     for round in 0..6_usize {
         let endpoint = [1, 2][round % 2];
         cluster.apply(&web.clone().on(&[endpoint]));
@@ -204,8 +224,11 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
             let before = repeated_syns(&cluster.host(from).ns);
             for (way, address) in (0..4).flat_map(|_| to.iter()).enumerate() {
                 // Closed by the endpoint first; every other time by a reset.
-                let (request, reset) =
-                    if (round + way / to.len()) % 2 == 0 { (Request::AskAndBye, false) } else { (Request::Ask, true) };
+                let (request, reset) = if (round + way / to.len()).is_multiple_of(2) {
+                    (Request::AskAndBye, false)
+                } else {
+                    (Request::Ask, true)
+                };
                 let to = address.parse().unwrap();
                 let port = 40_000 + u16::try_from(way % 4).unwrap();
                 let timeout = Duration::from_secs(10);
@@ -218,10 +241,16 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
                 };
                 assert_eq!(name, ["pod-1", "pod-2"][round % 2], "round {round}, {from}:{port} to {address}");
             }
-            assert_eq!(repeated_syns(&cluster.host(from).ns), before, "round {round}: SYNs sent again by {from}");
+            let again = repeated_syns(&cluster.host(from).ns) - before;
+            eprintln!("round {round}: {again} SYNs sent again by {from}");
+            repeated += again;
         }
     }
     eprintln!("slowest connection with its answer: {slowest:?}");
+    // An emulated machine that gets no processor for a second sends one again by itself. What is remembered wrongly
+    // costs one with every change and way: 6 rounds x 3 callers x 4 addresses.
+    let tolerated = if emulated() { 5 } else { 0 };
+    assert!(repeated <= tolerated, "{repeated} SYNs sent again");
     if !emulated() {
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     }
