@@ -298,6 +298,7 @@ impl Builder {
                 scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
+                left_local: None,
             };
             port.source_ranges.retain(|net| IpFamily::of_network(net) == family);
             let policies = Policies {

@@ -141,6 +141,8 @@ pub struct ServicePort {
     pub endpoints: Vec<Endpoint>,
     /// Some endpoint somewhere could serve, even if no policy lets this node use it. Decides refuse against drop.
     pub has_any_endpoints: bool,
+    /// The external policy was Local a while ago: what the cluster's own senders have open then goes on until this instant.
+    pub left_local: Option<Instant>,
 }
 
 impl ServicePort {

@@ -26,7 +26,8 @@ const DEFAULT_SERIES: &str = "6.1";
 const VM_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 
 /// Emulation slows everything by 10 to 20 times, and starting programs most.
-const VM_PATIENCE: [&str; 5] = ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--verbose"];
+const VM_PATIENCE: [&str; 6] =
+    ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--jobs=4", "--verbose"];
 
 #[derive(Debug, Args)]
 pub struct ConformanceArgs {
