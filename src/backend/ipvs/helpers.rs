@@ -104,13 +104,17 @@ fn firewall_rules(family: IpFamily) -> Vec<Rule> {
     // New ones only: what is open to an endpoint that drains goes on.
     let dropped = || to(Set::Dropped).comment("a traffic policy forbids all endpoints").ctstate(&[CtState::New]);
     let direct = ConntrackMatch { state: Some(AnyOf::none_of(&[CtState::Dnat])), ..ConntrackMatch::default() };
-    vec![
+    // IPVS would send on what connection tracking cannot place (out of window, say), but not masqueraded: the endpoint
+    // knows no such connection and resets it (kubernetes issue 74839, which is about answers).
+    let invalid = |set: Set| to(set).comment("no part of a known connection").ctstate(&[CtState::Invalid]).drop();
+    let rules = Set::LEDGER.into_iter().map(invalid).chain([
         not_admitted.drop(),
         dropped().set(Set::ClusterIp.name(family), &TO_ADDRESS_AND_PORT).drop(),
         // In OUTPUT packets have not been sent to the shadow yet, and the node may use all endpoints there are.
         dropped().not_src_type(AddrType::Local).drop(),
         to(Set::Shadow).comment("nobody asks for a shadow address").conntrack(direct).drop(),
-    ]
+    ]);
+    rules.collect()
 }
 
 fn postrouting_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
