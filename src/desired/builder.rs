@@ -144,7 +144,7 @@ impl Builder {
         let never_captured = never_captured(nodes, &self.settings.node_name, facts);
         let mut addresses_changed = false;
         for family in IpFamily::BOTH {
-            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
+            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), &snapshot.service_ranges, family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
             let desired = self.desired.get_mut(family);
             if desired.incomplete == snapshot.complete {

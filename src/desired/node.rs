@@ -49,8 +49,15 @@ pub struct NodeRules {
 }
 
 impl NodeRules {
-    /// Derives the rules of a family from the settings, the kernel's facts and our Node object.
-    pub fn derive(settings: &Settings, facts: &NodeFacts, node: Option<&Node>, family: IpFamily) -> Self {
+    /// Derives the rules of a family from the settings, the kernel's facts, our Node object and the service ranges that
+    /// the cluster announces. Those of the settings come first: somebody wrote them down.
+    pub fn derive(
+        settings: &Settings,
+        facts: &NodeFacts,
+        node: Option<&Node>,
+        announced: &[IpNet],
+        family: IpFamily,
+    ) -> Self {
         let mut node_addresses: Vec<IpAddr> = facts
             .addresses
             .iter()
@@ -89,7 +96,10 @@ impl NodeRules {
             localhost_node_ports: settings.localhost_node_ports && family == IpFamily::V4 && loopback_selected,
             primary: facts.primary.iter().copied().find(|ip| IpFamily::of(*ip) == family),
             node_addresses,
-            service_ranges: in_family(&settings.service_ranges),
+            service_ranges: in_family(match settings.service_ranges.as_slice() {
+                [] => announced,
+                given => given,
+            }),
         }
     }
 
@@ -163,19 +173,29 @@ mod tests {
 
     #[test]
     fn all_addresses_but_loopback_and_link_local() {
-        let rules = NodeRules::derive(&Settings::default(), &facts(), None, IpFamily::V4);
+        let rules = NodeRules::derive(&Settings::default(), &facts(), None, &[], IpFamily::V4);
         assert_eq!(rules.node_port_ips(), ["192.168.0.2".parse::<IpAddr>().unwrap(), "192.168.1.2".parse().unwrap()]);
         assert!(rules.localhost_node_ports);
-        let rules = NodeRules::derive(&Settings::default(), &facts(), None, IpFamily::V6);
+        let rules = NodeRules::derive(&Settings::default(), &facts(), None, &[], IpFamily::V6);
         assert_eq!(rules.node_port_ips(), ["2001:db8::2".parse::<IpAddr>().unwrap()]);
         assert!(!rules.localhost_node_ports);
+    }
+
+    #[test]
+    fn given_service_ranges_come_before_announced_ones() {
+        let announced: [IpNet; 2] = ["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
+        let ranges =
+            |settings: &Settings| NodeRules::derive(settings, &facts(), None, &announced, IpFamily::V4).service_ranges;
+        assert_eq!(ranges(&Settings::default()), announced[..1]);
+        let given: IpNet = "172.30.0.0/16".parse().unwrap();
+        assert_eq!(ranges(&Settings { service_ranges: vec![given], ..Settings::default() }), [given]);
     }
 
     #[test]
     fn cidrs_choose_and_exclude_loopback() {
         let cidrs = vec!["192.168.1.0/24".parse().unwrap()];
         let settings = Settings { node_port_addresses: NodePortSelector::Cidrs(cidrs), ..Settings::default() };
-        let rules = NodeRules::derive(&settings, &facts(), None, IpFamily::V4);
+        let rules = NodeRules::derive(&settings, &facts(), None, &[], IpFamily::V4);
         assert_eq!(rules.node_port_ips(), ["192.168.1.2".parse::<IpAddr>().unwrap()]);
         assert!(!rules.localhost_node_ports);
     }
