@@ -103,3 +103,25 @@ pub fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, message: &str, reason: &str) -> Failure {
+        Failure::from_status(&Status::failure(message, reason).with_code(code))
+    }
+
+    #[test]
+    fn what_a_server_says_decides_on_the_next_step() {
+        assert_eq!(refused(410, "too old resource version", "Expired"), Failure::Expired);
+        assert_eq!(refused(0, "too old resource version", "Gone"), Failure::Expired);
+        let too_new = refused(504, "Too large resource version: 9, current: 3", "Timeout");
+        assert!(!too_new.allows_resuming() && refused(504, "etcd is slow", "Timeout").allows_resuming());
+        assert!(!refused(400, "no such parameter", "BadRequest").allows_resuming());
+        assert!(refused(429, "too many requests", "TooManyRequests").allows_resuming());
+        assert!(refused(422, "sendInitialEvents is forbidden", "Invalid").is_unsupported());
+        assert!(refused(403, "not yours", "Forbidden").is_absence() && !refused(401, "", "").is_absence());
+        assert_eq!(refused(503, &"x".repeat(5000), "").to_string().len(), 304, "nobody reads whole pages in a log");
+    }
+}

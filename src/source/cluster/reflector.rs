@@ -7,7 +7,7 @@ use super::arrival::{self, Arrival};
 use super::failure::Failure;
 use super::outage::Outage;
 use super::pace::Pace;
-use super::requests::{Events, Listed, Requests};
+use super::requests::{Events, Listed, Requests, SHORTEST_WATCH};
 use super::resource::Kind;
 use super::store::Update;
 use futures_util::StreamExt;
@@ -25,14 +25,26 @@ const ABSENT_SOON: u32 = 6;
 /// The store went: the program ends.
 struct Closed;
 
-/// How following a watch ended.
-struct End {
-    /// The last version that was seen.
-    version: String,
-    /// Nothing if the server ended it in good order.
-    failure: Option<Failure>,
-    /// It went well for a while.
-    steady: bool,
+/// How an attempt ended.
+enum End {
+    /// A watch was followed for a while.
+    Followed {
+        /// The last version that was seen.
+        version: String,
+        /// Nothing if the server ended it.
+        failure: Option<Failure>,
+        /// How long it lived.
+        lived: Duration,
+    },
+    /// There was nothing to follow.
+    Failed {
+        /// What was tried.
+        tried: &'static str,
+        /// The version from which it would have gone on.
+        version: Option<String>,
+        /// Why not.
+        failure: Failure,
+    },
 }
 
 /// Follows one resource.
@@ -90,39 +102,52 @@ impl Reflector {
     }
 
     /// From which version it goes on, if from any, and when.
-    fn after(&mut self, end: Result<End, (Option<String>, &'static str, Failure)>) -> (Option<String>, Duration) {
-        let (version, failure) = match end {
-            Ok(End { version, failure, steady }) => {
-                if steady {
-                    self.pace.reset();
-                }
-                match failure {
-                    None | Some(Failure::Silent(_)) if steady => return (Some(version), Duration::ZERO),
-                    // A connection that was cut, or a version that expired, is no outage yet.
-                    Some(failure) if steady => {
-                        debug!("watch {}: {failure}", self.kind.plural());
-                        let delay = if failure == Failure::Expired { Duration::ZERO } else { self.pace.next() };
-                        return (failure.allows_resuming().then_some(version), delay);
-                    }
-                    None => return (Some(version), self.pace.next()),
-                    Some(failure) => (Some(version), ("watch", failure)),
-                }
+    fn after(&mut self, end: End) -> (Option<String>, Duration) {
+        match end {
+            End::Followed { version, failure, lived } if lived >= self.timing.steady => {
+                self.pace.reset();
+                self.after_a_steady_watch(version, failure, lived)
             }
-            Err((version, tried, failure)) => (version, (tried, failure)),
-        };
-        let (tried, failure) = failure;
+            End::Followed { version, failure: None, .. } => (Some(version), self.pace.next()),
+            End::Followed { version, failure: Some(failure), .. } => {
+                self.after_failure("watch", Some(version), &failure)
+            }
+            End::Failed { tried, version, failure } => self.after_failure(tried, version, &failure),
+        }
+    }
+
+    /// An end in good time, a connection that was cut, and a version that expired are no outage yet. But a server that went
+    /// down cut all its watches at once, and they must not all come back at once.
+    fn after_a_steady_watch(
+        &mut self,
+        version: String,
+        failure: Option<Failure>,
+        lived: Duration,
+    ) -> (Option<String>, Duration) {
+        match failure {
+            None if lived >= SHORTEST_WATCH => (Some(version), Duration::ZERO),
+            None => (Some(version), self.timing.retry_min.mul_f32(fastrand::f32())),
+            Some(Failure::Silent(_)) => (Some(version), Duration::ZERO),
+            Some(failure) => {
+                debug!("watch {}: {failure}", self.kind.plural());
+                (failure.allows_resuming().then_some(version), self.pace.next())
+            }
+        }
+    }
+
+    fn after_failure(&mut self, tried: &str, version: Option<String>, failure: &Failure) -> (Option<String>, Duration) {
         if self.absent > 0 {
             // A server that has just started may deny what it allows a moment later; after that it is not likely to change.
             self.absent = self.absent.saturating_add(1);
             let rarely = self.timing.absent_retry.mul_f32(0.5 + fastrand::f32());
             return (None, if self.absent < ABSENT_SOON { self.pace.next() } else { rarely });
         }
-        let wait = match &failure {
+        let wait = match failure {
             Failure::Refused { retry_after, .. } => *retry_after,
             _ => Duration::ZERO,
         };
-        if failure != Failure::Expired {
-            self.outage.failed(tried, self.kind.plural(), &failure);
+        if *failure != Failure::Expired {
+            self.outage.failed(tried, self.kind.plural(), failure);
         }
         // What a server says after a long time may come from a store that was restored: its versions mean nothing then.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
@@ -130,14 +155,14 @@ impl Reflector {
         (version.filter(|_| resumes), self.pace.next().max(wait))
     }
 
-    async fn list_and_follow(&mut self) -> Result<Result<End, (Option<String>, &'static str, Failure)>, Closed> {
+    async fn list_and_follow(&mut self) -> Result<End, Closed> {
         match self.list().await {
             Ok(listed) => {
                 self.works();
                 self.absent = 0;
                 self.send(Update::Listed(self.kind, listed.arrivals)).await?;
                 match listed.events {
-                    Some(events) => Ok(Ok(self.follow(events, listed.version).await?)),
+                    Some(events) => self.follow(events, listed.version).await,
                     None => self.watch_and_follow(listed.version).await,
                 }
             }
@@ -145,7 +170,7 @@ impl Reflector {
                 if let Some(consequence) = self.kind.without().filter(|_| failure.is_absence()) {
                     self.tell_absence(&failure, consequence).await?;
                 }
-                Ok(Err((None, "list", failure)))
+                Ok(End::Failed { tried: "list", version: None, failure })
             }
         }
     }
@@ -177,24 +202,21 @@ impl Reflector {
         Ok(())
     }
 
-    async fn watch_and_follow(
-        &mut self,
-        version: String,
-    ) -> Result<Result<End, (Option<String>, &'static str, Failure)>, Closed> {
+    async fn watch_and_follow(&mut self, version: String) -> Result<End, Closed> {
         match self.requests.watch(&version).await {
-            Ok(events) => Ok(Ok(self.follow(events, version).await?)),
-            Err(failure) => Ok(Err((Some(version), "watch", failure))),
+            Ok(events) => self.follow(events, version).await,
+            Err(failure) => Ok(End::Failed { tried: "watch", version: Some(version), failure }),
         }
     }
 
     /// Passes on what a watch sends, to its end.
     async fn follow(&mut self, mut events: Events, mut version: String) -> Result<End, Closed> {
-        let steady_at = Instant::now() + self.timing.steady;
+        let started = Instant::now();
         let mut steady = false;
         loop {
             let event = tokio::select! {
                 biased;
-                () = sleep_until(steady_at), if !steady => {
+                () = sleep_until(started + self.timing.steady), if !steady => {
                     steady = true;
                     self.works();
                     continue;
@@ -211,7 +233,7 @@ impl Reflector {
                 Ok(None) => None,
                 Err(_) => Some(Failure::Silent(self.timing.idle)),
             };
-            return Ok(End { version, failure, steady: steady || Instant::now() >= steady_at });
+            return Ok(End::Followed { version, failure, lived: started.elapsed() });
         }
     }
 

@@ -23,6 +23,8 @@ const END_OF_LIST: &str = "k8s.io/initial-events-end";
 /// The server ends a watch after 5 to 10 minutes (client-go: `minWatchTimeout`): a different time for each, so that the
 /// proxies of a cluster do not come back all at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
+/// A watch that ends before was cut.
+pub const SHORTEST_WATCH: Duration = Duration::from_secs(290);
 
 /// What a watch sends.
 pub type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Value>, Failure>> + Send>>;
