@@ -74,6 +74,12 @@ impl LogArgs {
     fn start(&self) -> anyhow::Result<()> {
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log_level)
             .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", self.log_level))?;
+        // kube logs what the source tells in its own words, once per outage. Who names it gets its logs.
+        let filter = if self.log_level.contains("kube_client") {
+            filter
+        } else {
+            filter.add_directive("kube_client=off".parse()?)
+        };
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)

@@ -8,6 +8,7 @@ pub mod list;
 pub mod node;
 pub mod plan;
 pub mod run;
+mod source;
 
 /// Refuses to go on without root, before anything is touched.
 ///

@@ -1,10 +1,10 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
+use super::source::Opened;
 use super::{dataplane, node, require_root};
 use crate::config::ProxyArgs;
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
-use crate::source::manifests::{Inputs, Manifests};
 use anyhow::Context;
 use std::io::Write;
 use std::time::Instant;
@@ -17,15 +17,13 @@ use tracing::warn;
 pub fn run(args: &ProxyArgs) -> anyhow::Result<Exit> {
     let config = args.validate()?;
     require_root("plan")?;
-    let inputs = Inputs::open(&config.inputs)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let source = runtime.block_on(Opened::open(&config))?;
     let mut planes = dataplane::choose(&config)?;
-    let mut source = Manifests::default();
-    for problem in source.load(inputs.read()) {
-        warn!("{problem}");
-    }
+    let snapshot = runtime.block_on(source.look())?;
     let now = Instant::now();
     let mut builder = Builder::new(config.settings.clone());
-    builder.update(source.snapshot(), &node::facts().context("reading the node's addresses")?, now);
+    builder.update(&snapshot, &node::facts().context("reading the node's addresses")?, now);
     for refusal in builder.refusals() {
         warn!("{refusal}");
     }

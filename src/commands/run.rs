@@ -1,15 +1,15 @@
 //! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped.
 
+use super::source::Opened;
 use super::{dataplane, node, require_root};
 use crate::config::ProxyArgs;
 use crate::exit::Exit;
 use crate::observe::health_check;
 use crate::reconcile::{self, Reconciler, Status};
-use crate::source::manifests::{self, Inputs};
 use anyhow::Context;
 use clap::Args;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info;
@@ -27,19 +27,25 @@ pub struct RunArgs {
 /// Runs until SIGTERM or SIGINT. The kernel's state stays: traffic goes on without us.
 ///
 /// # Errors
-/// When a setting is wrong, the mode does not work here, or a manifest path does not exist. Nothing was changed then.
+/// When a setting is wrong, the mode does not work here, a manifest path does not exist, or there is no way to an API
+/// server. Nothing was changed then.
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let config = args.proxy.validate()?;
     require_root("run")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let inputs = Inputs::open(&config.inputs)?;
+        let mut stop = Stop::new()?;
+        let source = Opened::open(&config).await?;
         let planes = dataplane::choose(&config)?;
+        // With an API server that is away this takes as long as that lasts; nothing is touched before.
+        let snapshots = tokio::select! {
+            snapshots = source.start() => snapshots?,
+            () = stop.wait() => return Ok(Exit::Success),
+        };
         let (sender, triggers) = mpsc::unbounded_channel();
         // First listen, then look: what changes in between is seen as a notification.
         node::follow(sender).context("following the kernel's notifications")?;
         let facts = node::facts().context("reading the node's addresses")?;
-        let snapshots = manifests::start(inputs)?;
         let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
         let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
         let mut servers = JoinSet::new();
@@ -50,7 +56,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
                 patience: patience(config.timing.audit),
             }));
         }
-        let exit = serve(handle.status.clone(), args.once).await?;
+        let exit = serve(handle.status.clone(), &mut stop, args.once).await?;
         // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
         servers.shutdown().await;
         handle.stop();
@@ -64,12 +70,30 @@ fn patience(sync_period: Duration) -> Duration {
     sync_period.saturating_mul(2).max(Duration::from_secs(10))
 }
 
-async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Result<Exit> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+/// The signals that end the program.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("stopping; what is in the kernel stays");
+    }
+}
+
+async fn serve(mut status: watch::Receiver<Status>, stop: &mut Stop, once: bool) -> anyhow::Result<Exit> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = stop.wait() => return Ok(Exit::Success),
             changed = status.changed() => {
                 anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
                 let status = status.borrow_and_update();
@@ -79,6 +103,4 @@ async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Resul
             }
         }
     }
-    info!("stopping; what is in the kernel stays");
-    Ok(Exit::Success)
 }

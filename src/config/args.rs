@@ -2,6 +2,7 @@
 
 use super::duration;
 use clap::{ArgAction, Args, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,12 +44,31 @@ pub enum VipBindingArg {
     Address,
 }
 
+/// The way to the API server.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterArgs {
+    /// The file with address and credentials of the API server; KUBECONFIG is not read [default: as a pod]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<OsString>,
+    /// The address of the API server, instead of the one in --kubeconfig
+    #[arg(long, value_name = "URL")]
+    pub master: Option<String>,
+    /// Accepted for kube-proxy's sake: there are four watches and nothing to limit
+    #[arg(long, value_name = "NUMBER")]
+    pub kube_api_qps: Option<f32>,
+    /// Accepted for kube-proxy's sake, as --kube-api-qps
+    #[arg(long, value_name = "NUMBER")]
+    pub kube_api_burst: Option<i32>,
+}
+
 /// What is proxied, and how.
 #[derive(Debug, Clone, Args)]
 pub struct ProxyArgs {
-    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON; "-" is standard input
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON, instead of an API server; "-" is standard input
+    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with_all = ["kubeconfig", "master"])]
     pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// How the kernel is programmed
     #[arg(long, value_enum, default_value_t)]
     pub proxy_mode: ProxyMode,
@@ -67,7 +87,7 @@ pub struct ProxyArgs {
     /// The prefix of --detect-local-mode InterfaceNamePrefix
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
-    /// The cluster's service ranges: in IPVS mode one route then serves a whole range
+    /// The cluster's service ranges: in IPVS mode one route then serves a whole range [default: what the API server announces]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
     pub service_cidr: Vec<String>,
     /// Masquerade all traffic that is sent to cluster IPs

@@ -4,14 +4,16 @@
 mod args;
 mod duration;
 
-pub use args::{DetectLocalMode, ProxyArgs, ProxyMode, VipBindingArg};
+pub use args::{ClusterArgs, DetectLocalMode, ProxyArgs, ProxyMode, VipBindingArg};
 
 use crate::backend::ipvs::{Options, VipBinding};
 use crate::desired::{DetectLocal, NodePortSelector, Settings};
 use crate::model::{SCHEDULERS, parse_network};
 use crate::reconcile::Timing;
+use crate::source::cluster::Access;
 use crate::source::manifests::Input;
 use ipnet::IpNet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Everything that a run goes by.
@@ -26,7 +28,16 @@ pub struct Config {
     /// What only IPVS mode needs.
     pub ipvs: Options,
     /// Where Services come from.
-    pub inputs: Vec<Input>,
+    pub source: Source,
+}
+
+/// Where Services come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Manifest files.
+    Manifests(Vec<Input>),
+    /// The API server.
+    Cluster(Access),
 }
 
 /// A setting that cannot be used: which one, why, and what would be right.
@@ -78,16 +89,29 @@ impl ProxyArgs {
             mode: self.proxy_mode,
             timing: Timing { audit: self.sync_period, ..Timing::default() },
             ipvs: Options { binding, drain_timeout: self.drain_timeout, strict_arp: self.ipvs_strict_arp },
-            inputs: self.inputs(),
+            source: self.source(),
             settings: Arc::new(settings),
         })
     }
 
-    fn inputs(&self) -> Vec<Input> {
-        let input = |path: &std::path::PathBuf| {
+    fn source(&self) -> Source {
+        if self.manifests.is_empty() {
+            let ClusterArgs { kubeconfig, master, kube_api_qps, kube_api_burst } = &self.cluster;
+            for (flag, given) in
+                [("--kube-api-qps", kube_api_qps.is_some()), ("--kube-api-burst", kube_api_burst.is_some())]
+            {
+                if given {
+                    tracing::warn!("{flag} has no meaning here: there are four watches and nothing to limit");
+                }
+            }
+            // kube-proxy takes an empty value for none, and its manifests may hold one.
+            let kubeconfig = kubeconfig.clone().filter(|path| !path.is_empty()).map(PathBuf::from);
+            return Source::Cluster(Access { kubeconfig, master: master.clone().filter(|master| !master.is_empty()) });
+        }
+        let input = |path: &PathBuf| {
             if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) }
         };
-        self.manifests.iter().map(input).collect()
+        Source::Manifests(self.manifests.iter().map(input).collect())
     }
 
     fn node_name(&self) -> Result<String, ConfigError> {
@@ -162,6 +186,22 @@ mod tests {
         let config = validate("--hostname-override Node-1").unwrap();
         let expected = Settings { node_name: "node-1".into(), ..Settings::default() };
         assert_eq!(*config.settings, expected);
+    }
+
+    #[test]
+    fn without_manifests_it_is_the_api_server() {
+        let source = |line: &str| {
+            let line = format!("x --hostname-override n {line}");
+            Line::try_parse_from(line.split_whitespace()).unwrap().proxy.validate().unwrap().source
+        };
+        assert_eq!(source(""), Source::Cluster(Access::default()));
+        assert_eq!(source("--kubeconfig= --master="), Source::Cluster(Access::default()));
+        let given = Access { kubeconfig: Some("/k".into()), master: Some("https://m".into()) };
+        assert_eq!(
+            source("--kubeconfig /k --master https://m --kube-api-qps 5 --kube-api-burst 10"),
+            Source::Cluster(given)
+        );
+        assert_eq!(source("--manifests -"), Source::Manifests(vec![Input::Stdin]));
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Builder {
         let mut change = Change::default();
         let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
         let now_there = services.iter().map(|name| (name, snapshot.services.get(name).map(|service| &**service)));
-        self.ranges.update(&self.settings, now_there);
+        self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
         let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
