@@ -6,7 +6,7 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers};
+use super::{Op, VipBinding, helpers, shadow};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
@@ -124,6 +124,10 @@ impl Planner<'_> {
 
     /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
     fn retire(&mut self, desired: &Desired) {
+        for set in Set::VERDICTS.into_iter().filter(|set| set.diverts()) {
+            let entries: Vec<Entry> = self.entries(set).copied().collect();
+            entries.into_iter().for_each(|entry| self.unrecord(set, entry));
+        }
         let mut wishes = Wishes::default();
         for port in desired.ports.values() {
             wishes.add(self.context.render(port, self.rules), false);
@@ -194,7 +198,7 @@ impl Planner<'_> {
         let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
             let single = *net == host(net.addr());
-            if (single && self.context.binding == VipBinding::Address) || (!single && !kept.contains(net)) {
+            if (single && !self.by_route(net.addr())) || (!single && !kept.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
@@ -291,36 +295,36 @@ impl Planner<'_> {
 
     /// Single addresses that are bound now and were bound by us.
     fn bound(&self) -> Vec<IpAddr> {
-        let single = |net: &&ipnet::IpNet| **net == host(net.addr());
-        match self.context.binding {
-            // What is left of a range may be a single address.
-            VipBinding::Route => {
-                let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
-                let routes = self.observed.routes.keys().filter(|net| !ranges.contains(net));
-                routes.filter(single).map(ipnet::IpNet::addr).collect()
-            }
+        // What is left of a range may be a single address.
+        let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
+        let single = |net: &&ipnet::IpNet| **net == host(net.addr()) && !ranges.contains(net);
+        let routed = self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr);
+        let mut bound: Vec<IpAddr> = routed.filter(|ip| self.by_route(*ip)).collect();
+        if self.context.binding == VipBinding::Address {
             // On the device anybody may have put addresses: ours are those that we recorded.
-            VipBinding::Address => {
-                let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
-                self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded).collect()
-            }
+            let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
+            bound.extend(self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded));
         }
+        bound
+    }
+
+    /// Shadows are nobody's addresses and never put on the device.
+    fn by_route(&self, address: IpAddr) -> bool {
+        self.context.binding == VipBinding::Route || shadow::range(self.context.family).contains(&address)
     }
 
     fn bindings(&mut self, wanted: &BTreeSet<IpAddr>, old: &BTreeSet<IpAddr>) {
         for address in wanted {
             self.record(Set::Addresses, address_entry(*address));
-            match self.context.binding {
-                VipBinding::Route => self.route(host(*address), false),
-                VipBinding::Address if !self.observed.addresses.contains(&host(*address)) => {
-                    self.steps.bindings.push(Op::AddAddress(host(*address)));
-                }
-                VipBinding::Address => {}
+            if self.by_route(*address) {
+                self.route(host(*address), false);
+            } else if !self.observed.addresses.contains(&host(*address)) {
+                self.steps.bindings.push(Op::AddAddress(host(*address)));
             }
         }
         for address in old.difference(wanted) {
             match self.observed.routes.get(&host(*address)) {
-                Some(route) if self.context.binding == VipBinding::Route => {
+                Some(route) if self.by_route(*address) => {
                     self.steps.unbinding.push(Op::Unroute(*route));
                 }
                 _ if self.observed.addresses.contains(&host(*address)) => {
