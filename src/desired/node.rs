@@ -212,16 +212,6 @@ mod tests {
     }
 
     #[test]
-    fn given_service_ranges_come_before_announced_ones() {
-        let announced: [IpNet; 2] = ["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
-        let ranges =
-            |settings: &Settings| NodeRules::derive(settings, &facts(), None, &announced, IpFamily::V4).service_ranges;
-        assert_eq!(ranges(&Settings::default()), announced[..1]);
-        let given: IpNet = "172.30.0.0/16".parse().unwrap();
-        assert_eq!(ranges(&Settings { service_ranges: vec![given], ..Settings::default() }), [given]);
-    }
-
-    #[test]
     fn cidrs_choose_and_exclude_loopback() {
         let cidrs = vec!["192.168.1.0/24".parse().unwrap()];
         let settings = Settings { node_port_addresses: NodePortSelector::Cidrs(cidrs), ..Settings::default() };

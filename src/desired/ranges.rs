@@ -98,6 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn given_ranges_come_before_announced_ones() {
+        let announced: [IpNet; 2] = ["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
+        let mut ranges = Ranges::default();
+        ranges.update(&Settings::default(), &announced, std::iter::empty());
+        assert_eq!(ranges.nets(), announced);
+        ranges.update(&Settings::default(), &announced[..1], std::iter::empty());
+        assert_eq!(ranges.nets(), &announced[..1], "what is announced may change");
+        let given: IpNet = "172.30.0.0/16".parse().unwrap();
+        let settings = Settings { service_ranges: vec![given], ..Settings::default() };
+        ranges.update(&settings, &announced, std::iter::empty());
+        assert_eq!(ranges.nets(), [given]);
+    }
+
+    #[test]
     fn the_label_decides_and_may_go() {
         let settings = Settings { service_ranges: vec!["10.0.0.0/30".parse().unwrap()], ..Settings::default() };
         let mut service = Service::for_test("ns", "mesh");
