@@ -87,6 +87,8 @@ pub struct Observed {
     pub detour: FoundDetour,
     /// Routes of ours.
     pub routes: BTreeMap<IpNet, LocalRoute>,
+    /// Routes of ours to the loopback device, left by a run that ended in the midst of [`Op::Bridge`].
+    pub bridges: BTreeSet<LocalRoute>,
     /// Addresses on the device.
     pub addresses: BTreeSet<IpNet>,
     /// Sets that are there and fit.
@@ -142,9 +144,17 @@ impl Observed {
             }
             Op::Route(route) => {
                 self.routes.insert(route.net, *route);
+                // It took the place of that one.
+                self.bridges.remove(route);
             }
             Op::Unroute(route) => {
                 self.routes.remove(&route.net);
+            }
+            Op::Bridge(route) => {
+                self.bridges.insert(*route);
+            }
+            Op::Unbridge(route) => {
+                self.bridges.remove(route);
             }
             Op::AddAddress(net) => {
                 self.addresses.insert(*net);

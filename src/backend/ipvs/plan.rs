@@ -202,23 +202,32 @@ impl Planner<'_> {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
+        let left_behind = self.observed.bridges.iter().copied().map(Op::Unbridge);
+        self.steps.unbinding.extend(left_behind);
         if self.context.binding == VipBinding::Route {
             self.routes_instead_of_addresses(&wishes.bindings, &ranged);
         }
     }
 
     /// Addresses that an earlier run with the other binding put on the device. The last IPv4 address of a device takes
-    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c), so they are made once more at once.
+    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c). For that instant they lead to the loopback
+    /// device as well; then they are made once more, in the place of those. Without that a packet of an open connection
+    /// would be forwarded out of another interface than before, and NAT ends a masqueraded connection that does
+    /// (`nf_nat_oif_changed`).
     fn routes_instead_of_addresses(&mut self, wanted: &BTreeSet<IpAddr>, ranges: &[ipnet::IpNet]) {
         let recorded = |net: &&ipnet::IpNet| self.observed.has_entry(Set::Addresses, &Entry::Net(**net));
         let left: Vec<_> = self.observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress).collect();
         if left.is_empty() {
             return;
         }
+        if self.context.family != IpFamily::V4 || left.len() < self.observed.addresses.len() {
+            return self.steps.unbinding.extend(left);
+        }
+        let nets = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
+        let routes: Vec<LocalRoute> = nets.map(|net| LocalRoute::new(net, self.rules.primary)).collect();
+        self.steps.unbinding.extend(routes.iter().copied().map(Op::Bridge));
         self.steps.unbinding.extend(left);
-        let routes = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
-        let again = routes.map(|net| Op::Route(LocalRoute::new(net, self.rules.primary)));
-        self.steps.unbinding.extend(again);
+        self.steps.unbinding.extend(routes.into_iter().map(Op::Route));
     }
 
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
