@@ -98,6 +98,8 @@ const HOUSE: &[Unit] = &[
             ("backend::ipvs::Options", "makes them"),
             ("backend::ipvs::VipBinding", "makes it"),
             ("source::manifests::Input", "makes them"),
+            ("source::yaml", "reads files with their lines, as the manifests are read"),
+            ("kernel::sysctl::ConntrackSettings", "makes them"),
         ],
     ),
     (
@@ -119,7 +121,10 @@ const HOUSE: &[Unit] = &[
         ],
     ),
     ("lab", &[]),
-    ("cli", &[("commands", "hands over to them"), ("config", "the flags that commands share")]),
+    (
+        "cli",
+        &[("commands", "hands over to them"), ("config", "the flags that commands share"), ("exit", "how it ends")],
+    ),
     ("exit", &[]),
     ("lib", &[]),
     ("main", &[("cli", "starts it")]),

@@ -1,7 +1,7 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
 use super::{dataplane, node, require_root};
-use crate::config::ProxyArgs;
+use crate::config::Config;
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
 use crate::source::manifests::{Inputs, Manifests};
@@ -13,12 +13,12 @@ use tracing::warn;
 /// Prints the steps.
 ///
 /// # Errors
-/// When a setting is wrong, the mode does not work here, or the kernel cannot be read.
-pub fn run(args: &ProxyArgs) -> anyhow::Result<Exit> {
-    let config = args.validate()?;
+/// When the mode does not work here, or the kernel cannot be read.
+pub fn run(config: &Config) -> anyhow::Result<Exit> {
     require_root("plan")?;
+    anyhow::ensure!(!config.inputs.is_empty(), "nothing says where Services come from: --manifests does");
     let inputs = Inputs::open(&config.inputs)?;
-    let mut planes = dataplane::choose(&config)?;
+    let mut planes = dataplane::choose(config)?;
     let mut source = Manifests::default();
     for problem in source.load(inputs.read()) {
         warn!("{problem}");

@@ -49,6 +49,8 @@ impl Change {
 #[derive(Debug)]
 pub struct Builder {
     settings: Arc<Settings>,
+    /// The settings are other ones than those that what is desired was made with.
+    stale: bool,
     snapshot: Snapshot,
     facts: NodeFacts,
     place: Place,
@@ -66,6 +68,7 @@ impl Builder {
     pub fn new(settings: Arc<Settings>) -> Self {
         Self {
             settings,
+            stale: false,
             snapshot: Snapshot::default(),
             facts: NodeFacts::default(),
             place: Place::default(),
@@ -76,6 +79,12 @@ impl Builder {
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
         }
+    }
+
+    /// These are the settings from now on; the next update goes over everything.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.stale |= self.settings != settings;
+        self.settings = settings;
     }
 
     /// What is desired now.
@@ -156,7 +165,10 @@ impl Builder {
                 *change.node.get_mut(family) = true;
             }
         }
-        let everything = addresses_changed || place != self.place || never_captured != self.never_captured;
+        let everything = std::mem::take(&mut self.stale)
+            || addresses_changed
+            || place != self.place
+            || never_captured != self.never_captured;
         self.place = place;
         self.never_captured = never_captured;
         self.facts = facts.clone();

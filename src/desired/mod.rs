@@ -13,7 +13,7 @@ mod topology;
 
 pub use builder::{Builder, Change, Refusal};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
-pub use settings::{DetectLocal, NodePortSelector, Settings};
+pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 
 use crate::model::{AffinityTimeout, IpFamily, Protocol, ServiceName};
 use imbl::OrdMap;

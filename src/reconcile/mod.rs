@@ -12,9 +12,10 @@ pub use schedule::Timing;
 pub use status::{FamilyStatus, Status};
 
 use crate::backend::Lost;
-use crate::desired::NodeFacts;
+use crate::desired::{NodeFacts, Settings};
 use crate::model::IpFamily;
 use crate::source::Snapshots;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -26,6 +27,8 @@ pub enum Trigger {
     Gone(IpFamily, Lost),
     /// The node's own addresses or gateways are these now.
     Facts(NodeFacts),
+    /// These are the settings and periods from now on.
+    Settings(Arc<Settings>, Timing),
     /// Notifications were lost: look at everything again.
     Lost,
 }

@@ -33,6 +33,8 @@ struct Pending {
     all: bool,
     /// Something of ours was taken away: no waiting.
     urgent: bool,
+    /// A change came too soon after the last sync and waits.
+    held: bool,
     ports: BTreeSet<ServicePortKey>,
 }
 
@@ -98,6 +100,11 @@ impl Reconciler {
                     (pending.all, pending.urgent) = (true, true);
                 }
             }
+            Trigger::Settings(settings, timing) => {
+                self.timing = timing;
+                self.settings = settings.clone();
+                self.builder.set_settings(settings);
+            }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
         }
     }
@@ -116,7 +123,11 @@ impl Reconciler {
     pub fn next_wake(&self, now: Instant) -> Instant {
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
-            let own = self.schedules.get(*family).next(now, draining, &self.timing);
+            let schedule = self.schedules.get(*family);
+            let mut own = schedule.next(now, draining, &self.timing);
+            if self.pending.get(*family).held {
+                own = own.min(schedule.earliest(now, &self.timing));
+            }
             match self.retiring.get(*family) {
                 Retiring::Until(until) if now < *until => own.min((now + self.timing.drain).min(*until)),
                 // It should be gone and is not: once in a while is often enough.
@@ -145,8 +156,12 @@ impl Reconciler {
         pending.ports.extend(change.ports.get(family).iter().cloned());
         let changed = pending.all || !pending.ports.is_empty();
         let schedule = *self.schedules.get(family);
-        let fresh = pending.urgent || *change.node.get(family) || !change.ports.get(family).is_empty();
+        let fresh = pending.urgent || pending.held || *change.node.get(family) || !change.ports.get(family).is_empty();
         if schedule.is_waiting(now) && !fresh {
+            return;
+        }
+        if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, &self.timing) > now {
+            pending.held = true;
             return;
         }
         if schedule.audit_is_due(now, &self.timing) {

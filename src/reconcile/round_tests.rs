@@ -92,3 +92,41 @@ fn what_was_taken_away_does_not_wait_for_the_retry_of_something_else() {
     reconciler.round(Instant::now() + Duration::from_secs(1));
     assert_eq!(active.syncs.load(SeqCst), before + 1);
 }
+
+fn other_settings(bit: u32) -> Arc<Settings> {
+    Arc::new(Settings { masquerade_mark: 1 << bit, ..Settings::default() })
+}
+
+#[test]
+fn new_settings_are_taken_over() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let start = Instant::now();
+    reconciler.round(start);
+    let syncs = active.syncs.load(SeqCst);
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), Timing::default()));
+    reconciler.round(start + Duration::from_millis(10));
+    assert_eq!(active.syncs.load(SeqCst), syncs + 1);
+    assert_eq!(reconciler.builder.desired().v4.rules.as_ref().unwrap().masquerade_mark, 8);
+}
+
+#[test]
+fn changes_that_follow_too_soon_wait_and_then_come_together() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.round(Instant::now());
+    let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
+    for bit in 4..8 {
+        reconciler.take_trigger(Trigger::Settings(other_settings(bit), timing));
+        reconciler.round(start + Duration::from_secs(1));
+    }
+    assert_eq!(active.syncs.load(SeqCst), syncs, "held back");
+    let wake = reconciler.next_wake(start + Duration::from_secs(1));
+    assert!(wake > start + Duration::from_secs(9) && wake <= start + Duration::from_secs(10));
+    reconciler.round(wake);
+    assert_eq!(active.syncs.load(SeqCst), syncs + 1, "all at once");
+    assert!(reconciler.next_wake(wake) > wake);
+    reconciler.take_trigger(Trigger::Gone(IpFamily::V4, Lost::Interface));
+    reconciler.round(wake + Duration::from_millis(1));
+    assert_eq!(active.syncs.load(SeqCst), syncs + 2, "what was taken away does not wait");
+}

@@ -21,7 +21,7 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
     chains.extend([
         (Table::Nat, chain(names::services(), mark_rules(node, family))),
         (Table::Nat, chain(names::postrouting(), postrouting_rules(node, family))),
-        (Table::Filter, chain(names::forward(), forward(node.masquerade_mark))),
+        (Table::Filter, chain(names::forward(), forward(node.masquerade_mark, node.drop_invalid))),
         (Table::Filter, chain(names::guard(), guard_rules(family))),
         (Table::Mangle, chain(names::firewall(), vec![drop_not_admitted(family)])),
     ]);

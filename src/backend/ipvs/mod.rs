@@ -47,7 +47,7 @@ pub enum VipBinding {
 }
 
 /// What IPVS mode is configured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// How addresses become local.
     pub binding: VipBinding,

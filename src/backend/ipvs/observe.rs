@@ -24,6 +24,7 @@ impl Ipvs {
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
+        observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;

@@ -10,7 +10,7 @@ use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::Setting;
 use imbl::OrdMap;
 use ipnet::IpNet;
-use ipvs::{Command, Service, ServiceId};
+use ipvs::{Command, Service, ServiceId, Timeouts};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -93,6 +93,8 @@ pub struct Observed {
     pub unfit_sets: Vec<Set>,
     /// Rules.
     pub rules: Found,
+    /// How long connections live on which nothing happens; `None` if it was not read.
+    pub timeouts: Option<Timeouts>,
     /// Settings that are not as they should be.
     pub unset: Vec<Setting>,
     /// `None` after reading.
@@ -185,6 +187,16 @@ impl Observed {
                 if let Some(server) = self.servers.get_mut(service) {
                     server.destinations.remove(&SocketAddr::new(*address, *port));
                 }
+            }
+            Command::SetTimeouts(set) => {
+                // 0 left that one as it was.
+                let kept = self.timeouts.unwrap_or_default();
+                let either = |set: u32, kept: u32| if set == 0 { kept } else { set };
+                self.timeouts = Some(Timeouts {
+                    tcp: either(set.tcp, kept.tcp),
+                    tcp_fin: either(set.tcp_fin, kept.tcp_fin),
+                    udp: either(set.udp, kept.udp),
+                });
             }
             _ => {}
         }

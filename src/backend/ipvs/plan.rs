@@ -12,7 +12,7 @@ use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, 
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
-use ipvs::{Command, Protocol, Scheduler, ServiceId};
+use ipvs::{Command, Protocol, Scheduler, ServiceId, Timeouts};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -90,6 +90,7 @@ impl Planner<'_> {
     fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
+        self.timeouts();
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
@@ -114,6 +115,16 @@ impl Planner<'_> {
             for range in self.rules.service_ranges.clone() {
                 self.route(range, true);
             }
+        }
+    }
+
+    /// Those that are asked for. They count for all virtual servers of the network namespace, whoever made them.
+    fn timeouts(&mut self) {
+        let (wanted, Some(found)) = (self.rules.timeouts, self.observed.timeouts) else { return };
+        let differs = |wanted: u32, found: u32| wanted != 0 && wanted != found;
+        if differs(wanted.tcp, found.tcp) || differs(wanted.tcp_fin, found.tcp_fin) || differs(wanted.udp, found.udp) {
+            let timeouts = Timeouts { tcp: wanted.tcp, tcp_fin: wanted.tcp_fin, udp: wanted.udp };
+            self.steps.settings.push(Op::Ipvs(Command::SetTimeouts(timeouts)));
         }
     }
 
@@ -348,7 +359,8 @@ impl Planner<'_> {
     }
 
     /// A virtual server that we did not record is somebody else's, unless it stands on a cluster IP, where nobody else
-    /// has any business, or is just what we would have made: then the record was lost.
+    /// has any business, or is just what we would have made: then the record was lost. Where the user says that others
+    /// have business, only the record counts.
     fn may_change(&self, id: &ServiceId, server: &Server, found: &FoundServer) -> bool {
         let ServiceId::Address { address, .. } = id else { return false };
         let as_ours = found.service == server.service
@@ -356,7 +368,8 @@ impl Planner<'_> {
                 .destinations
                 .iter()
                 .all(|(address, known)| known.masqueraded && server.weights.contains_key(address));
-        self.observed.is_recorded(id) || wanted::in_ranges(self.rules, *address) || as_ours
+        let excluded = self.rules.excluded.iter().any(|net| net.contains(address));
+        self.observed.is_recorded(id) || !excluded && (wanted::in_ranges(self.rules, *address) || as_ours)
     }
 
     fn new_server(&mut self, server: &Server, first: bool) {

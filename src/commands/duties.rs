@@ -1,0 +1,34 @@
+//! What a service proxy does for its node besides forwarding: connection tracking's limits and timeouts, and its own
+//! place in line when memory is short. None of it keeps traffic from being served: what fails is told.
+
+use crate::config::Config;
+use crate::desired::Settings;
+use crate::kernel::sysctl::{Sysctl, is_liberal};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
+/// Does them. Returns the settings as they count on this node: where connection tracking is liberal, whoever said so,
+/// nothing is dropped for being invalid.
+pub fn perform(config: &Config) -> Arc<Settings> {
+    let sysctl = Sysctl::default();
+    let outcome = config.conntrack.apply(&sysctl);
+    if !outcome.changed.is_empty() {
+        info!("connection tracking: {}", outcome.changed.join(", "));
+    }
+    for error in &outcome.errors {
+        let advice = if error.is_read_only_sysfs() { "; /sys is read-only, problems may arise later" } else { "" };
+        warn!("connection tracking: {error}{advice}");
+    }
+    if let Some(score) = config.oom_score_adj
+        && let Err(error) = std::fs::write(OOM_SCORE_ADJ, score.to_string())
+    {
+        warn!("write {score} to {OOM_SCORE_ADJ}: {error}");
+    }
+    let mut settings = config.settings.clone();
+    if settings.drop_invalid && is_liberal(&sysctl) {
+        Arc::make_mut(&mut settings).drop_invalid = false;
+    }
+    settings
+}
