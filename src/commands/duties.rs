@@ -3,17 +3,22 @@
 
 use crate::config::Config;
 use crate::desired::Settings;
-use crate::kernel::sysctl::{Sysctl, is_liberal};
+use crate::kernel::sysctl::{Ledger, Outcome, Sysctl, is_liberal};
 use std::sync::Arc;
 use tracing::{info, warn};
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
-/// Does them. Returns the settings as they count on this node: where connection tracking is liberal, whoever said so,
-/// nothing is dropped for being invalid.
+/// Does them. Returns the settings as they count then: where connection tracking is liberal, whoever said so, nothing is
+/// dropped for being invalid.
 pub fn perform(config: &Config) -> Arc<Settings> {
-    let sysctl = Sysctl::default();
-    let outcome = config.conntrack.apply(&sysctl);
+    let outcome = match Ledger::open() {
+        Ok(ledger) => config.conntrack.apply(&ledger),
+        Err(error) => {
+            warn!("connection tracking: the network namespace: {error}");
+            Outcome::default()
+        }
+    };
     if !outcome.changed.is_empty() {
         info!("connection tracking: {}", outcome.changed.join(", "));
     }
@@ -26,8 +31,13 @@ pub fn perform(config: &Config) -> Arc<Settings> {
     {
         warn!("write {score} to {OOM_SCORE_ADJ}: {error}");
     }
+    settings(config)
+}
+
+/// The settings as they count on this node, with nothing done.
+pub fn settings(config: &Config) -> Arc<Settings> {
     let mut settings = config.settings.clone();
-    if settings.drop_invalid && is_liberal(&sysctl) {
+    if settings.drop_invalid && is_liberal(&Sysctl::default()) {
         Arc::make_mut(&mut settings).drop_invalid = false;
     }
     settings

@@ -1,6 +1,6 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
-use super::{dataplane, node, require_root};
+use super::{dataplane, duties, node, require_root};
 use crate::config::Config;
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
@@ -24,7 +24,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         warn!("{problem}");
     }
     let now = Instant::now();
-    let mut builder = Builder::new(config.settings.clone());
+    let mut builder = Builder::new(duties::settings(config));
     builder.update(source.snapshot(), &node::facts().context("reading the node's addresses")?, now);
     for refusal in builder.refusals() {
         warn!("{refusal}");

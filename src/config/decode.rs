@@ -77,7 +77,7 @@ where
     let removed: Vec<&'static str> = removed.iter().copied().filter(|path| take(&mut fields, path)).collect();
     let known = serde_json::to_value(T::default()).map_err(|wrong| at("", wrong.to_string()))?;
     if let Some(path) = unknown(&fields, &known, "") {
-        return Err(at(&path, format!("unknown field {path:?}")));
+        return Err(error(document.line_of_name(&path), format!("unknown field {path:?}")));
     }
     let object = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|wrong| {
         let path = wrong.path().to_string();

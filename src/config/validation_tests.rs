@@ -22,8 +22,9 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
+type Change = fn(&mut KubeProxyConfiguration);
 /// A change, and what is wrong then.
-type Case = (fn(&mut KubeProxyConfiguration), &'static [&'static str]);
+type Case = (Change, &'static [&'static str]);
 
 fn check(cases: &[Case]) {
     for (change, expected) in cases {
@@ -224,7 +225,7 @@ fn the_node() {
         ),
     ]);
     let section = "KubeProxyLinuxConfiguration.KubeProxyConntrackConfiguration";
-    let negative: [(fn(&mut KubeProxyConfiguration), &str, &str); 6] = [
+    let negative: [(Change, &str, &str); 6] = [
         (|config| config.conntrack.max_per_core = Some(-1), "MaxPerCore", "-1"),
         (|config| config.conntrack.min = Some(-1), "Min", "-1"),
         (|config| config.conntrack.tcp_established_timeout = Some(secs(-5)), "TCPEstablishedTimeout", "\"-5s\""),

@@ -1,8 +1,8 @@
 //! The limits and timeouts of connection tracking, by kube-proxy's rules (pkg/proxy/conntrack/sysctls.go): the table only
-//! grows, a timeout of 0 is left as it is. They are not recorded, and `cleanup` leaves them: kube-proxy does, connections
-//! live by them that are not ours, and a smaller table would throw some of these out.
+//! grows, a timeout of 0 is left as it is. `cleanup` puts the timeouts back. It leaves the size of the table, as
+//! kube-proxy does: on a node that has grown beyond the old limit, going back to it would refuse new connections.
 
-use super::{Sysctl, SysctlError};
+use super::{Ledger, Sysctl, SysctlError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,17 +80,18 @@ impl ConntrackSettings {
     }
 
     /// Sets what differs. One that cannot be set does not keep the others from it.
-    pub fn apply(&self, sysctl: &Sysctl) -> Outcome {
-        self.apply_with(sysctl, processors(), Path::new(HASHSIZE))
+    pub fn apply(&self, ledger: &Ledger) -> Outcome {
+        self.apply_with(ledger, processors(), Path::new(HASHSIZE))
     }
 
-    fn apply_with(&self, sysctl: &Sysctl, processors: u64, hashsize: &Path) -> Outcome {
+    fn apply_with(&self, ledger: &Ledger, processors: u64, hashsize: &Path) -> Outcome {
         let mut outcome = Outcome::default();
+        let sysctl = ledger.sysctl();
         if let Some(limit) = self.limit(processors) {
             let path = "net/netfilter/nf_conntrack_max";
             let enough = sysctl.read(path).is_ok_and(|found| found.parse::<u64>().is_ok_and(|found| found >= limit));
             if !enough {
-                outcome.take(path, &limit.to_string(), sysctl);
+                outcome.note(path, limit, sysctl.ensure(path, &limit.to_string()));
             }
             match grow(hashsize, limit) {
                 Ok(None) => {}
@@ -105,11 +106,12 @@ impl ConntrackSettings {
             ("udp_timeout_stream", self.udp_stream_timeout),
         ] {
             if !timeout.is_zero() {
-                outcome.take(&format!("net/netfilter/nf_conntrack_{name}"), &timeout.as_secs().to_string(), sysctl);
+                let (path, seconds) = (format!("net/netfilter/nf_conntrack_{name}"), timeout.as_secs());
+                outcome.note(&path, seconds, ledger.set(&path, &seconds.to_string()));
             }
         }
         if self.tcp_be_liberal {
-            outcome.take(TCP_BE_LIBERAL, "1", sysctl);
+            outcome.note(TCP_BE_LIBERAL, 1, ledger.set(TCP_BE_LIBERAL, "1"));
         }
         outcome
     }
@@ -124,8 +126,8 @@ pub fn is_liberal(sysctl: &Sysctl) -> bool {
 }
 
 impl Outcome {
-    fn take(&mut self, path: &str, value: &str, sysctl: &Sysctl) {
-        match sysctl.ensure(path, value) {
+    fn note(&mut self, path: &str, value: u64, result: Result<Option<String>, SysctlError>) {
+        match result {
             Ok(None) => {}
             Ok(Some(_)) => self.changed.push(format!("{path} = {value}")),
             Err(error) => self.errors.push(error.into()),
@@ -215,6 +217,7 @@ mod tests {
         files.push(("hashsize", "1000\n"));
         let root = tree("grows", &files);
         let (sysctl, hashsize) = (Sysctl::at(&root), root.join("hashsize"));
+        let ledger = Ledger::at(sysctl.clone(), root.join("ledger"));
         let wanted = ConntrackSettings {
             max_per_core: 20_000,
             min: 4,
@@ -222,7 +225,7 @@ mod tests {
             tcp_be_liberal: true,
             ..ConntrackSettings::default()
         };
-        let outcome = wanted.apply_with(&sysctl, 4, &hashsize);
+        let outcome = wanted.apply_with(&ledger, 4, &hashsize);
         assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
         assert_eq!(outcome.changed.len(), 3, "{:?}", outcome.changed);
         assert_eq!(sysctl.read("net/netfilter/nf_conntrack_max").unwrap(), "100000", "80000 are fewer");
@@ -230,9 +233,12 @@ mod tests {
         assert_eq!(sysctl.read("net/netfilter/nf_conntrack_tcp_timeout_established").unwrap(), "86400");
         assert_eq!(sysctl.read("net/netfilter/nf_conntrack_udp_timeout").unwrap(), "100000", "0 leaves it");
         assert!(is_liberal(&sysctl));
-        assert!(wanted.apply_with(&sysctl, 4, &hashsize).changed.is_empty());
-        assert_eq!(wanted.apply_with(&sysctl, 8, &hashsize).changed.len(), 2);
+        assert!(wanted.apply_with(&ledger, 4, &hashsize).changed.is_empty());
+        assert_eq!(wanted.apply_with(&ledger, 8, &hashsize).changed.len(), 2);
         assert_eq!(sysctl.read("net/netfilter/nf_conntrack_max").unwrap(), "160000");
+        assert!(ledger.restore().unwrap().is_empty());
+        assert_eq!(sysctl.read("net/netfilter/nf_conntrack_tcp_timeout_established").unwrap(), "100000");
+        assert_eq!(sysctl.read("net/netfilter/nf_conntrack_max").unwrap(), "160000", "the table stays");
         std::fs::remove_dir_all(root).unwrap();
     }
 
@@ -245,7 +251,7 @@ mod tests {
             udp_timeout: Duration::from_secs(60),
             ..ConntrackSettings::default()
         };
-        let outcome = wanted.apply_with(&Sysctl::at(&root), 4, &root.join("hashsize"));
+        let outcome = wanted.apply_with(&Ledger::at(Sysctl::at(&root), root.join("ledger")), 4, &root.join("hashsize"));
         assert_eq!(outcome.errors.len(), 2, "{:?}", outcome.errors);
         assert_eq!(outcome.changed, ["net/netfilter/nf_conntrack_udp_timeout = 60"]);
         std::fs::remove_dir_all(root).unwrap();
