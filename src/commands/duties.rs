@@ -4,16 +4,22 @@
 use crate::config::Config;
 use crate::desired::Settings;
 use crate::kernel::sysctl::{Ledger, Outcome, Sysctl, is_liberal};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// Does them. Returns the settings as they count then: where connection tracking is liberal, whoever said so, nothing is
 /// dropped for being invalid.
 pub fn perform(config: &Config) -> Arc<Settings> {
+    let mut conntrack = config.conntrack;
+    if !in_first_namespace() {
+        debug!("the limit of connection tracking is the first network namespace's, and left to it");
+        conntrack.max_per_core = 0;
+    }
     let outcome = match Ledger::open() {
-        Ok(ledger) => config.conntrack.apply(&ledger),
+        Ok(ledger) => conntrack.apply(&ledger),
         Err(error) => {
             warn!("connection tracking: the network namespace: {error}");
             Outcome::default()
@@ -29,9 +35,20 @@ pub fn perform(config: &Config) -> Arc<Settings> {
     if let Some(score) = config.oom_score_adj
         && let Err(error) = std::fs::write(OOM_SCORE_ADJ, score.to_string())
     {
-        warn!("write {score} to {OOM_SCORE_ADJ}: {error}");
+        // Without the right to lower it. Upstream says as little about it.
+        info!("the oom score stays as it is: write {score} to {OOM_SCORE_ADJ}: {error}");
     }
     settings(config)
+}
+
+/// Whether this is the network namespace of the machine's, or the container's, first process. Elsewhere the limit cannot
+/// be written (`nf_conntrack_standalone_init_sysctl`).
+fn in_first_namespace() -> bool {
+    let inode = |path: &str| std::fs::metadata(path).map(|namespace| namespace.ino());
+    match (inode("/proc/1/ns/net"), inode("/proc/thread-self/ns/net")) {
+        (Ok(first), Ok(own)) => first == own,
+        _ => true,
+    }
 }
 
 /// The settings as they count on this node, with nothing done.
