@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::desired::Settings;
 use crate::kernel::sysctl::{Ledger, Outcome, Sysctl, is_liberal};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
 
@@ -19,6 +20,10 @@ pub fn perform(config: &Config) -> Arc<Settings> {
         conntrack.max_per_core = 0;
     }
     let outcome = match Ledger::open() {
+        Ok(_) if !tracking_is_loaded() => {
+            info!("connection tracking is not loaded yet; its settings follow the first rules");
+            Outcome::default()
+        }
         Ok(ledger) => conntrack.apply(&ledger),
         Err(error) => {
             warn!("connection tracking: the network namespace: {error}");
@@ -39,6 +44,11 @@ pub fn perform(config: &Config) -> Arc<Settings> {
         info!("the oom score stays as it is: write {score} to {OOM_SCORE_ADJ}: {error}");
     }
     settings(config)
+}
+
+/// Whether connection tracking is there to be set. The kernel loads it with the first rule that needs it.
+pub fn tracking_is_loaded() -> bool {
+    Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists()
 }
 
 /// Whether this is the network namespace of the machine's, or the container's, first process. Elsewhere the limit cannot

@@ -58,6 +58,7 @@ pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exi
         anyhow::ensure!(!config.inputs.is_empty(), "nothing says where Services come from: --manifests does");
         let inputs = Inputs::open(&config.inputs)?;
         let planes = dataplane::choose(&config)?;
+        let later = !duties::tracking_is_loaded();
         let (mode, settings) = (planes.active.name(), duties::perform(&config));
         let (sender, triggers) = mpsc::unbounded_channel();
         // First listen, then look: what changes in between is seen as a notification.
@@ -67,10 +68,20 @@ pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exi
         let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
         let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
         let mut restart = reload::follow(loader, loaded, mode, sender)?;
+        if later {
+            first_round(handle.status.clone()).await;
+            duties::perform(&config);
+        }
         let exit = serve(handle.status.clone(), &mut restart, args.once).await?;
         handle.stop();
         Ok(exit)
     })
+}
+
+/// Waits until the kernel has been programmed once.
+async fn first_round(mut status: watch::Receiver<Status>) {
+    // If the reconciler is gone, whoever waits for it next says so.
+    let _ = status.wait_for(|status| status.rounds > 0).await;
 }
 
 async fn serve(mut status: watch::Receiver<Status>, restart: &mut Restart, once: bool) -> anyhow::Result<Exit> {

@@ -10,6 +10,7 @@ mod observed;
 mod order;
 mod plan;
 mod steps;
+mod timeouts;
 mod wanted;
 
 pub use observed::{FoundDestination, FoundServer, Observed};

@@ -2,7 +2,7 @@
 
 use super::names::Set;
 use super::wanted::{self, Wanted, entry_of};
-use super::{Op, Ours};
+use super::{Op, Ours, timeouts};
 use crate::backend::rules::Found;
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::LocalRoute;
@@ -188,16 +188,7 @@ impl Observed {
                     server.destinations.remove(&SocketAddr::new(*address, *port));
                 }
             }
-            Command::SetTimeouts(set) => {
-                // 0 left that one as it was.
-                let kept = self.timeouts.unwrap_or_default();
-                let either = |set: u32, kept: u32| if set == 0 { kept } else { set };
-                self.timeouts = Some(Timeouts {
-                    tcp: either(set.tcp, kept.tcp),
-                    tcp_fin: either(set.tcp_fin, kept.tcp_fin),
-                    udp: either(set.udp, kept.udp),
-                });
-            }
+            Command::SetTimeouts(set) => self.timeouts = Some(timeouts::after(*set, self.timeouts)),
             _ => {}
         }
     }

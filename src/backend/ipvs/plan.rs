@@ -6,13 +6,13 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers};
+use super::{Op, VipBinding, helpers, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
-use ipvs::{Command, Protocol, Scheduler, ServiceId, Timeouts};
+use ipvs::{Command, Protocol, Scheduler, ServiceId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Planner<'_> {
     fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
-        self.timeouts();
+        self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
@@ -115,16 +115,6 @@ impl Planner<'_> {
             for range in self.rules.service_ranges.clone() {
                 self.route(range, true);
             }
-        }
-    }
-
-    /// Those that are asked for. They count for all virtual servers of the network namespace, whoever made them.
-    fn timeouts(&mut self) {
-        let (wanted, Some(found)) = (self.rules.timeouts, self.observed.timeouts) else { return };
-        let differs = |wanted: u32, found: u32| wanted != 0 && wanted != found;
-        if differs(wanted.tcp, found.tcp) || differs(wanted.tcp_fin, found.tcp_fin) || differs(wanted.udp, found.udp) {
-            let timeouts = Timeouts { tcp: wanted.tcp, tcp_fin: wanted.tcp_fin, udp: wanted.udp };
-            self.steps.settings.push(Op::Ipvs(Command::SetTimeouts(timeouts)));
         }
     }
 
