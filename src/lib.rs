@@ -12,5 +12,6 @@ pub mod exit;
 pub mod kernel;
 pub mod lab;
 pub mod model;
+pub mod observe;
 pub mod reconcile;
 pub mod source;

@@ -14,7 +14,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use support::{Cluster, Mode, Proxy, Service, in_both_modes, may_run, wait_until};
+use support::follow::{fill, name};
+use support::{Api, Cluster, Mode, Proxy, Service, in_both_modes, may_run, wait_until};
 
 in_both_modes!(the_file_counts_and_is_followed);
 
@@ -64,15 +65,19 @@ impl<'a> Node<'a> {
     }
 
     fn start_without_waiting(&self) -> Proxy {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, flags: &[&str]) -> Proxy {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(self.path("kube-proxy")).args(self.arguments());
+        command.args(["--pdeathsig", "KILL", "--"]).arg(self.path("kube-proxy")).args(self.arguments()).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Proxy::new(self.cluster.lab.node().ns.spawn_process(command).unwrap())
     }
 
-    /// How often a word stands in the rules of the filter and nat tables.
+    /// How often a word stands in the rules.
     fn rules_with(&self, word: &str) -> usize {
-        let rules = self.cluster.shell("iptables-save -t filter; iptables-save -t nat");
+        let rules = self.cluster.shell("iptables-save -t filter; iptables-save -t nat; iptables-save -t mangle");
         rules.lines().filter(|line| line.contains(word)).count()
     }
 }
@@ -127,6 +132,44 @@ fn the_file_counts_and_is_followed(mode: Mode) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("nothing of ours is left"), "{stderr}");
     assert_eq!(node.rules_with("KUBE"), 0);
+}
+
+#[test]
+fn the_api_server_of_the_file() {
+    if !may_run(Mode::Iptables) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Iptables);
+    let mut api = cluster.lab.node().ns.run(Api::start).unwrap();
+    fill(&api, 0..3);
+    api.stop();
+    let node = Node::new(&cluster);
+    fs::write(node.path("kube-ipvs.yaml"), "apiVersion: kube-ipvs.io/v1alpha1\nkind: KubeIPVSConfiguration\n").unwrap();
+    fs::write(node.path("kubeconfig"), api.kubeconfig()).unwrap();
+    let connection = |name: &str| format!("clientConnection:\n  kubeconfig: {}\n", node.path(name));
+    node.configure("iptables", &connection("kubeconfig"));
+    let mut proxy = node.start_without_waiting();
+    proxy.wait_to_say(&["the API server", "fails", "Connection refused"]);
+
+    // The file is followed while the server is waited for.
+    node.configure("iptables", &format!("{}iptables:\n  masqueradeBit: 15\n", connection("kubeconfig")));
+    proxy.wait_to_say(&["configuration file was updated", "taken over"]);
+    assert_eq!(node.rules_with("KUBE"), 0, "nothing is touched before everything was listed");
+    cluster.lab.node().ns.run(|| api.restart()).unwrap();
+    proxy.wait_in_sync();
+    assert!(node.rules_with("0x8000") > 0 && node.rules_with("0x4000") == 0);
+    assert!(!proxy.says(&["kube_client"]), "{}", proxy.log());
+    assert!(node.rules_with(&name(2).to_string()) > 0, "its Services are served");
+
+    // Another way to the server takes a new start, also while it is waited for; --master counts beside the file.
+    node.configure("iptables", &connection("other"));
+    proxy.wait_to_say(&["the way to the API server changed"]);
+    assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.log());
+    fs::write(node.path("other"), api.kubeconfig()).unwrap();
+    let mut proxy = node.start_with(&["--master=http://127.0.0.1:1"]);
+    proxy.wait_to_say(&["the API server http://127.0.0.1:1", "Connection refused"]);
+    node.configure("iptables", &connection("kubeconfig"));
+    assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.log());
 }
 
 #[test]

@@ -137,6 +137,7 @@ impl Checks<'_> {
             (self.filter, "OUTPUT", "KUBE-SERVICES"),
             (self.filter, "INPUT", "KUBE-EXTERNAL-SERVICES"),
             (self.filter, "FORWARD", "KUBE-EXTERNAL-SERVICES"),
+            (self.filter, "OUTPUT", "KUBE-EXTERNAL-SERVICES"),
             (self.filter, "INPUT", "KUBE-NODEPORTS"),
             (self.filter, "INPUT", "KUBE-PROXY-FIREWALL"),
         ] {

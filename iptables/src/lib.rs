@@ -53,7 +53,7 @@ pub use apply::ApplyError;
 pub use chain::{Chain, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
 pub use commands::{
-    Commands, DetectError, RestoreError, RestoreFailure, RestoreInput, RestoreReport, SaveError, SaveFailure, Version,
+    Commands, DetectError, RestoreError, RestoreInput, RestoreReport, RunFailure, SaveError, SaveFailure, Version,
 };
 pub use ext::AnyOf;
 pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};

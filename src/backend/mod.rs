@@ -6,13 +6,15 @@
 mod driver;
 #[cfg(test)]
 mod fake;
+mod flows;
 pub mod iptables;
 pub mod ipvs;
 pub mod rules;
 
 pub use driver::Driver;
+pub use flows::{Conntrack, FlowError};
 
-use crate::desired::{Desired, Touched};
+use crate::desired::{Desired, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::IpFamily;
 use ipnet::IpNet;
@@ -116,6 +118,16 @@ pub trait Dataplane: Send {
 
     /// The next call reads the kernel first.
     fn distrust(&mut self, family: IpFamily);
+}
+
+/// The flows that the kernel remembers, whichever mode serves.
+pub trait FlowTable: Send {
+    /// Makes the kernel forget the flows of these frontends that do not go to one of their endpoints, and returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// When the table could not be read, or not every flow deleted. What was deleted stays so; trying again is safe.
+    fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
 }
 
 /// A kernel object that went.

@@ -29,9 +29,9 @@ impl LogArgs {
     /// # Errors
     /// When the level is none.
     pub fn start(&self, logging: &Logging) -> anyhow::Result<()> {
-        let directives = self.log_level.as_deref().unwrap_or_else(|| directives(logging.verbosity));
+        let directives = self.log_level.as_deref().map_or_else(|| directives(logging.verbosity).to_owned(), quieted);
         let filter =
-            EnvFilter::try_new(directives).map_err(|error| anyhow::anyhow!("--log-level {directives:?}: {error}"))?;
+            EnvFilter::try_new(&directives).map_err(|error| anyhow::anyhow!("--log-level {directives:?}: {error}"))?;
         let filter = if logging.vmodule.is_empty() {
             FilterExt::boxed(filter)
         } else {
@@ -59,11 +59,16 @@ impl LogArgs {
 /// klog's levels in words. Manifests commonly ask for 2, which must be quiet when nothing happens.
 fn directives(verbosity: u32) -> &'static str {
     match verbosity {
-        0..=3 => "info",
-        4..=6 => "info,kube_ipvs=debug",
-        7..=9 => "info,kube_ipvs=trace",
+        0..=3 => "info,kube_client=off",
+        4..=6 => "info,kube_ipvs=debug,kube_client=off",
+        7..=9 => "info,kube_ipvs=trace,kube_client=off",
         _ => "trace",
     }
+}
+
+/// kube logs what the source tells in its own words, once per outage. Who names it gets its logs.
+fn quieted(level: &str) -> String {
+    if level.contains("kube_client") { level.to_owned() } else { format!("{level},kube_client=off") }
 }
 
 /// Whether `--vmodule` lets through what the level does not.
@@ -106,8 +111,15 @@ mod tests {
 
     #[test]
     fn klogs_levels() {
-        assert_eq!(directives(2), "info");
-        assert_eq!(directives(5), "info,kube_ipvs=debug");
+        assert_eq!(directives(2), "info,kube_client=off");
+        assert_eq!(directives(5), "info,kube_ipvs=debug,kube_client=off");
         assert_eq!(directives(10), "trace");
+    }
+
+    #[test]
+    fn kubes_own_logs_are_off_unless_they_are_named() {
+        assert_eq!(quieted("trace"), "trace,kube_client=off");
+        assert_eq!(quieted("info,kube_client=debug"), "info,kube_client=debug");
+        EnvFilter::try_new(quieted("info")).unwrap();
     }
 }

@@ -1,17 +1,17 @@
 //! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
 
 use crate::backend::iptables::Iptables;
-use crate::backend::ipvs::names::{INTERFACE, Set};
+use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
-use crate::backend::{Dataplane, Driver};
+use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
-use crate::kernel::interface::Interface;
+use crate::kernel::interface::{Detour, Interface};
 use crate::kernel::ipset;
-use crate::kernel::sysctl::{KernelVersion, Ledger};
+use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
 use crate::model::{IpFamily, PerFamily};
 use crate::reconcile::Planes;
 use anyhow::Context;
-use iptables::{ChainName, Commands, Family, Rule, SetDir, Table};
+use iptables::{Chain, ChainName, Commands, Family, Rule, SetDir, Table, Target, Transaction};
 use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
 use nix::sched::{CloneFlags, unshare};
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,6 +31,7 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
     let ipvs = |options: Options| -> anyhow::Result<Box<dyn Dataplane>> {
         Ok(Box::new(Driver::new(Ipvs::open(commands.clone(), kernel, ledger.clone(), options)?)))
     };
+    let flows = Box::new(Conntrack::default());
     let missing = match config.mode {
         ProxyMode::Iptables => None,
         _ => missing_for_ipvs(&config.settings.scheduler, &commands).err(),
@@ -42,16 +43,16 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
         (ProxyMode::Auto, Some(missing)) => {
             info!("proxy mode iptables, as IPVS does not work here: {missing}");
             // What a run left of IPVS mode before it broke still goes, if it can be talked to.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
         }
         (ProxyMode::Iptables, _) => {
             info!("proxy mode iptables, as asked for");
             // Without IPVS in the kernel there is nothing of that mode to retire.
-            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), families })
+            Ok(Planes { active: iptables(), retiring: ipvs(config.ipvs).ok(), flows, families })
         }
         (ProxyMode::Auto | ProxyMode::Ipvs, None) => {
             info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs");
-            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), families })
+            Ok(Planes { active: ipvs(config.ipvs)?, retiring: Some(iptables()), flows, families })
         }
     }
 }
@@ -141,10 +142,16 @@ fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result
         let spec = set.spec(IpFamily::V4);
         sets.create(&spec).map_err(|error| format!("ipset type {}: {error}", spec.set_type))?;
     }
-    let rule = Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]).masquerade(true);
-    let scratch = ChainName::from_static("KUBE-IPVS-PROBE");
-    match commands.v4.as_ref().and_then(|commands| commands.missing_for(Table::Nat, scratch, &rule)) {
-        Some(missing) => Err(format!("iptables match set: {missing}")),
-        None => Ok(()),
+    let detour = || Detour::open(DETOUR, Ipv4Addr::new(240, 0, 0, 1), Ipv4Addr::new(240, 0, 0, 2), Sysctl::default());
+    detour().and_then(|mut detour| detour.ensure()).map_err(|error| error.to_string())?;
+    let matching = || Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]);
+    let mapping = matching().target(Target::Other("NETMAP --to 240.0.0.0/4".into()));
+    let scratch = Chain::new(ChainName::from_static("KUBE-IPVS-PROBE"), vec![matching().masquerade(true), mapping]);
+    let mut write = Transaction::new();
+    write.add_chain(Table::Nat, scratch);
+    let written = commands.v4.as_ref().map(|commands| commands.restore(&write));
+    match written {
+        Some(Err(error)) => Err(format!("iptables match set and target NETMAP: {}", error.stderr().trim())),
+        _ => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ pub mod node;
 pub mod plan;
 pub mod reload;
 pub mod run;
+mod source;
 
 /// Refuses to go on without root, before anything is touched.
 ///

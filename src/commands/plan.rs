@@ -1,10 +1,10 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
+use super::source::Opened;
 use super::{dataplane, duties, node, require_root};
 use crate::config::Config;
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
-use crate::source::manifests::{Inputs, Manifests};
 use anyhow::Context;
 use std::io::Write;
 use std::time::Instant;
@@ -16,16 +16,13 @@ use tracing::warn;
 /// When the mode does not work here, or the kernel cannot be read.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     require_root("plan")?;
-    anyhow::ensure!(!config.inputs.is_empty(), "nothing says where Services come from: --manifests does");
-    let inputs = Inputs::open(&config.inputs)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let source = runtime.block_on(Opened::open(config))?;
     let mut planes = dataplane::choose(config)?;
-    let mut source = Manifests::default();
-    for problem in source.load(inputs.read()) {
-        warn!("{problem}");
-    }
+    let snapshot = runtime.block_on(source.look())?;
     let now = Instant::now();
     let mut builder = Builder::new(duties::settings(config));
-    builder.update(source.snapshot(), &node::facts().context("reading the node's addresses")?, now);
+    builder.update(&snapshot, &node::facts().context("reading the node's addresses")?, now);
     for refusal in builder.refusals() {
         warn!("{refusal}");
     }

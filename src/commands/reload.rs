@@ -3,12 +3,12 @@
 //! told, and the old stays in force.
 
 use super::duties;
-use crate::config::{Loaded, Loader};
+use crate::config::{Config, Loaded, Loader};
 use crate::reconcile::Trigger;
 use notify::{RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 /// A writer that is at work is given this long to finish.
@@ -16,17 +16,25 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Network file systems don't tell of changes; then they are found this late.
 const POLL: Duration = Duration::from_secs(10);
 
-/// What `run` waits for.
+/// What becomes of the configuration.
 #[derive(Debug)]
-pub struct Restart(Option<mpsc::Receiver<()>>);
+pub struct Following {
+    restart: Option<mpsc::Receiver<()>>,
+    config: watch::Receiver<Config>,
+}
 
-impl Restart {
+impl Following {
     /// Waits until the program has to end; perhaps forever.
-    pub async fn wait(&mut self) {
-        match &mut self.0 {
+    pub async fn restart(&mut self) {
+        match &mut self.restart {
             Some(receiver) => drop(receiver.recv().await),
             None => std::future::pending().await,
         }
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Config {
+        self.config.borrow().clone()
     }
 }
 
@@ -39,10 +47,11 @@ pub fn follow(
     loaded: Loaded,
     mode: &'static str,
     triggers: mpsc::UnboundedSender<Trigger>,
-) -> anyhow::Result<Restart> {
+) -> anyhow::Result<Following> {
     let files = loader.files();
+    let (current, config) = watch::channel(loaded.config.clone());
     if files.is_empty() {
-        return Ok(Restart(None));
+        return Ok(Following { restart: None, config });
     }
     let (events, changed) = mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -59,9 +68,9 @@ pub fn follow(
             .map_err(|error| anyhow::anyhow!("watching {}: {error}", folder.display()))?;
     }
     let (restart, receiver) = mpsc::channel(1);
-    let follower = Follower { loader, loaded, mode, triggers, texts: Vec::new() };
+    let follower = Follower { loader, loaded, mode, triggers, current, texts: Vec::new() };
     tokio::spawn(follower.run(changed, restart, watcher));
-    Ok(Restart(Some(receiver)))
+    Ok(Following { restart: Some(receiver), config })
 }
 
 struct Follower {
@@ -69,6 +78,7 @@ struct Follower {
     loaded: Loaded,
     mode: &'static str,
     triggers: mpsc::UnboundedSender<Trigger>,
+    current: watch::Sender<Config>,
     texts: Vec<(PathBuf, Option<String>)>,
 }
 
@@ -125,6 +135,7 @@ impl Follower {
             return true;
         }
         info!("content of the proxy server's configuration file was updated; taken over");
+        self.current.send_replace(new.config.clone());
         let settings = duties::perform(&new.config);
         // A closed channel means that the reconciler is gone and the process about to end.
         let _ = self.triggers.send(Trigger::Settings(settings, new.config.timing(self.mode)));

@@ -1,17 +1,19 @@
 //! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped. And what kube-proxy does instead of running
 //! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
-use super::reload::{self, Restart};
+use super::reload::{self, Following};
+use super::source::Opened;
 use super::{cleanup, dataplane, duties, init, node, require_root};
 use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
 use crate::exit::Exit;
+use crate::observe::health_check;
 use crate::reconcile::{self, Reconciler, Status};
-use crate::source::manifests::{self, Inputs};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 
 /// Flags of `run`.
@@ -38,7 +40,8 @@ pub struct RunArgs {
 /// stays: traffic goes on without us.
 ///
 /// # Errors
-/// When the mode does not work here, or a manifest path does not exist. Nothing was changed then.
+/// When the mode does not work here, a manifest path does not exist, or there is no way to an API server. Nothing was
+/// changed then.
 pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
     if let Some(file) = &args.write_config_to {
         std::fs::write(file, to_yaml(&loaded.kube_proxy)?).with_context(|| format!("write {}", file.display()))?;
@@ -53,53 +56,91 @@ pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exi
     }
     require_root("run")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let config = loaded.config.clone();
-        anyhow::ensure!(!config.inputs.is_empty(), "nothing says where Services come from: --manifests does");
-        let inputs = Inputs::open(&config.inputs)?;
-        let planes = dataplane::choose(&config)?;
-        let later = !duties::tracking_is_loaded();
-        let (mode, settings) = (planes.active.name(), duties::perform(&config));
-        let (sender, triggers) = mpsc::unbounded_channel();
-        // First listen, then look: what changes in between is seen as a notification.
-        node::follow(sender.clone()).context("following the kernel's notifications")?;
-        let facts = node::facts().context("reading the node's addresses")?;
-        let snapshots = manifests::start(inputs)?;
-        let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
-        let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
-        let mut restart = reload::follow(loader, loaded, mode, sender)?;
-        if later {
-            first_round(handle.status.clone()).await;
-            duties::perform(&config);
-        }
-        let exit = serve(handle.status.clone(), &mut restart, args.once).await?;
-        handle.stop();
-        Ok(exit)
-    })
+    runtime.block_on(follow(args, loader, loaded))
 }
 
-/// Waits until the kernel has been programmed once.
-async fn first_round(mut status: watch::Receiver<Status>) {
-    // If the reconciler is gone, whoever waits for it next says so.
-    let _ = status.wait_for(|status| status.rounds > 0).await;
+async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
+    let mut stop = Stop::new()?;
+    let config = loaded.config.clone();
+    let source = Opened::open(&config).await?;
+    let planes = dataplane::choose(&config)?;
+    let later = !duties::tracking_is_loaded();
+    let (mode, settings) = (planes.active.name(), duties::perform(&config));
+    let (sender, triggers) = mpsc::unbounded_channel();
+    // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
+    // what helps. Nothing of Services is touched before.
+    let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let snapshots = tokio::select! {
+        snapshots = source.start() => snapshots?,
+        () = stop.wait() => return Ok(Exit::Success),
+        () = following.restart() => return Ok(Exit::Success),
+    };
+    // First listen, then look: what changes in between is seen as a notification.
+    node::follow(sender).context("following the kernel's notifications")?;
+    let facts = node::facts().context("reading the node's addresses")?;
+    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+    let mut servers = JoinSet::new();
+    if !args.once {
+        let sources = health_check::Sources { checks: handle.health_checks.clone(), status: handle.status.clone() };
+        servers.spawn(health_check::run(sources));
+    }
+    let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
+    let exit = running.serve().await?;
+    // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
+    servers.shutdown().await;
+    handle.stop();
+    Ok(exit)
 }
 
-async fn serve(mut status: watch::Receiver<Status>, restart: &mut Restart, once: bool) -> anyhow::Result<Exit> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    loop {
+/// The signals that end the program.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = restart.wait() => break,
-            changed = status.changed() => {
-                anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
-                let status = status.borrow_and_update();
-                if once && status.rounds > 0 && status.families_settled() {
-                    return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
-                }
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("stopping; what is in the kernel stays");
+    }
+}
+
+/// What is waited for while the reconciler works.
+struct Running {
+    status: watch::Receiver<Status>,
+    stop: Stop,
+    following: Following,
+    /// Connection tracking is loaded by the first rules, and set then.
+    later: bool,
+    once: bool,
+}
+
+impl Running {
+    async fn serve(&mut self) -> anyhow::Result<Exit> {
+        loop {
+            tokio::select! {
+                () = self.stop.wait() => return Ok(Exit::Success),
+                () = self.following.restart() => return Ok(Exit::Success),
+                changed = self.status.changed() => anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself"),
+            }
+            let status = self.status.borrow_and_update().clone();
+            if status.rounds == 0 {
+                continue;
+            }
+            if std::mem::take(&mut self.later) {
+                duties::perform(&self.following.config());
+            }
+            if self.once && status.families_settled() {
+                return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
             }
         }
     }
-    info!("stopping; what is in the kernel stays");
-    Ok(Exit::Success)
 }

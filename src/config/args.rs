@@ -36,15 +36,15 @@ pub struct ProxyArgs {
     /// What kube-proxy has no field for, as a KubeIPVSConfiguration (kube-ipvs.io/v1alpha1); comes before the flags
     #[arg(long, value_name = "FILE")]
     pub kube_ipvs_config: Option<PathBuf>,
-    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON; "-" is standard input
-    #[arg(long, num_args = 1.., value_name = "PATH")]
+    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON, instead of an API server; "-" is standard input
+    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with_all = ["kubeconfig", "master"])]
     pub manifests: Vec<PathBuf>,
     /// The address of the API server, instead of the one in the kubeconfig; also with --config
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
     #[command(flatten)]
     pub kube_proxy: KubeProxyFlags,
-    /// The cluster's service ranges: in IPVS mode one route then serves a whole range
+    /// The cluster's service ranges: in IPVS mode one route then serves a whole range [default: what the API server announces]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
     pub service_cidr: Option<Vec<String>>,
     /// How service addresses become local in IPVS mode [default: route]

@@ -15,20 +15,20 @@ pub struct KubeProxyFlags {
     /// The name of this node in the cluster; also with --config [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// The file with address and credentials of the API server
+    /// The file with address and credentials of the API server; KUBECONFIG is not read [default: as a pod]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<String>,
-    /// How objects travel between us and the API server
-    #[arg(long, value_name = "TYPE")]
+    /// No effect: objects travel as JSON
+    #[arg(long, value_name = "TYPE", hide = true)]
     pub kube_api_content_type: Option<String>,
-    /// Requests to the API server at once [default: 10]
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    /// No effect: there are four watches and nothing to limit
+    #[arg(long, value_name = "NUMBER", hide = true, allow_hyphen_values = true)]
     pub kube_api_burst: Option<i32>,
-    /// Requests to the API server a second [default: 5]
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    /// No effect, as --kube-api-burst
+    #[arg(long, value_name = "NUMBER", hide = true, allow_hyphen_values = true)]
     pub kube_api_qps: Option<f32>,
-    /// How often everything is read from the API server again [default: 15m]
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    /// No effect: what was read once is followed, and the kernel is compared with it at every sync period
+    #[arg(long, value_name = "DURATION", hide = true, allow_hyphen_values = true)]
     pub config_sync_period: Option<GoDuration>,
     /// The node's primary address; nothing is bound to it [default: as its Node object says]
     #[arg(long, value_name = "IP")]

@@ -30,10 +30,10 @@ use crate::backend::ipvs::Options;
 use crate::desired::Settings;
 use crate::kernel::sysctl::ConntrackSettings;
 use crate::reconcile::Timing;
+use crate::source::cluster::Access;
 use crate::source::manifests::Input;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,22 +77,8 @@ pub struct Config {
     pub ipvs_period: Period,
     /// What only IPVS mode needs.
     pub ipvs: Options,
-    /// Where Services come from, if from files.
-    pub inputs: Vec<Input>,
-    /// The file with address and credentials of the API server; `None`: as a pod.
-    pub kubeconfig: Option<PathBuf>,
-    /// The address of the API server, instead of the one in the kubeconfig.
-    pub master: Option<String>,
-    /// Requests to the API server a second.
-    pub kube_api_qps: f32,
-    /// Requests to the API server at once.
-    pub kube_api_burst: u32,
-    /// How objects travel.
-    pub kube_api_content_type: String,
-    /// What is accepted besides; mostly empty.
-    pub kube_api_accept_content_types: String,
-    /// How often everything is read from the API server again.
-    pub config_sync_period: Duration,
+    /// Where Services come from.
+    pub source: Source,
     /// Where health checks are answered; `None`: nowhere.
     pub healthz_bind_address: Option<SocketAddr>,
     /// Where metrics are served; `None`: nowhere.
@@ -109,6 +95,21 @@ pub struct Config {
     pub oom_score_adj: Option<i32>,
     /// Connection tracking.
     pub conntrack: ConntrackSettings,
+}
+
+/// Where Services come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Manifest files.
+    Manifests(Vec<Input>),
+    /// The API server.
+    Cluster(Access),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Cluster(Access::default())
+    }
 }
 
 impl Config {
@@ -137,12 +138,12 @@ impl Config {
             () if self.mode != new.mode => "the mode",
             () if same.settings != new.settings => "the name of the node or of the proxy",
             () if self.ipvs != new.ipvs => "strict ARP, the binding of addresses or the drain timeout",
-            () if self.inputs != new.inputs => "the manifests",
+            () if self.source != new.source => "the manifests or the way to the API server",
             () if self.logging != new.logging => "logging",
             () if self.healthz_bind_address != new.healthz_bind_address => "the address for health checks",
             () if self.metrics_bind_address != new.metrics_bind_address => "the address for metrics",
             () if self.feature_gates != new.feature_gates => "the feature gates",
-            () => "the way to the API server, or what is served beside the metrics",
+            () => "what is served beside the metrics",
         })
     }
 }

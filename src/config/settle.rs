@@ -4,11 +4,12 @@ use super::duration::GoDuration;
 use super::extension::KubeIpvsConfiguration;
 use super::field::FieldError;
 use super::kubeproxy::{ConntrackSection, KubeProxyConfiguration};
-use super::{Config, Period, ProxyMode, validation};
+use super::{Config, Period, ProxyMode, Source, validation};
 use crate::backend::ipvs::{Options, VipBinding};
 use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 use crate::kernel::sysctl::ConntrackSettings;
 use crate::model::{parse_address, parse_network};
+use crate::source::cluster::Access;
 use crate::source::manifests::Input;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -26,12 +27,10 @@ pub fn settle(
     master: Option<&str>,
 ) -> Result<Config, FieldError> {
     let settings = settings(kube_proxy, extension)?;
-    let connection = &kube_proxy.client_connection;
     let binding = match extension.vip_binding.as_deref() {
         Some("address") => VipBinding::Address,
         _ => VipBinding::Route,
     };
-    let text = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
     let period = |sync: GoDuration, min: GoDuration| Period { sync: sync.to_std(), min: min.to_std() };
     let (iptables, ipvs, nftables) = (&kube_proxy.iptables, &kube_proxy.ipvs, &kube_proxy.nftables);
     let as_nftables = (kube_proxy.mode == "nftables").then(|| period(nftables.sync_period, nftables.min_sync_period));
@@ -45,14 +44,7 @@ pub fn settle(
         settings: Arc::new(settings),
         iptables_period: as_nftables.unwrap_or_else(|| period(iptables.sync_period, iptables.min_sync_period)),
         ipvs_period: as_nftables.unwrap_or_else(|| period(ipvs.sync_period, ipvs.min_sync_period)),
-        inputs: extension.manifests.iter().flatten().map(|path| input(path)).collect(),
-        kubeconfig: text(&connection.kubeconfig).map(PathBuf::from),
-        master: master.and_then(text),
-        kube_api_qps: connection.qps,
-        kube_api_burst: u32::try_from(connection.burst).unwrap_or(0),
-        kube_api_content_type: connection.content_type.clone(),
-        kube_api_accept_content_types: connection.accept_content_types.clone(),
-        config_sync_period: kube_proxy.config_sync_period.to_std(),
+        source: source(kube_proxy, extension, master),
         healthz_bind_address: socket_address(&kube_proxy.healthz_bind_address),
         metrics_bind_address: socket_address(&kube_proxy.metrics_bind_address),
         bind_address_hard_fail: kube_proxy.bind_address_hard_fail,
@@ -129,8 +121,18 @@ fn conntrack(section: &ConntrackSection) -> ConntrackSettings {
     }
 }
 
-fn input(path: &str) -> Input {
-    if path == "-" { Input::Stdin } else { Input::Path(path.into()) }
+/// Manifests, where there are any, come before an API server. An empty value is none, as kube-proxy has it.
+fn source(kube_proxy: &KubeProxyConfiguration, extension: &KubeIpvsConfiguration, master: Option<&str>) -> Source {
+    let input = |path: &String| if path == "-" { Input::Stdin } else { Input::Path(path.into()) };
+    let inputs: Vec<Input> = extension.manifests.iter().flatten().map(input).collect();
+    if !inputs.is_empty() {
+        return Source::Manifests(inputs);
+    }
+    let text = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
+    Source::Cluster(Access {
+        kubeconfig: text(&kube_proxy.client_connection.kubeconfig).map(PathBuf::from),
+        master: master.and_then(text),
+    })
 }
 
 /// `None`: nothing is served.

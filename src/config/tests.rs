@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::ipvs::VipBinding;
 use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortSelector};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -74,7 +74,6 @@ fn defaults_are_upstreams() {
     assert_eq!(config.mode, ProxyMode::Iptables, "who says nothing to kube-proxy means iptables");
     assert_eq!(config.timing("iptables").min, Duration::from_secs(1));
     assert_eq!(config.timing("ipvs").min, Duration::ZERO);
-    assert_eq!((config.kube_api_qps, config.kube_api_burst), (5.0, 10));
 }
 
 #[test]
@@ -149,10 +148,41 @@ fn the_file_comes_before_flags_but_for_a_few() {
     assert_eq!(loaded.config.mode, ProxyMode::Ipvs);
     assert!(!loaded.config.settings.masquerade_all);
     assert_eq!(&*loaded.config.settings.node_name, "me");
-    assert_eq!(loaded.config.master.as_deref(), Some("https://1.2.3.4"));
+    assert_eq!(loaded.config.source, cluster(None, Some("https://1.2.3.4")), "also without a kubeconfig");
     assert_eq!(loaded.config.logging.verbosity, 5);
     let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
     assert!(warning.starts_with("--proxy-mode, --masquerade-all have no effect, as "), "{warning}");
+}
+
+fn cluster(kubeconfig: Option<&str>, master: Option<&str>) -> Source {
+    Source::Cluster(Access { kubeconfig: kubeconfig.map(Into::into), master: master.map(Into::into) })
+}
+
+#[test]
+fn without_manifests_it_is_the_api_server() {
+    for load in [own, |line: &str| upstream(line).map(|loaded| loaded.config)] {
+        let source = |line: &str| load(&format!("--hostname-override n {line}")).unwrap().source;
+        assert_eq!(source(""), cluster(None, None), "as a pod");
+        assert_eq!(source("--kubeconfig= --master="), cluster(None, None));
+        assert_eq!(source("--kubeconfig /k --master https://m"), cluster(Some("/k"), Some("https://m")));
+        assert_eq!(source("--manifests -"), Source::Manifests(vec![Input::Stdin]));
+        assert!(load("--manifests /m --kubeconfig /k").is_err_and(|error| error.contains("cannot be used with")));
+    }
+}
+
+#[test]
+fn the_way_to_the_api_server_by_file_and_flags() {
+    let text = "clientConnection:\n  kubeconfig: /file\n  qps: 50\n";
+    let flags = "--hostname-override n --kubeconfig /flag --kube-api-burst 7 --master https://m";
+    let loaded = from_file("client-connection", text, flags).unwrap();
+    assert_eq!(loaded.config.source, cluster(Some("/file"), Some("https://m")));
+    let connection = &loaded.kube_proxy.client_connection;
+    assert_eq!((connection.qps, connection.burst), (50.0, 10), "the file comes before flags, and so do its defaults");
+    let [ignored, unused] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert!(ignored.starts_with("--kubeconfig, --kube-api-burst have no effect, as "), "{ignored}");
+    assert!(unused.ends_with("clientConnection.qps, burst (there are four watches and nothing to limit)"), "{unused}");
+    let loaded = from_file("manifests", "clientConnection:\n  kubeconfig: /file\n", "--manifests /m").unwrap();
+    assert_eq!(loaded.config.source, Source::Manifests(vec![Input::Path("/m".into())]), "manifests come first");
 }
 
 #[test]
@@ -214,7 +244,7 @@ fn five_variants() {
     assert_eq!(contained.conntrack.limit(64), None);
     let minimal = fixture("minimal.json").config;
     assert_eq!((&*minimal.logging.format, minimal.logging.verbosity), ("json", 2));
-    assert_eq!(minimal.kubeconfig.as_deref(), Some(Path::new("/var/lib/kube-proxy/kubeconfig")));
+    assert_eq!(minimal.source, cluster(Some("/var/lib/kube-proxy/kubeconfig"), None));
     let nftables = fixture("nftables.yaml");
     assert_eq!(nftables.config.mode, ProxyMode::Auto);
     assert_eq!(nftables.config.settings.node_port_addresses, NodePortSelector::Primary);
@@ -251,7 +281,7 @@ fn our_own_file() {
     let config = own(&line).unwrap();
     assert_eq!((config.ipvs.binding, config.ipvs.drain_timeout), (VipBinding::Address, Duration::from_secs(60)));
     assert_eq!(config.settings.proxy_name.as_deref(), Some("mine"));
-    assert_eq!(config.inputs, [Input::Path("/m".into())]);
+    assert_eq!(config.source, Source::Manifests(vec![Input::Path("/m".into())]));
     assert_eq!(config.settings.service_ranges.len(), 1);
 }
 
@@ -285,6 +315,8 @@ fn what_a_running_program_takes_over() {
         "--drain-timeout 1s",
         "--metrics-port 1",
         "--master x",
+        "--kubeconfig /k",
+        "--manifests /m",
         "-v 5",
         "--profiling",
         "--feature-gates A=true",

@@ -21,6 +21,13 @@ pub fn warning(config: &KubeProxyConfiguration) -> Option<String> {
     note(windows, "winkernel, windowsRunAsService", "of Windows");
     note(!config.port_range.is_empty(), "portRange", "the userspace mode is gone");
     let ours = ["LoggingAlphaOptions", "LoggingBetaOptions"];
+    let (connection, default) = (&config.client_connection, &defaults.client_connection);
+    let limits = (connection.qps, connection.burst) != (default.qps, default.burst);
+    note(limits, "clientConnection.qps, burst", "there are four watches and nothing to limit");
+    let types = (&connection.content_type, &connection.accept_content_types)
+        != (&default.content_type, &default.accept_content_types);
+    note(types, "clientConnection.contentType, acceptContentTypes", "objects travel as JSON");
+    note(config.config_sync_period != defaults.config_sync_period, "configSyncPeriod", "what was read is followed");
     let gates: Vec<&str> =
         config.feature_gates.keys().map(String::as_str).filter(|gate| !ours.contains(gate)).collect();
     note(!gates.is_empty(), &format!("featureGates {}", gates.join(", ")), "no such features here");

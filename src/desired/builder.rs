@@ -4,13 +4,16 @@
 //! sequence of snapshots gives the same result as feeding it the last one, except for what drains.
 
 use super::claims::{self, Claims, Frontend};
-use super::node::never_captured;
+use super::health::{self, HealthChecks};
+use super::node::{answering_addresses, api_servers, never_captured};
+use super::ranges::Ranges;
 use super::topology::{Place, Policies};
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
-use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
+use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,12 +58,15 @@ pub struct Builder {
     facts: NodeFacts,
     place: Place,
     never_captured: BTreeSet<IpAddr>,
+    api_servers: BTreeSet<SocketAddr>,
+    ranges: Ranges,
     claims: Claims,
     /// Which keys each Service has in each family, so that a Service that goes takes them along.
     keys: BTreeMap<ServiceName, PerFamily<BTreeSet<ServicePortKey>>>,
     desired: PerFamily<Desired>,
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
+    health_checks: HealthChecks,
 }
 
 impl Builder {
@@ -73,11 +79,14 @@ impl Builder {
             facts: NodeFacts::default(),
             place: Place::default(),
             never_captured: BTreeSet::new(),
+            api_servers: BTreeSet::new(),
+            ranges: Ranges::default(),
             claims: Claims::default(),
             keys: BTreeMap::new(),
             desired: PerFamily::default(),
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
+            health_checks: HealthChecks::default(),
         }
     }
 
@@ -90,6 +99,11 @@ impl Builder {
     /// What is desired now.
     pub fn desired(&self) -> &PerFamily<Desired> {
         &self.desired
+    }
+
+    /// What load balancers are told; `None` before the source has listed everything, when the counts would be too low.
+    pub fn health_checks(&self) -> Option<&HealthChecks> {
+        self.snapshot.complete.then_some(&self.health_checks)
     }
 
     /// The service ports of a family of which something drains.
@@ -109,8 +123,10 @@ impl Builder {
     /// Takes in a snapshot and the node's facts.
     pub fn update(&mut self, snapshot: &Snapshot, facts: &NodeFacts, now: Instant) -> Change {
         let mut change = Change::default();
-        let everything = self.update_node(snapshot, facts, &mut change);
         let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
+        let now_there = services.iter().map(|name| (name, snapshot.services.get(name).map(|service| &**service)));
+        self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
+        let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
             services.extend(self.keys.keys().cloned());
@@ -150,11 +166,14 @@ impl Builder {
         let place =
             Place { node: self.settings.node_name.clone(), zone: node.as_ref().and_then(|node| node.zone.clone()) };
         let nodes = snapshot.nodes.values().map(|node| &**node);
-        let never_captured = never_captured(nodes, &self.settings.node_name, facts);
+        let api_servers = api_servers(snapshot);
+        let never_captured = never_captured(nodes, &api_servers, &self.settings.node_name, facts);
         let mut addresses_changed = false;
         for family in IpFamily::BOTH {
-            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), family);
+            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), self.ranges.nets(), family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
+            let answering = answering_addresses(&self.settings, facts, node.as_deref(), family);
+            *self.health_checks.addresses.get_mut(family) = answering;
             let desired = self.desired.get_mut(family);
             if desired.incomplete == snapshot.complete {
                 desired.incomplete = !snapshot.complete;
@@ -165,12 +184,12 @@ impl Builder {
                 *change.node.get_mut(family) = true;
             }
         }
-        let everything = std::mem::take(&mut self.stale)
-            || addresses_changed
-            || place != self.place
-            || never_captured != self.never_captured;
+        let guards_changed = never_captured != self.never_captured || api_servers != self.api_servers;
+        let stale = std::mem::take(&mut self.stale);
+        let everything = stale || addresses_changed || place != self.place || guards_changed;
         self.place = place;
         self.never_captured = never_captured;
+        self.api_servers = api_servers;
         self.facts = facts.clone();
         everything
     }
@@ -182,6 +201,17 @@ impl Builder {
     fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
         let service = self.snapshot.services.get(name)?;
         (service.is_forwarded() && service.proxy_name == self.settings.proxy_name).then(|| service.clone())
+    }
+
+    /// The slices of a Service that are not meant for another proxy.
+    fn slices(&self, name: &ServiceName) -> Option<Cow<'_, Slices>> {
+        let slices = self.snapshot.slices.get(name)?;
+        let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
+        if !slices.values().any(|slice| theirs(slice)) {
+            return Some(Cow::Borrowed(slices));
+        }
+        let ours = slices.iter().filter(|(_, slice)| !theirs(slice));
+        Some(Cow::Owned(ours.map(|(name, slice)| (name.clone(), slice.clone())).collect()))
     }
 
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
@@ -210,6 +240,12 @@ impl Builder {
     /// Brings what is desired of a Service up to date.
     fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
         let service = self.service(name);
+        let slices = self.slices(name);
+        match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
+            Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
+            Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
+            None => drop(self.health_checks.services.remove(name)),
+        }
         for family in IpFamily::BOTH {
             let mut gone = self.keys_in_desired(name, family);
             for port in self.compile(service.as_deref(), family) {
@@ -253,7 +289,7 @@ impl Builder {
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
             return Vec::new();
         };
-        let slices = self.snapshot.slices.get(&service.name);
+        let slices = self.slices(&service.name);
         let each = |wanted: &model::ServicePort| {
             let key =
                 ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
@@ -268,10 +304,11 @@ impl Builder {
                 affinity: service.affinity,
                 internal_policy_local: service.internal_policy_local,
                 external_policy_local: service.external_policy_local,
-                health_check_port: service.health_check_node_port.filter(|_| service.external_policy_local),
+                health_check_port: health::port(service),
                 scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
+                left_local: None,
             };
             port.source_ranges.retain(|net| IpFamily::of_network(net) == family);
             let policies = Policies {
@@ -280,7 +317,7 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices, &port.key, family, policies, &self.place);
+                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place);
             port
         };
         service.ports.iter().map(each).collect()
@@ -302,7 +339,10 @@ impl Builder {
                     "{what} {ip} port {number}/{protocol} is in use by {holder}; not served for this one"
                 ));
             } else if self.never_captured.contains(&ip) {
-                reasons.push(format!("{what} {ip} is the address of another node or of the gateway; not captured"));
+                let whose = "another node, of an API server or of the gateway";
+                reasons.push(format!("{what} {ip} is the address of {whose}; not captured"));
+            } else if protocol == model::Protocol::Tcp && self.api_servers.contains(&SocketAddr::new(ip, number)) {
+                reasons.push(format!("{what} {ip} port {number} is the API server itself; not captured"));
             } else {
                 return true;
             }

@@ -33,7 +33,7 @@ pub fn of_port(
 }
 
 /// All slices' endpoints that serve the port. An endpoint may be in two slices at once while it moves between them: it
-/// counts once, in its best state; of equal ones the one that runs here counts, as upstream's endpointslicecache does.
+/// counts once: as in upstream's endpointslicecache where it is said to run here, and else in its best state.
 fn collect<'a>(
     slices: Option<&'a Slices>,
     key: &ServicePortKey,
@@ -41,7 +41,8 @@ fn collect<'a>(
     place: &Place,
 ) -> BTreeMap<SocketAddr, &'a model::Endpoint> {
     let mut found: BTreeMap<SocketAddr, &model::Endpoint> = BTreeMap::new();
-    let rank = |endpoint: &model::Endpoint| (endpoint.ready, endpoint.serving, place.has(endpoint));
+    let rank =
+        |endpoint: &model::Endpoint| (place.has(endpoint), endpoint.ready, endpoint.serving, endpoint.terminating);
     for slice in slices.into_iter().flat_map(|slices| slices.values()).filter(|slice| slice.family == family) {
         let ports = slice.ports.iter().filter(|port| port.name == key.port && port.protocol == key.protocol);
         for port in ports {
@@ -77,6 +78,7 @@ mod tests {
         });
         EndpointSlice {
             name: name.into(),
+            proxy_name: None,
             family: IpFamily::V4,
             ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }],
             endpoints: endpoints.collect(),
@@ -97,5 +99,20 @@ mod tests {
         assert!(any);
         let udp = ServicePortKey { protocol: Protocol::Udp, ..key };
         assert!(of_port(Some(&slices), &udp, IpFamily::V4, policies, &Place::default()).0.is_empty());
+    }
+
+    #[test]
+    fn of_two_words_about_an_address_the_one_from_here_counts() {
+        let here: Arc<str> = "here".into();
+        let place = Place { node: here.clone(), zone: None };
+        let mut local = slice("a", &[("10.0.0.1", false)]);
+        local.endpoints[0].node = Some(here);
+        let mut slices = Slices::default();
+        for slice in [local, slice("b", &[("10.0.0.1", true)])] {
+            slices.insert(slice.name.clone(), Arc::new(slice));
+        }
+        let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
+        let found = collect(Some(&slices), &key, IpFamily::V4, &place);
+        assert_eq!(found.values().map(|endpoint| endpoint.ready).collect::<Vec<_>>(), [false]);
     }
 }

@@ -7,11 +7,16 @@ mod builder;
 mod claims;
 mod drain;
 mod endpoints;
+mod flows;
+mod health;
 mod node;
+mod ranges;
 mod settings;
 mod topology;
 
 pub use builder::{Builder, Change, Refusal};
+pub use flows::{UdpFlows, UdpWatch};
+pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
 pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 
@@ -136,6 +141,8 @@ pub struct ServicePort {
     pub endpoints: Vec<Endpoint>,
     /// Some endpoint somewhere could serve, even if no policy lets this node use it. Decides refuse against drop.
     pub has_any_endpoints: bool,
+    /// The external policy was Local a while ago: what the cluster's own senders have open then goes on until this instant.
+    pub left_local: Option<Instant>,
 }
 
 impl ServicePort {

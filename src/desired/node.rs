@@ -2,10 +2,10 @@
 //! never captured.
 
 use super::settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
-use crate::model::{IpFamily, Node};
+use crate::model::{EndpointSlice, IpFamily, Node, ServiceName, Snapshot};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What the kernel says of the node's own addresses. Read by `kernel`, handed in by the reconciler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct NodeRules {
     pub primary: Option<IpAddr>,
     /// The node's own addresses that are not loopback, sorted.
     pub node_addresses: Vec<IpAddr>,
-    /// The cluster's service ranges.
+    /// The cluster's service ranges, without what another proxy serves; sorted, none within another.
     pub service_ranges: Vec<IpNet>,
     /// Drop what connection tracking calls invalid.
     pub drop_invalid: bool,
@@ -56,7 +56,13 @@ pub struct NodeRules {
 
 impl NodeRules {
     /// Derives the rules of a family from the settings, the kernel's facts and our Node object.
-    pub fn derive(settings: &Settings, facts: &NodeFacts, node: Option<&Node>, family: IpFamily) -> Self {
+    pub fn derive(
+        settings: &Settings,
+        facts: &NodeFacts,
+        node: Option<&Node>,
+        service_ranges: &[IpNet],
+        family: IpFamily,
+    ) -> Self {
         let mut node_addresses: Vec<IpAddr> = facts
             .addresses
             .iter()
@@ -99,7 +105,7 @@ impl NodeRules {
             localhost_node_ports: settings.localhost_node_ports && family == IpFamily::V4 && loopback_selected,
             primary: facts.primary.iter().copied().find(|ip| IpFamily::of(*ip) == family),
             node_addresses,
-            service_ranges: in_family(&settings.service_ranges),
+            service_ranges: in_family(service_ranges),
             drop_invalid: settings.drop_invalid,
             excluded: in_family(&settings.excluded),
             timeouts: settings.timeouts,
@@ -113,6 +119,24 @@ impl NodeRules {
             NodePortAddresses::These(ips) => ips,
         }
     }
+}
+
+/// The addresses on which health checks are answered: those of node ports, and loopback where it is among them.
+pub fn answering_addresses(
+    settings: &Settings,
+    facts: &NodeFacts,
+    node: Option<&Node>,
+    family: IpFamily,
+) -> NodePortAddresses {
+    let of_family = |ip: &IpAddr| IpFamily::of(*ip) == family && !is_link_local(*ip);
+    let mut own: Vec<IpAddr> = facts.addresses.iter().copied().filter(of_family).collect();
+    if own.is_empty() {
+        // A kernel without IPv6, most likely.
+        return NodePortAddresses::These(own);
+    }
+    own.sort_unstable();
+    own.dedup();
+    node_port_addresses(facts, &settings.node_port_addresses, &own, node, family)
 }
 
 fn node_port_addresses(
@@ -150,11 +174,27 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Addresses that must never become ours: other nodes' and the gateways'. (Our own node's are local already and are
-/// served without being bound.)
-pub fn never_captured<'a>(nodes: impl Iterator<Item = &'a Node>, own: &str, facts: &NodeFacts) -> BTreeSet<IpAddr> {
+/// Where the API servers answer: the endpoints of `default/kubernetes`.
+pub fn api_servers(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
+    let slices = snapshot.slices.get(&ServiceName::new("default", "kubernetes"));
+    let of_slice = |slice: &EndpointSlice| -> Vec<SocketAddr> {
+        let ports = slice.ports.iter().map(|port| port.port);
+        ports.flat_map(|port| slice.endpoints.iter().map(move |one| SocketAddr::new(one.address, port))).collect()
+    };
+    slices.into_iter().flat_map(|slices| slices.values()).flat_map(|slice| of_slice(slice)).collect()
+}
+
+/// Addresses that must never become ours: other nodes', the API servers' and the gateways'. (Our own node's are local
+/// already and are served without being bound.)
+pub fn never_captured<'a>(
+    nodes: impl Iterator<Item = &'a Node>,
+    api_servers: &BTreeSet<SocketAddr>,
+    own: &str,
+    facts: &NodeFacts,
+) -> BTreeSet<IpAddr> {
     let others = nodes.filter(|node| &*node.name != own).flat_map(|node| node.addresses.iter().copied());
-    let mut addresses: BTreeSet<IpAddr> = others.chain(facts.gateways.iter().copied()).collect();
+    let servers = api_servers.iter().map(SocketAddr::ip);
+    let mut addresses: BTreeSet<IpAddr> = others.chain(servers).chain(facts.gateways.iter().copied()).collect();
     for own in &facts.addresses {
         addresses.remove(own);
     }
@@ -176,10 +216,10 @@ mod tests {
 
     #[test]
     fn all_addresses_but_loopback_and_link_local() {
-        let rules = NodeRules::derive(&Settings::default(), &facts(), None, IpFamily::V4);
+        let rules = NodeRules::derive(&Settings::default(), &facts(), None, &[], IpFamily::V4);
         assert_eq!(rules.node_port_ips(), ["192.168.0.2".parse::<IpAddr>().unwrap(), "192.168.1.2".parse().unwrap()]);
         assert!(rules.localhost_node_ports);
-        let rules = NodeRules::derive(&Settings::default(), &facts(), None, IpFamily::V6);
+        let rules = NodeRules::derive(&Settings::default(), &facts(), None, &[], IpFamily::V6);
         assert_eq!(rules.node_port_ips(), ["2001:db8::2".parse::<IpAddr>().unwrap()]);
         assert!(!rules.localhost_node_ports);
     }
@@ -188,13 +228,13 @@ mod tests {
     fn cidrs_choose_and_exclude_loopback() {
         let cidrs = vec!["192.168.1.0/24".parse().unwrap()];
         let settings = Settings { node_port_addresses: NodePortSelector::Cidrs(cidrs), ..Settings::default() };
-        let rules = NodeRules::derive(&settings, &facts(), None, IpFamily::V4);
+        let rules = NodeRules::derive(&settings, &facts(), None, &[], IpFamily::V4);
         assert_eq!(rules.node_port_ips(), ["192.168.1.2".parse::<IpAddr>().unwrap()]);
         assert!(!rules.localhost_node_ports);
     }
 
     #[test]
-    fn gateways_and_other_nodes_are_never_captured() {
+    fn gateways_api_servers_and_other_nodes_are_never_captured() {
         let node = |name: &str, ip: &str| Node {
             name: name.into(),
             zone: None,
@@ -202,8 +242,10 @@ mod tests {
             pod_cidrs: Vec::new(),
         };
         let nodes = [node("me", "192.168.0.2"), node("other", "192.168.0.3")];
-        let never = never_captured(nodes.iter(), "me", &facts());
-        let wanted: BTreeSet<IpAddr> = ["192.168.0.1", "192.168.0.3"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let servers = ["192.168.0.2:6443", "192.168.7.1:6443"].map(|server| server.parse().unwrap()).into();
+        let never = never_captured(nodes.iter(), &servers, "me", &facts());
+        let wanted: BTreeSet<IpAddr> =
+            ["192.168.0.1", "192.168.0.3", "192.168.7.1"].iter().map(|ip| ip.parse().unwrap()).collect();
         assert_eq!(never, wanted);
     }
 }

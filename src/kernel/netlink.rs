@@ -31,6 +31,11 @@ impl NetlinkError {
         Self(SocketError::Kernel { errno, message: None })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(errno: i32) -> Self {
+        Self::kernel(errno)
+    }
+
     pub(super) fn malformed(error: impl ToString) -> Self {
         Self(SocketError::Malformed { reason: error.to_string() })
     }

@@ -47,6 +47,8 @@ pub struct EndpointPort {
 pub struct EndpointSlice {
     /// Its name.
     pub name: SliceName,
+    /// Label `service.kubernetes.io/service-proxy-name`, which controllers copy from the Service.
+    pub proxy_name: Option<Arc<str>>,
     /// `addressType`.
     pub family: IpFamily,
     /// Ports.
@@ -59,6 +61,6 @@ impl EndpointSlice {
     /// A slice with nothing in it.
     #[cfg(test)]
     pub fn for_test(name: &str) -> Self {
-        Self { name: name.into(), family: IpFamily::V4, ports: Vec::new(), endpoints: Vec::new() }
+        Self { name: name.into(), proxy_name: None, family: IpFamily::V4, ports: Vec::new(), endpoints: Vec::new() }
     }
 }

@@ -3,6 +3,7 @@
 //! Everything that may ask for work is a trigger (a new snapshot, a kernel change, a retry, the audit, a drain); every
 //! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
 
+mod flows;
 mod round;
 mod schedule;
 mod status;
@@ -12,7 +13,7 @@ pub use schedule::Timing;
 pub use status::{FamilyStatus, Status};
 
 use crate::backend::Lost;
-use crate::desired::{NodeFacts, Settings};
+use crate::desired::{HealthChecks, NodeFacts, Settings};
 use crate::model::IpFamily;
 use crate::source::Snapshots;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub enum Trigger {
 pub struct Handle {
     /// What it is doing; changes after every round.
     pub status: watch::Receiver<Status>,
+    /// What load balancers are to be told; changes with the Services and endpoints, after the round that handled them.
+    pub health_checks: watch::Receiver<HealthChecks>,
     stop: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -68,12 +71,45 @@ pub fn spawn(
     triggers: mpsc::UnboundedReceiver<Trigger>,
 ) -> std::io::Result<Handle> {
     let (stop, stopped) = mpsc::channel(1);
-    let (publish, status) = watch::channel(Status::default());
+    let (status_sender, status) = watch::channel(Status::default());
+    let (checks_sender, health_checks) = watch::channel(HealthChecks::default());
+    let publish = Publish { status: status_sender, health_checks: checks_sender };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name("reconciler".into()).spawn(move || {
         runtime.block_on(run(reconciler, snapshots, triggers, stopped, publish));
     })?;
-    Ok(Handle { status, stop, thread })
+    Ok(Handle { status, health_checks, stop, thread })
+}
+
+/// What the loop tells others.
+#[derive(Debug)]
+struct Publish {
+    status: watch::Sender<Status>,
+    health_checks: watch::Sender<HealthChecks>,
+}
+
+impl Publish {
+    /// One round, and what came of it. That it began is there to be seen, but is no news: only a round that never ends
+    /// matters.
+    fn round(&self, reconciler: &mut Reconciler) {
+        let now = Instant::now();
+        self.status.send_if_modified(|status| {
+            status.busy_since = Some(now);
+            false
+        });
+        reconciler.round(now);
+        self.status.send_replace(reconciler.status());
+        if let Some(checks) = reconciler.health_checks() {
+            // Comparing costs nothing where nothing changed: the maps are the same.
+            self.health_checks.send_if_modified(|told| {
+                let news = told.addresses != checks.addresses || !told.services.ptr_eq(&checks.services);
+                if news {
+                    told.clone_from(checks);
+                }
+                news
+            });
+        }
+    }
 }
 
 async fn run(
@@ -81,12 +117,15 @@ async fn run(
     mut snapshots: Snapshots,
     mut triggers: mpsc::UnboundedReceiver<Trigger>,
     mut stopped: mpsc::Receiver<()>,
-    publish: watch::Sender<Status>,
+    publish: Publish,
 ) {
     reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
+    // The configuration may have changed while the source was waited for.
+    while let Ok(trigger) = triggers.try_recv() {
+        reconciler.take_trigger(trigger);
+    }
     loop {
-        reconciler.round(Instant::now());
-        publish.send_replace(reconciler.status());
+        publish.round(&mut reconciler);
         let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
         tokio::select! {
             biased;
@@ -112,11 +151,10 @@ async fn wait_out(
     mut reconciler: Reconciler,
     mut triggers: mpsc::UnboundedReceiver<Trigger>,
     mut stopped: mpsc::Receiver<()>,
-    publish: watch::Sender<Status>,
+    publish: Publish,
 ) {
     loop {
-        reconciler.round(Instant::now());
-        publish.send_replace(reconciler.status());
+        publish.round(&mut reconciler);
         let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
         tokio::select! {
             _ = stopped.recv() => return,

@@ -1,10 +1,11 @@
 //! One round: what is desired now, what of it is not in the kernel yet, and bringing it there.
 
 use super::Trigger;
+use super::flows::Flows;
 use super::schedule::{Schedule, Timing};
 use super::status::{FamilyStatus, Status};
-use crate::backend::{Dataplane, Report};
-use crate::desired::{Builder, Change, Desired, NodeFacts, ServicePortKey, Settings, Touched};
+use crate::backend::{Dataplane, FlowTable, Report};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
 use crate::model::{IpFamily, PerFamily, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct Planes {
     pub active: Box<dyn Dataplane>,
     /// The other mode: what a former run left of it drains and goes.
     pub retiring: Option<Box<dyn Dataplane>>,
+    /// The flows that the kernel remembers.
+    pub flows: Box<dyn FlowTable>,
     /// The families that are programmed at all.
     pub families: Vec<IpFamily>,
 }
@@ -61,6 +64,7 @@ pub struct Reconciler {
     pending: PerFamily<Pending>,
     schedules: PerFamily<Schedule>,
     retiring: PerFamily<Retiring>,
+    flows: Flows,
     status: Status,
     told: BTreeSet<String>,
 }
@@ -73,13 +77,19 @@ impl Reconciler {
             builder: Builder::new(settings.clone()),
             settings,
             timing,
-            status: Status { mode: planes.active.name(), programmed: planes.families.clone(), ..Status::default() },
+            status: Status {
+                mode: planes.active.name(),
+                programmed: planes.families.clone(),
+                sync_period: timing.audit,
+                ..Status::default()
+            },
             planes,
             facts,
             snapshot: Snapshot::default(),
             pending: PerFamily::from_fn(|_| Pending { all: true, ..Pending::default() }),
             schedules: PerFamily::default(),
             retiring: PerFamily::from_fn(|_| retiring),
+            flows: Flows::default(),
             told: BTreeSet::new(),
         }
     }
@@ -102,6 +112,7 @@ impl Reconciler {
             }
             Trigger::Settings(settings, timing) => {
                 self.timing = timing;
+                self.status.sync_period = timing.audit;
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
             }
@@ -119,15 +130,23 @@ impl Reconciler {
         self.status.clone()
     }
 
+    /// What load balancers are to be told; `None` before the source has listed everything.
+    pub fn health_checks(&self) -> Option<&HealthChecks> {
+        self.builder.health_checks()
+    }
+
     /// When the next round is due if nothing happens before.
     pub fn next_wake(&self, now: Instant) -> Instant {
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
             let schedule = self.schedules.get(*family);
-            let mut own = schedule.next(now, draining, &self.timing);
-            if self.pending.get(*family).held {
-                own = own.min(schedule.earliest(now, &self.timing));
-            }
+            let own = schedule.next(now, draining, &self.timing);
+            let own = if self.pending.get(*family).held {
+                // The sync that they wait for comes before the flows.
+                own.min(schedule.earliest(now, &self.timing))
+            } else {
+                self.flows.next(*family, now).map_or(own, |at| own.min(at))
+            };
             match self.retiring.get(*family) {
                 Retiring::Until(until) if now < *until => own.min((now + self.timing.drain).min(*until)),
                 // It should be gone and is not: once in a while is often enough.
@@ -146,6 +165,7 @@ impl Reconciler {
         self.status.rounds += 1;
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
+            self.forget_flows(family, &change, now);
             self.retire(family, now);
         }
     }
@@ -187,6 +207,20 @@ impl Reconciler {
         self.record(family, &report);
     }
 
+    /// After the sync, so that a flow that begins anew finds its new endpoint.
+    fn forget_flows(&mut self, family: IpFamily, change: &Change, now: Instant) {
+        let touched = if *change.node.get(family) { Touched::All } else { Touched::Ports(change.ports.get(family)) };
+        let fresh = self.flows.look(family, self.builder.desired().get(family), touched);
+        if self.pending.get(family).held {
+            // They are due once the change is in the kernel: until then new flows go the old way.
+            return;
+        }
+        if fresh || self.flows.is_due(family, now) {
+            let settled = self.status.families.get(family).settled;
+            self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);
+        }
+    }
+
     fn record(&mut self, family: IpFamily, report: &Report) {
         let desired = self.builder.desired().get(family);
         let ports = desired.ports.len();
@@ -194,10 +228,12 @@ impl Reconciler {
         let first = status.last_success.is_none();
         let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
         let news = failures != status.failures;
+        let behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or_else(Instant::now));
         *status = FamilyStatus {
             in_sync: report.is_clean(),
             settled: !report.wants_retry(),
             last_success: if report.is_clean() { Some(Instant::now()) } else { status.last_success },
+            behind_since,
             last_duration: report.duration,
             failures,
             ports,

@@ -1,7 +1,8 @@
 //! The loop over dataplanes that do as they are told: when it works, waits and hands over.
 
 use super::*;
-use crate::backend::{Failure, Lost, ObserveError};
+use crate::backend::{Failure, FlowError, Lost, ObserveError};
+use crate::desired::UdpFlows;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -38,12 +39,27 @@ impl Dataplane for Stub {
     fn distrust(&mut self, _: IpFamily) {}
 }
 
+/// A flow table that counts how often it was asked to forget.
+#[derive(Default, Clone)]
+struct Table {
+    fails: Arc<Mutex<bool>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl FlowTable for Table {
+    fn forget(&mut self, _: IpFamily, _: &UdpFlows) -> Result<usize, FlowError> {
+        self.asked.fetch_add(1, SeqCst);
+        if *self.fails.lock().unwrap() { Err(FlowError::for_tests()) } else { Ok(1) }
+    }
+}
+
 fn loop_over(drain_timeout: Duration) -> (Reconciler, Stub, Stub) {
     let (active, retiring) = (Stub::default(), Stub::default());
     let settings = Arc::new(Settings { drain_timeout, ..Settings::default() });
     let planes = Planes {
         active: Box::new(active.clone()),
         retiring: Some(Box::new(retiring.clone())),
+        flows: Box::new(Table::default()),
         families: vec![IpFamily::V4],
     };
     let mut reconciler = Reconciler::new(settings, Timing::default(), planes, NodeFacts::default());
@@ -129,4 +145,74 @@ fn changes_that_follow_too_soon_wait_and_then_come_together() {
     reconciler.take_trigger(Trigger::Gone(IpFamily::V4, Lost::Interface));
     reconciler.round(wake + Duration::from_millis(1));
     assert_eq!(active.syncs.load(SeqCst), syncs + 2, "what was taken away does not wait");
+}
+
+#[test]
+fn stale_flows_are_tried_again_and_stop_nothing() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let table = Table::default();
+    reconciler.planes.flows = Box::new(table.clone());
+    *table.fails.lock().unwrap() = true;
+    let start = Instant::now();
+    reconciler.round(start);
+    assert_eq!(table.asked.load(SeqCst), 0, "there is no UDP");
+    reconciler.take_snapshot(&with_udp());
+    reconciler.round(start);
+    assert!(reconciler.status().families.v4.in_sync);
+    assert_eq!(table.asked.load(SeqCst), 1);
+    let syncs = active.syncs.load(SeqCst);
+    let again = reconciler.next_wake(start);
+    assert!(again <= Instant::now() + Timing::default().retry_min, "it is tried again soon");
+    reconciler.round(again);
+    assert_eq!((table.asked.load(SeqCst), active.syncs.load(SeqCst)), (2, syncs), "without another sync");
+    *table.fails.lock().unwrap() = false;
+    reconciler.round(reconciler.next_wake(again));
+    assert_eq!(table.asked.load(SeqCst), 3);
+    reconciler.round(Instant::now() + Duration::from_secs(31));
+    assert_eq!(table.asked.load(SeqCst), 3, "the audit does not read the table of flows");
+}
+
+#[test]
+fn flows_wait_for_the_change_that_makes_them_stale() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let table = Table::default();
+    reconciler.planes.flows = Box::new(table.clone());
+    let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.round(Instant::now());
+    let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
+    reconciler.take_snapshot(&with_udp());
+    reconciler.round(start);
+    assert_eq!((table.asked.load(SeqCst), active.syncs.load(SeqCst)), (0, syncs), "held back");
+    let wake = reconciler.next_wake(start);
+    assert!(wake > start + Duration::from_secs(9), "nothing is due before");
+    reconciler.round(wake);
+    assert_eq!((table.asked.load(SeqCst), active.syncs.load(SeqCst)), (1, syncs + 1));
+    assert!(reconciler.next_wake(wake) > wake);
+}
+
+#[test]
+fn flows_are_looked_at_again_once_a_sync_has_left_nothing_undone() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let table = Table::default();
+    reconciler.planes.flows = Box::new(table.clone());
+    *active.fails.lock().unwrap() = Some(false);
+    reconciler.take_snapshot(&with_udp());
+    reconciler.round(Instant::now());
+    assert_eq!(table.asked.load(SeqCst), 1);
+    *active.fails.lock().unwrap() = None;
+    reconciler.round(Instant::now() + Duration::from_secs(31));
+    assert_eq!(table.asked.load(SeqCst), 2);
+    reconciler.round(Instant::now() + Duration::from_secs(62));
+    assert_eq!(table.asked.load(SeqCst), 2);
+}
+
+fn with_udp() -> Snapshot {
+    let mut service = crate::model::Service::for_test("ns", "dns");
+    service.cluster_ips = vec![[10, 96, 0, 10].into()];
+    let protocol = crate::model::Protocol::Udp;
+    service.ports =
+        vec![crate::model::ServicePort { name: "dns".into(), protocol, port: 53, node_port: None, target: None }];
+    let services = [(service.name.clone(), Arc::new(service))].into_iter().collect();
+    Snapshot { services, complete: true, ..Snapshot::default() }
 }

@@ -57,6 +57,11 @@ impl Schedule {
         }
     }
 
+    /// When what failed is tried again, if it did.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
     /// Whether a failed sync is to be tried again now.
     pub fn retry_is_due(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at <= now)
@@ -69,7 +74,8 @@ impl Schedule {
 
     /// When a change may be brought to the kernel: at once, or the least time after the last sync.
     pub fn earliest(&self, now: Instant, timing: &Timing) -> Instant {
-        self.synced.map_or(now, |at| (at + timing.min).max(now))
+        let synced = self.synced.filter(|_| !timing.min.is_zero());
+        synced.map_or(now, |at| (at + timing.min).max(now))
     }
 
     /// Whether the kernel is to be read again.

@@ -9,6 +9,7 @@ use crate::model::{
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Our own annotation on a Service: its IPVS scheduler.
 pub const SCHEDULER_ANNOTATION: &str = "kube-ipvs.io/scheduler";
@@ -30,6 +32,8 @@ pub enum Object {
     Slice(ServiceName, Arc<EndpointSlice>),
     /// A Node.
     Node(Arc<Node>),
+    /// The networks of a ServiceCIDR.
+    ServiceRange(Vec<ipnet::IpNet>),
 }
 
 /// Kinds that are taken; everything else is ignored.
@@ -46,10 +50,15 @@ pub fn is_wanted(kind: &str, api_version: &str) -> bool {
 /// When a field has the wrong type or something without which the object has no meaning is missing; the error names
 /// the field's path.
 pub fn from_value(kind: &str, value: &Value, problems: &mut Vec<Problem>) -> Result<Option<Object>, Problem> {
+    // kube-proxy does not even list Services and slices with this label (`IsHeadlessService` in cmd/kube-proxy).
+    if value.pointer("/metadata/labels").is_some_and(|labels| labels.get(HEADLESS_LABEL).is_some()) && kind != "Node" {
+        return Ok(None);
+    }
     match kind {
         "Service" => service(&typed::<core::Service>(value)?, problems).map(|service| Some(Object::Service(service))),
         "EndpointSlice" => slice(&typed::<discovery::EndpointSlice>(value)?, problems),
         "Node" => node(&typed::<core::Node>(value)?, problems).map(|node| Some(Object::Node(node))),
+        "ServiceCIDR" => Ok(Some(Object::ServiceRange(service_range(&typed(value)?, problems)))),
         _ => Ok(None),
     }
 }
@@ -152,12 +161,16 @@ fn source_ranges(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<ipnet::
             Ok(range) => ranges.push(range),
             Err(error) => {
                 let field = format!("spec.loadBalancerSourceRanges[{index}]");
-                problems.push(Problem::in_field(field, format!("{error}; nobody is admitted by it")));
+                problems.push(Problem::in_field(field, format!("{error}; ignored")));
             }
         }
     }
-    // Upstream: a zero CIDR means no restriction.
-    if ranges.iter().any(|range| range.prefix_len() == 0) { Vec::new() } else { ranges }
+    // A range of everybody admits everybody of its family, and that family only. A family without any range is not
+    // restricted either.
+    let everybody: Vec<IpFamily> =
+        ranges.iter().filter(|range| range.prefix_len() == 0).map(IpFamily::of_network).collect();
+    ranges.retain(|range| !everybody.contains(&IpFamily::of_network(range)));
+    ranges
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<AffinityTimeout> {
@@ -229,7 +242,8 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
             }
         }
     }
-    let slice = EndpointSlice { name: own.name, family, ports, endpoints };
+    let proxy_name = label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from);
+    let slice = EndpointSlice { name: own.name, proxy_name, family, ports, endpoints };
     Ok(Some(Object::Slice(ServiceName::new(own.namespace, service), Arc::new(slice))))
 }
 
@@ -250,7 +264,8 @@ fn endpoint(entry: &discovery::Endpoint, family: IpFamily) -> Result<Endpoint, S
     Ok(Endpoint {
         address,
         ready,
-        serving: conditions.serving.unwrap_or(ready),
+        // As upstream's endpointslicecache: what does not say that it fails serves, ready or not.
+        serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
         node: entry.node_name.as_deref().map(Arc::from),
         zone: entry.zone.as_deref().map(Arc::from),
@@ -288,6 +303,17 @@ fn node(object: &core::Node, problems: &mut Vec<Problem>) -> Result<Arc<Node>, P
         addresses: addresses(Some(&texts), "status.addresses", problems),
         pod_cidrs: cidrs.iter().filter_map(|cidr| parse_network(cidr).ok()).collect(),
     }))
+}
+
+fn service_range(object: &networking::ServiceCIDR, problems: &mut Vec<Problem>) -> Vec<ipnet::IpNet> {
+    let mut ranges = Vec::new();
+    for (index, text) in object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()).enumerate() {
+        match parse_network(text) {
+            Ok(range) => ranges.push(range),
+            Err(error) => problems.push(Problem::in_field(format!("spec.cidrs[{index}]"), format!("{error}; ignored"))),
+        }
+    }
+    ranges
 }
 
 #[cfg(test)]

@@ -69,6 +69,26 @@ fn endpoints_that_reach_the_node_itself_are_ignored() {
     assert_eq!(service, ServiceName::new("default", "a"));
     assert_eq!(slice.ports.len(), 1);
     let states: Vec<_> = slice.endpoints.iter().map(|e| (e.ready, e.serving, e.terminating)).collect();
-    assert_eq!(states, [(true, true, false), (false, false, false), (false, true, true)]);
+    assert_eq!(states, [(true, true, false), (false, true, false), (false, true, true)]);
     assert_eq!(problems[0].to_string(), "endpoints[0].addresses[0]: 127.0.0.1 is loopback; endpoint ignored");
+}
+
+#[test]
+fn a_range_of_everybody_counts_for_its_family_alone() {
+    let ranges = |list: Value| -> Vec<String> {
+        let (service, _) =
+            read_service(json!({"type": "LoadBalancer", "clusterIP": "172.30.0.1", "loadBalancerSourceRanges": list}));
+        service.source_ranges.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(ranges(json!(["10.0.0.0/8", "::/0", "fd00::/8"])), ["10.0.0.0/8"]);
+    assert_eq!(ranges(json!(["10.0.0.0/8", "0.0.0.0/0", "fd00::/8"])), ["fd00::/8"]);
+    assert_eq!(ranges(json!(["nonsense"])), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_labelled_headless_is_not_looked_at() {
+    for kind in ["Service", "EndpointSlice"] {
+        let value = json!({"kind": kind, "metadata": {"name": "a", "labels": {"service.kubernetes.io/headless": ""}}});
+        assert_eq!(from_value(kind, &value, &mut Vec::new()), Ok(None));
+    }
 }

@@ -1,8 +1,9 @@
 //! Deletion of tracked connections.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use kube_ipvs::backend::{Conntrack, FlowTable};
+use kube_ipvs::desired::UdpFlows;
 use kube_ipvs::kernel::IpFamily;
 use kube_ipvs::kernel::conntrack::{Client, Filter, Flow};
 
@@ -49,6 +50,16 @@ fn flows(client: &mut Client, filter: &Filter) -> Vec<String> {
     found
 }
 
+/// Makes the kernel forget, and says how many flows.
+fn forget(frontends: &[(&str, &[&str])]) -> usize {
+    let parse = |(frontend, endpoints): &(&str, &[&str])| {
+        (frontend.parse().unwrap(), endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect())
+    };
+    let flows: UdpFlows = frontends.iter().map(parse).collect();
+    let family = IpFamily::of(flows.frontends().next().unwrap().ip());
+    Conntrack::default().forget(family, &flows).unwrap()
+}
+
 #[test]
 fn udp_flows_to_endpoints_that_are_gone_are_deleted_and_no_others() {
     with_services(|mut client| {
@@ -58,9 +69,9 @@ fn udp_flows_to_endpoints_that_are_gone_are_deleted_and_no_others() {
         flow("10.0.0.1:1004", "10.96.0.11:53", "10.244.0.6:53", "udp");
         flow("10.0.0.1:1005", "10.96.0.10:53", "10.244.0.6:53", "tcp");
         flow("10.0.0.1:1006", "10.96.0.10:53", "10.96.0.10:53", "udp");
-        let service: SocketAddr = "10.96.0.10:53".parse().unwrap();
-        let deleted = client.delete_udp_flows(service, &["10.244.0.5".parse().unwrap()]).unwrap();
-        assert_eq!(deleted, 2, "1002 to the endpoint that is gone, and 1006, not translated");
+        flow("10.0.0.1:1007", "10.96.0.10:53", "10.244.0.5:54", "udp");
+        let deleted = forget(&[("10.96.0.10:53", &["10.244.0.5:53"])]);
+        assert_eq!(deleted, 3, "1002 to the endpoint that is gone, 1006, not translated, and 1007 to another port");
         let left = flows(&mut client, &Filter::family(IpFamily::V4));
         assert_eq!(
             left,
@@ -71,11 +82,12 @@ fn udp_flows_to_endpoints_that_are_gone_are_deleted_and_no_others() {
                 "1005 10.96.0.10:53 10.244.0.6:53",
             ]
         );
-        let stale = HashMap::from([("10.96.0.11:53".parse().unwrap(), vec![]), (service, vec![])]);
-        assert_eq!(client.delete_stale_udp_flows(IpFamily::V4, &stale).unwrap(), 2);
-        assert_eq!(client.delete_udp_flows(service, &[]).unwrap(), 0);
-        let port = client.delete_udp_node_port_flows(IpFamily::V4, &["10.96.0.10".parse().unwrap()], 54, &[]);
-        assert_eq!(port.unwrap(), 1);
+        assert_eq!(forget(&[("10.96.0.11:53", &[]), ("10.96.0.10:53", &[])]), 2);
+        assert_eq!(forget(&[("10.96.0.10:53", &[])]), 0);
+        // More ports than are asked for one by one.
+        let many: Vec<String> = (54..60).map(|port| format!("10.96.0.10:{port}")).collect();
+        let many: Vec<(&str, &[&str])> = many.iter().map(|frontend| (frontend.as_str(), [].as_slice())).collect();
+        assert_eq!(forget(&many), 1);
         assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)), ["1005 10.96.0.10:53 10.244.0.6:53"]);
     });
 }
@@ -87,8 +99,7 @@ fn ipv6_flows_are_found_although_the_kernel_compares_addresses_the_wrong_way_rou
         flow("[fd00::1]:1002", "[fd00:96::10]:53", "[fd00:244::6]:53", "udp");
         flow("[fd00::1]:1003", "[fd00:96::11]:53", "[fd00:244::6]:53", "udp");
         flow("10.0.0.1:1004", "10.96.0.10:53", "10.244.0.6:53", "udp");
-        let service: SocketAddr = "[fd00:96::10]:53".parse().unwrap();
-        assert_eq!(client.delete_udp_flows(service, &["fd00:244::5".parse().unwrap()]).unwrap(), 1);
+        assert_eq!(forget(&[("[fd00:96::10]:53", &["[fd00:244::5]:53"])]), 1);
         let left = flows(&mut client, &Filter::family(IpFamily::V6));
         assert_eq!(left, ["1001 [fd00:96::10]:53 [fd00:244::5]:53", "1003 [fd00:96::11]:53 [fd00:244::6]:53"]);
         assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)).len(), 1);
@@ -129,9 +140,8 @@ fn a_real_flow_is_seen_and_deleted() {
         let server = UdpSocket::bind("127.0.0.1:5353").unwrap();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:5353").unwrap();
         server.recv_from(&mut [0]).unwrap();
-        let local: SocketAddr = "127.0.0.1:5353".parse().unwrap();
-        assert_eq!(client.delete_udp_flows(local, &["127.0.0.1".parse().unwrap()]).unwrap(), 0);
-        assert_eq!(client.delete_udp_flows(local, &[]).unwrap(), 1);
+        assert_eq!(forget(&[("127.0.0.1:5353", &["127.0.0.1:5353"])]), 0);
+        assert_eq!(forget(&[("127.0.0.1:5353", &[])]), 1);
         assert_eq!(flows(&mut client, &Filter::family(IpFamily::V4)), Vec::<String>::new());
     });
 }

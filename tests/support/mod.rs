@@ -8,17 +8,23 @@
 //! | `proxy.rs` | the running program and its log |
 //! | `manifest.rs` | Services and EndpointSlices to write into that folder |
 //! | `traffic.rs` | long-lived connections and a stream of new ones, and what became of them |
+//! | `api` | an API server of our own, with every trouble that one can have |
+//! | `follow.rs` | the source that follows such a server, and its log |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
 
+pub mod api;
 mod cluster;
+pub mod follow;
 mod manifest;
 mod proxy;
 mod state;
 mod traffic;
 
+pub use api::Api;
 pub use cluster::{Cluster, succeeded};
+pub use follow::{Followed, quick};
 pub use manifest::Service;
 pub use proxy::Proxy;
 pub use state::State;

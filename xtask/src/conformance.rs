@@ -14,10 +14,7 @@ use crate::place::{self, Place};
 use crate::setup;
 use crate::shell::quoted_command;
 use crate::vm::{Job, Machine, Stdout};
-use crate::workspace::Workspace;
-
-/// The runner's package and binary.
-const RUNNER: &str = "conformance";
+use crate::workspace::{RUNNER, Workspace};
 
 /// The project's own scenarios, below its root.
 const SCENARIOS: &str = "tests/scenarios";
@@ -29,7 +26,8 @@ const DEFAULT_SERIES: &str = "6.1";
 const VM_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 
 /// Emulation slows everything by 10 to 20 times, and starting programs most.
-const VM_PATIENCE: [&str; 5] = ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--verbose"];
+const VM_PATIENCE: [&str; 6] =
+    ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--jobs=4", "--verbose"];
 
 #[derive(Debug, Args)]
 pub struct ConformanceArgs {
@@ -112,31 +110,9 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode> {
     Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Scenarios that need what the product does not do yet, and that the suite therefore leaves out. They are named with
-/// every run; `cargo xtask conformance` plays them.
-const PENDING: [(&str, &str); 3] = [
-    ("healthcheck-nodeport", "there is no health check server yet"),
-    ("terminating-local-policy", "there is no health check server yet"),
-    ("udp-stale-flow", "stale connection tracking entries of UDP are not deleted yet"),
-];
-
-/// Plays the project's own scenarios as a test suite, without those that are pending and without flows of minutes.
+/// Plays the project's own scenarios as a test suite, without flows of minutes.
 pub fn check(workspace: &Workspace, place: &Place, mode: &str) -> Result<Tally> {
-    for (name, reason) in PENDING {
-        println!("pending, not played: {name}: {reason}");
-    }
-    let folder = workspace.root.join(SCENARIOS);
-    let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
-    let files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    let name = |file: &PathBuf| file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let scenario = |file: &&PathBuf| {
-        let yaml = file.extension().is_some_and(|extension| extension == "yaml");
-        yaml && name(file).is_some_and(|name| name != "topology" && PENDING.iter().all(|(pending, _)| *pending != name))
-    };
-    let mut names: Vec<String> = files.iter().filter(scenario).filter_map(name).collect();
-    names.sort_unstable();
-    let arguments = [format!("--only={}", names.join(",")), "--without=slow".to_owned()];
-    play(workspace, place, mode, &arguments, &[folder], None)
+    play(workspace, place, mode, &["--without=slow".to_owned()], &[workspace.root.join(SCENARIOS)], None)
 }
 
 fn mode_in_words(mode: &str) -> String {

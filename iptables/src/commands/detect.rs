@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::error::complains;
-use super::{Commands, SaveFailure, Version, process};
+use super::{Commands, RunFailure, Version, process};
 use crate::{Family, Variant};
 
 /// Chains that kubelet makes in the mangle table so that others see which variant it uses.
@@ -112,7 +112,7 @@ fn look(commands: &Commands, arguments: &[&str]) -> Found {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let output = match commands.run(&commands.save_path, &arguments, "") {
         Ok(output) => output,
-        Err(error) => return Found { problem: Some(SaveFailure::from(error).to_string()), ..Found::default() },
+        Err(error) => return Found { problem: Some(RunFailure::from(error).to_string()), ..Found::default() },
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -19,7 +19,7 @@ pub struct RestoreError {
     pub command: String,
     /// What happened.
     #[source]
-    pub failure: RestoreFailure,
+    pub failure: RunFailure,
     /// Exactly what the program was given.
     pub input: String,
     /// The line of the input that the program named, with its number from 1. For legacy programs that is often the
@@ -27,9 +27,9 @@ pub struct RestoreError {
     pub line: Option<(usize, String)>,
 }
 
-/// Why a restore failed.
+/// Why a program did not do its work.
 #[derive(Debug, Error)]
-pub enum RestoreFailure {
+pub enum RunFailure {
     /// The program did not start.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
@@ -55,9 +55,9 @@ pub enum RestoreFailure {
 }
 
 impl RestoreError {
-    pub(super) fn new(command: String, failure: RestoreFailure, input: String) -> Self {
+    pub(super) fn new(command: String, failure: RunFailure, input: String) -> Self {
         let line = match &failure {
-            RestoreFailure::Refused { stderr, .. } => line_number(stderr).and_then(|number| {
+            RunFailure::Refused { stderr, .. } => line_number(stderr).and_then(|number| {
                 let text = input.lines().nth(number.checked_sub(1)?)?;
                 Some((number, text.to_owned()))
             }),
@@ -70,7 +70,7 @@ impl RestoreError {
     #[must_use]
     pub fn status(&self) -> Option<ExitStatus> {
         match &self.failure {
-            RestoreFailure::Refused { status, .. } => Some(*status),
+            RunFailure::Refused { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -79,7 +79,7 @@ impl RestoreError {
     #[must_use]
     pub fn stderr(&self) -> &str {
         match &self.failure {
-            RestoreFailure::Refused { stderr, .. } | RestoreFailure::TimedOut { stderr, .. } => stderr,
+            RunFailure::Refused { stderr, .. } | RunFailure::TimedOut { stderr, .. } => stderr,
             _ => "",
         }
     }
@@ -92,7 +92,7 @@ impl RestoreError {
     }
 }
 
-impl From<RunError> for RestoreFailure {
+impl From<RunError> for RunFailure {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Start(error) => Self::Start(error),
@@ -118,28 +118,9 @@ pub struct SaveError {
 /// Why tables could not be read.
 #[derive(Debug, Error)]
 pub enum SaveFailure {
-    /// The program did not start.
-    #[error("cannot start: {0}")]
-    Start(#[source] io::Error),
-    /// Its pipes failed.
-    #[error("cannot talk to it: {0}")]
-    Pipe(#[source] io::Error),
-    /// It was killed after this time.
-    #[error("killed after {after:?}: {}", .stderr.trim())]
-    TimedOut {
-        /// How long it had run.
-        after: Duration,
-        /// What it had said.
-        stderr: String,
-    },
-    /// It said no.
-    #[error("{status}: {}", .stderr.trim())]
-    Refused {
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        stderr: String,
-    },
+    /// The program did not do its work.
+    #[error(transparent)]
+    Run(#[from] RunFailure),
     /// What it printed is no iptables-save output, or ends half-way.
     #[error("{error}: {}", .stderr.trim())]
     Unreadable {
@@ -159,13 +140,7 @@ pub enum SaveFailure {
 
 impl From<RunError> for SaveFailure {
     fn from(error: RunError) -> Self {
-        match error {
-            RunError::Start(error) => Self::Start(error),
-            RunError::Pipe(error) => Self::Pipe(error),
-            RunError::TimedOut { after, stderr } => {
-                Self::TimedOut { after, stderr: String::from_utf8_lossy(&stderr).into_owned() }
-            }
-        }
+        Self::Run(error.into())
     }
 }
 

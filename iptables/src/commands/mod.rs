@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::detect::DetectError;
-pub use self::error::{RestoreError, RestoreFailure, SaveError, SaveFailure};
+pub use self::error::{RestoreError, RunFailure, SaveError, SaveFailure};
 use self::process::Run;
 use crate::{Family, Saved, Table, Transaction, Variant, parse_save};
 
@@ -231,7 +231,7 @@ impl Commands {
         let text = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() {
-            return Err(fail(SaveFailure::Refused { status: output.status, stderr }));
+            return Err(fail(RunFailure::Refused { status: output.status, stderr }.into()));
         }
         let saved =
             parse_save(&text).map_err(|error| fail(SaveFailure::Unreadable { error, stderr: stderr.clone() }))?;
@@ -257,7 +257,7 @@ impl Commands {
                 if output.status.success() {
                     return Ok(RestoreReport { duration: started.elapsed(), bytes: input.len(), runs: 1, stderr });
                 }
-                RestoreFailure::Refused { status: output.status, stderr }
+                RunFailure::Refused { status: output.status, stderr }
             }
             Err(error) => error.into(),
         };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use iptables::{Commands, Family, SaveFailure, Table, Transaction, Variant};
+use iptables::{Commands, Family, RunFailure, SaveFailure, Table, Transaction, Variant};
 
 /// A script in the tests' own directory. A child writes it: were it open for writing here, a program that another test
 /// starts at that moment would hold it open too, and running it would fail with ETXTBSY.
@@ -29,7 +29,7 @@ fn an_error_with_status_zero_is_an_error() {
     let error = cut.save(&[Table::Nat]).unwrap_err();
     assert!(matches!(error.failure, SaveFailure::Unreadable { .. }), "{error}");
     let refused = saving("save-refused", "echo no >&2; exit 3");
-    assert!(matches!(refused.save(&[Table::Nat]).unwrap_err().failure, SaveFailure::Refused { .. }));
+    assert!(matches!(refused.save(&[Table::Nat]).unwrap_err().failure, SaveFailure::Run(RunFailure::Refused { .. })));
 }
 
 #[test]

@@ -13,7 +13,18 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn settings() -> Arc<Settings> {
+/// What stood at a moment of a history.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    pub snapshot: Snapshot,
+    pub facts: NodeFacts,
+    /// The program was started again before.
+    pub restarted: bool,
+    /// Time that passed before.
+    pub later: Duration,
+}
+
+pub fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         node_name: "me".into(),
         service_ranges: vec!["172.30.0.0/16".parse().unwrap(), "fd00:172:30::/108".parse().unwrap()],
@@ -22,7 +33,7 @@ fn settings() -> Arc<Settings> {
     })
 }
 
-fn facts(count: u8) -> NodeFacts {
+pub fn facts(count: u8) -> NodeFacts {
     let addresses = (0..count).flat_map(|n| [format!("192.168.{n}.2"), format!("2001:db8:{n}::2")]);
     let addresses: Vec<std::net::IpAddr> = addresses.map(|ip| ip.parse().unwrap()).collect();
     NodeFacts { primary: addresses.iter().copied().take(2).collect(), addresses, gateways: Vec::new() }
@@ -41,8 +52,8 @@ impl<B: FakeBackend> Node<B>
 where
     B::Observed: Send,
 {
-    fn start(kernel: &Shared, now: Instant) -> Self {
-        let (builder, plane) = (Builder::new(settings()), dataplane::<B>(kernel));
+    fn start(kernel: &Shared, settings: &Arc<Settings>, now: Instant) -> Self {
+        let (builder, plane) = (Builder::new(settings.clone()), dataplane::<B>(kernel));
         Self { builder, plane, kernel: kernel.clone(), now, distrusted: true, mode: std::marker::PhantomData }
     }
 
@@ -97,7 +108,8 @@ fn describe(kernel: &FakeKernel) -> String {
             server.destinations.iter().map(|(address, found)| format!("{address} {}", found.weight)).collect();
         text.push_str(&format!("{id} {} {weights:?}\n", server.service));
     }
-    text.push_str(&format!("{:#?}\n{:#?}\n{}\n", kernel.sets, kernel.routes, kernel.interface));
+    let links = (kernel.interface, kernel.detour);
+    text.push_str(&format!("{:#?}\n{:#?}\n{links:?}\n", kernel.sets, kernel.routes));
     text
 }
 
@@ -110,23 +122,35 @@ fn difference(ours: &str, fresh: &str) -> String {
     format!("after the history (+) and from scratch (-):\n{}{}", only(ours, fresh, '+'), only(fresh, ours, '-'))
 }
 
-fn check<B: FakeBackend>(history: &[Event], seed: u64) -> Result<(), TestCaseError>
+/// The moments of a history.
+fn moments(history: &[Event]) -> Vec<Moment> {
+    let snapshot = Snapshot { complete: true, ..Snapshot::default() };
+    let mut now = Moment { snapshot, facts: facts(1), restarted: false, later: Duration::ZERO };
+    let moment = |event: &Event| {
+        events::apply(event, &mut now.snapshot);
+        if let Event::Addresses(count) = event {
+            now.facts = facts(*count);
+        }
+        let later = if matches!(event, Event::Later) { Duration::from_secs(400) } else { Duration::ZERO };
+        Moment { restarted: matches!(event, Event::Restart), later, ..now.clone() }
+    };
+    history.iter().map(moment).collect()
+}
+
+/// Goes through a history while a tenth of all calls fail.
+pub fn check<B: FakeBackend>(settings: &Arc<Settings>, history: &[Moment], seed: u64) -> Result<(), TestCaseError>
 where
     B::Observed: Send,
 {
+    let Some(Moment { snapshot, facts: own, .. }) = history.last().cloned() else { return Ok(()) };
     let shared = kernel(100, seed);
-    let mut node = Node::<B>::start(&shared, Instant::now());
-    let mut snapshot = Snapshot { complete: true, ..Snapshot::default() };
-    let mut own = facts(1);
-    for event in history {
-        events::apply(event, &mut snapshot);
-        match event {
-            Event::Restart => node = Node::start(&shared, node.now),
-            Event::Addresses(count) => own = facts(*count),
-            Event::Later => node.now += Duration::from_secs(400),
-            _ => {}
+    let mut node = Node::<B>::start(&shared, settings, Instant::now());
+    for moment in history {
+        node.now += moment.later;
+        if moment.restarted {
+            node = Node::start(&shared, settings, node.now);
         }
-        let mut change = node.builder.update(&snapshot, &own, node.now);
+        let mut change = node.builder.update(&moment.snapshot, &moment.facts, node.now);
         let expired = node.builder.expire(node.now);
         for family in IpFamily::BOTH {
             change.ports.get_mut(family).extend(expired.ports.get(family).iter().cloned());
@@ -136,7 +160,7 @@ where
     node.settle(&snapshot, &own);
     let refusals = shared.lock().unwrap().v4.refusals.clone();
     let fresh_kernel = kernel(0, 1);
-    let mut fresh = Node::<B>::start(&fresh_kernel, node.now);
+    let mut fresh = Node::<B>::start(&fresh_kernel, settings, node.now);
     fresh.settle(&snapshot, &own);
     prop_assert!(fresh_kernel.lock().unwrap().v4.refusals.is_empty(), "{:?}", fresh_kernel.lock().unwrap().v4.refusals);
     for (ours, theirs) in node.state().iter().zip(fresh.state()) {
@@ -160,11 +184,11 @@ proptest! {
 
     #[test]
     fn ipvs_converges(history in events::history(), seed in any::<u64>()) {
-        check::<FakeIpvs>(&history, seed)?;
+        check::<FakeIpvs>(&settings(), &moments(&history), seed)?;
     }
 
     #[test]
     fn iptables_converges(history in events::history(), seed in any::<u64>()) {
-        check::<FakeIptables>(&history, seed)?;
+        check::<FakeIptables>(&settings(), &moments(&history), seed)?;
     }
 }

@@ -93,7 +93,7 @@ fn service(number: u8, choices: u16) -> Service {
         external_policy_local: bit(8),
         internal_policy_local: bit(9),
         health_check_node_port: bit(8).then_some(31_000 + u16::from(number)),
-        proxy_name: None,
+        proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
         scheduler: bit(10).then(|| "lc".into()),
     }
 }
@@ -116,6 +116,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
     EndpointSlice {
         name: name.into(),
+        proxy_name: None,
         family,
         ports: vec![port("a", Protocol::Tcp, 8080), port("a", Protocol::Udp, 8080), port("b", Protocol::Tcp, 8081)],
         endpoints: list.iter().map(endpoint).collect(),

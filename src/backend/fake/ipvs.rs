@@ -45,6 +45,7 @@ impl Backend for FakeIpvs {
             servers: kernel.servers.clone().into_iter().collect(),
             interface: kernel.interface,
             interface_up: kernel.interface,
+            detour: kernel.detour,
             routes: kernel.routes.clone(),
             sets: kernel.sets.iter().map(|(set, entries)| (*set, entries.iter().copied().collect())).collect(),
             rules: Found::from_saved(&kernel.tables, &Ours),

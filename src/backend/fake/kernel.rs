@@ -3,7 +3,7 @@
 use crate::backend::ipvs::names::Set;
 use crate::backend::ipvs::{FoundServer, Op};
 use crate::backend::rules::Run;
-use crate::kernel::interface::LocalRoute;
+use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::Entry;
 use ipnet::IpNet;
 use iptables::{Saved, Transaction};
@@ -19,6 +19,7 @@ pub struct FakeKernel {
     pub sets: BTreeMap<Set, BTreeSet<Entry>>,
     pub routes: BTreeMap<IpNet, LocalRoute>,
     pub interface: bool,
+    pub detour: FoundDetour,
     pub refusals: Vec<String>,
     faults_per_thousand: u32,
     random: u64,
@@ -61,6 +62,8 @@ impl FakeKernel {
                 self.interface = false;
                 self.routes.clear();
             }
+            Op::MakeDetour => self.detour = FoundDetour::Whole,
+            Op::DeleteDetour => self.detour = FoundDetour::Missing,
             Op::MakeSet(set) => refuse(self.sets.insert(*set, BTreeSet::new()).is_some(), "EEXIST")?,
             Op::DestroySet(set) => {
                 let name = set.name(crate::model::IpFamily::V4);

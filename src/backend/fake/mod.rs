@@ -7,6 +7,7 @@ mod histories;
 mod iptables;
 mod ipvs;
 mod kernel;
+mod scenarios;
 
 use kernel::FakeKernel;
 

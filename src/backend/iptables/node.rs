@@ -5,7 +5,7 @@ use crate::backend::rules::{Jump, forward, off_cluster, postrouting};
 use crate::desired::{NodePortAddresses, NodeRules};
 use crate::model::IpFamily;
 use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The jumps, in the order in which they come to stand when each is put first (upstream prepends them too).
 pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
@@ -20,6 +20,8 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
     let mut jumps = vec![
         jump(Table::Filter, "INPUT", names::external_services(), external, true),
         jump(Table::Filter, "FORWARD", names::external_services(), external, true),
+        // Upstream has it not, and lets what the node sends to an address without endpoints go to the gateway.
+        jump(Table::Filter, "OUTPUT", names::external_services(), external, true),
         jump(Table::Filter, "INPUT", names::node_ports(), "kubernetes health check service ports", false),
         jump(Table::Filter, "FORWARD", names::services(), portals, true),
         jump(Table::Filter, "OUTPUT", names::services(), portals, true),
@@ -85,21 +87,28 @@ fn block_localnet() -> Rule {
 /// The rules that end KUBE-SERVICES: everything to an address of the node goes on to the node ports.
 pub fn node_port_tail(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     let note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
-    let to_address = |ip: &IpAddr| Rule::new().comment(note).destination(*ip).jump(names::node_ports());
+    let rules = to_node_ports(&Rule::new().comment(note), node, family);
+    rules.into_iter().map(|rule| rule.jump(names::node_ports())).collect()
+}
+
+/// Adds the test "to an address on which node ports are served": several rules where there are several addresses.
+pub fn to_node_ports(rule: &Rule, node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     match &node.node_port_addresses {
-        NodePortAddresses::These(addresses) => addresses.iter().map(to_address).collect(),
+        NodePortAddresses::These(addresses) => {
+            let localhost = node.localhost_node_ports.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            addresses.iter().copied().chain(localhost).map(|ip| rule.clone().destination(ip)).collect()
+        }
         NodePortAddresses::All => {
-            let mut rule = Rule::new().comment(note).dst_type(AddrType::Local);
-            if family == IpFamily::V6 {
-                rule = rule.not_destination(IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
-            } else if !node.localhost_node_ports {
-                rule = rule.not_destination(ipnet::IpNet::V4(loopback_net()));
-            }
-            vec![rule.jump(names::node_ports())]
+            let rule = rule.clone().dst_type(AddrType::Local);
+            vec![match family {
+                IpFamily::V6 => rule.not_destination(IpAddr::from(Ipv6Addr::LOCALHOST)),
+                IpFamily::V4 if !node.localhost_node_ports => rule.not_destination(ipnet::IpNet::V4(loopback_net())),
+                IpFamily::V4 => rule,
+            }]
         }
     }
 }
 
 fn loopback_net() -> ipnet::Ipv4Net {
-    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)
+    ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)
 }

@@ -1,6 +1,7 @@
 //! The rules of one service port: kube-proxy's chains (`pkg/proxy/iptables/proxier.go`, `syncProxyRules`).
 
 use super::names;
+use super::node::to_node_ports;
 use crate::backend::rules::{if_local, masquerade_if_not_local};
 use crate::desired::{Endpoint, NodeRules, ServicePort};
 use crate::model::{IpFamily, Protocol};
@@ -202,12 +203,16 @@ impl Renderer<'_> {
             Rule::new().comment(comment).protocol(protocol(self.port.key.protocol)).destination_port(node_port)
         };
         let accept = to_port(self.name.clone()).jump(self.ext());
-        let refusal = self.refuse(to_port(self.refusal_comment()).dst_type(AddrType::Local));
         if self.port.has_any_endpoints {
             self.shared(Table::Nat, names::node_ports(), accept);
         }
         if !has_endpoints {
-            self.shared(Table::Filter, names::external_services(), refusal);
+            // Upstream refuses on all addresses of the node; what listens on the others is none of our business.
+            let family = IpFamily::of(self.port.cluster_ip);
+            for rule in to_node_ports(&to_port(self.refusal_comment()), self.node, family) {
+                let refusal = self.refuse(rule);
+                self.shared(Table::Filter, names::external_services(), refusal);
+            }
         }
     }
 

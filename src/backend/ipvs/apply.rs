@@ -29,7 +29,7 @@ enum Means {
 fn means(op: &Op) -> Means {
     match op {
         Op::Sysctl(_) => Means::Sysctl,
-        Op::MakeInterface | Op::DeleteInterface => Means::Link,
+        Op::MakeInterface | Op::DeleteInterface | Op::MakeDetour | Op::DeleteDetour => Means::Link,
         Op::MakeSet(_) | Op::DestroySet(_) | Op::AddEntry(..) | Op::DeleteEntry(..) => Means::Sets,
         Op::Route(_) | Op::Unroute(_) => Means::Routes,
         Op::AddAddress(_) | Op::DeleteAddress(_) => Means::Addresses,
@@ -102,6 +102,8 @@ impl Ipvs {
             }
             Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
             Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),
+            Op::MakeDetour => self.detour.ensure().map_err(|error| failure(op, error)),
+            Op::DeleteDetour => self.detour.delete().map_err(|error| failure(op, error)),
             _ => Err(Failure {
                 lasting: true,
                 ..failure(

@@ -2,10 +2,12 @@
 //! endpoints; the sets do.
 
 use super::names::{self, Set};
-use crate::backend::rules::{Jump, forward, masquerade_if_not_local, off_cluster, postrouting};
+use super::shadow;
+use crate::backend::rules::{Jump, forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 use crate::desired::NodeRules;
 use crate::model::IpFamily;
-use iptables::{Chain, ChainName, CtState, Protocol, Rule, SetDir, Table};
+use iptables::{AddrType, AnyOf, Chain, ChainName, ConntrackMatch, CtState, Protocol, Rule, SetDir, Table, Target};
+use std::net::IpAddr;
 
 const TO_ADDRESS_AND_PORT: [SetDir; 2] = [SetDir::Dst, SetDir::Dst];
 
@@ -23,7 +25,7 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
         (Table::Nat, chain(names::postrouting(), postrouting_rules(node, family))),
         (Table::Filter, chain(names::forward(), forward(node.masquerade_mark, node.drop_invalid))),
         (Table::Filter, chain(names::guard(), guard_rules(family))),
-        (Table::Mangle, chain(names::firewall(), vec![drop_not_admitted(family)])),
+        (Table::Mangle, chain(names::firewall(), firewall_rules(node, family))),
     ]);
     chains
 }
@@ -61,18 +63,59 @@ fn mark_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
         masquerade_if_not_local(cluster, &node.detect_local, names::mark_masq(), names::off_cluster())
     });
     let own = to(Set::ExternalLocal).comment("masquerade LOCAL traffic for external destinations");
-    rules.push(own.src_type(iptables::AddrType::Local).jump(names::mark_masq()));
+    rules.push(own.src_type(AddrType::Local).jump(names::mark_masq()));
+    rules.extend(divert_rules(node, family));
     rules
 }
 
-/// In mangle, because IPVS takes the node's own packets in OUTPUT before filter sees them. What is established was
-/// admitted once; a range that shrinks ends it, as a firewall does.
-fn drop_not_admitted(family: IpFamily) -> Rule {
-    Rule::new()
+/// Sends packets on to virtual servers of their own: where strangers get this node's endpoints only, pods and the node get
+/// all of them; and node ports on localhost.
+fn divert_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
+    let other = |text: String| Target::Other(text.into());
+    let mapped = |what: &str| {
+        let comment = format!("{what} traffic to addresses of policy Local gets all endpoints");
+        Rule::new().set(Set::Mapped.name(family), &TO_ADDRESS_AND_PORT).comment(comment)
+    };
+    let senders = std::iter::once(mapped("LOCAL").src_type(AddrType::Local));
+    let senders = senders.chain(if_local(&mapped("pod"), &node.detect_local));
+    let to_shadow = format!("NETMAP --to {}", shadow::range(family));
+    let mut rules: Vec<Rule> = senders.map(|rule| rule.target(other(to_shadow.clone()))).collect();
+    if node.localhost_node_ports {
+        let localhost = Set::Localhost.name(family);
+        let [_, back] = names::DETOUR;
+        let out = Rule::new().set(localhost, &TO_ADDRESS_AND_PORT).src_type(AddrType::Local);
+        let detour = || Rule::new().destination(IpAddr::V4(shadow::LOCALHOST_OUT)).in_interface(back);
+        rules.extend([
+            out.comment("node ports on localhost").dnat(IpAddr::V4(shadow::LOCALHOST_OUT)),
+            detour().comment("masquerade node ports on localhost").jump(names::mark_masq()),
+            detour().comment("node ports on localhost").dnat(shadow::LOCALHOST),
+        ]);
+    }
+    rules
+}
+
+/// What never reaches IPVS. In mangle, because IPVS takes the node's own packets in OUTPUT before filter sees them.
+fn firewall_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
+    let to = |set: Set| Rule::new().set(set.name(family), &TO_ADDRESS_AND_PORT);
+    // Sources that stop being admitted lose what is open, too, as with any firewall.
+    let not_admitted = to(Set::Restricted)
         .comment("senders that loadBalancerSourceRanges does not admit")
-        .set(Set::Restricted.name(family), &TO_ADDRESS_AND_PORT)
-        .not_set(Set::Admitted.name(family), &[SetDir::Dst, SetDir::Dst, SetDir::Src])
-        .drop()
+        .not_set(Set::Admitted.name(family), &[SetDir::Dst, SetDir::Dst, SetDir::Src]);
+    // New ones only: what is open to an endpoint that drains goes on.
+    let dropped = || to(Set::Dropped).comment("a traffic policy forbids all endpoints").ctstate(&[CtState::New]);
+    let direct = ConntrackMatch { state: Some(AnyOf::none_of(&[CtState::Dnat])), ..ConntrackMatch::default() };
+    // IPVS would send on what connection tracking cannot place (out of window, say), but not masqueraded: the endpoint
+    // knows no such connection and resets it (kubernetes issue 74839, which is about answers).
+    let invalid = |set: Set| to(set).comment("no part of a known connection").ctstate(&[CtState::Invalid]).drop();
+    let ledger = if node.drop_invalid { Set::LEDGER.as_slice() } else { &[] };
+    let rules = ledger.iter().copied().map(invalid).chain([
+        not_admitted.drop(),
+        dropped().set(Set::ClusterIp.name(family), &TO_ADDRESS_AND_PORT).drop(),
+        // In OUTPUT packets have not been sent to the shadow yet, and the node may use all endpoints there are.
+        dropped().not_src_type(AddrType::Local).drop(),
+        to(Set::Shadow).comment("nobody asks for a shadow address").conntrack(direct).drop(),
+    ]);
+    rules.collect()
 }
 
 fn postrouting_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
@@ -80,7 +123,11 @@ fn postrouting_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
         .comment("a pod that reaches itself through a service")
         .set(Set::LoopBack.name(family), &[SetDir::Dst, SetDir::Dst, SetDir::Src])
         .masquerade(true);
-    std::iter::once(loop_back).chain(postrouting(node.masquerade_mark)).collect()
+    let [out, _] = names::DETOUR;
+    let detour = Rule::new().comment("node ports on localhost").out_interface(out);
+    let detour = detour.target(Target::Other(format!("SNAT --to-source {}", shadow::LOCALHOST_SOURCE).into()));
+    let detour = node.localhost_node_ports.then_some(detour);
+    detour.into_iter().chain([loop_back]).chain(postrouting(node.masquerade_mark)).collect()
 }
 
 /// Without this every port on which the node listens would be reachable on every service address (kubernetes issue

@@ -4,6 +4,7 @@ use super::Op;
 use super::names::{self, Set};
 use super::observed::Observed;
 use crate::backend::rules::{plan_jumps, plan_removal};
+use crate::kernel::interface::FoundDetour;
 use crate::kernel::ipset::Entry;
 use ipvs::{Command, ServiceId};
 use std::collections::BTreeSet;
@@ -21,6 +22,9 @@ pub fn everything_goes(observed: &Observed) -> Vec<Op> {
     ops.extend(jumps.into_iter().chain(chains).map(Op::Rule));
     let sets: BTreeSet<Set> = observed.sets.keys().chain(&observed.unfit_sets).copied().collect();
     ops.extend(sets.into_iter().map(Op::DestroySet));
+    if observed.detour != FoundDetour::Missing {
+        ops.push(Op::DeleteDetour);
+    }
     let foreign = observed.addresses.iter().any(|net| !recorded(&net));
     if observed.interface && !observed.interface_shared && !foreign {
         ops.push(Op::DeleteInterface);

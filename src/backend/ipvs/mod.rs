@@ -9,6 +9,7 @@ mod observe;
 mod observed;
 mod order;
 mod plan;
+mod shadow;
 mod steps;
 mod timeouts;
 mod wanted;
@@ -18,7 +19,7 @@ pub use observed::{FoundDestination, FoundServer, Observed};
 use super::rules::RuleOp;
 use super::{Backend, Effort, Failure, Lost, ObserveError};
 use crate::desired::{Desired, Touched};
-use crate::kernel::interface::{Interface, LocalRoute};
+use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
 use crate::model::{IpFamily, PerFamily};
@@ -63,6 +64,7 @@ pub struct Options {
 pub struct Ipvs {
     client: Client,
     interface: Interface,
+    detour: Detour,
     sets: ipset::Client,
     commands: PerFamily<Option<Commands>>,
     sysctl: Ledger,
@@ -84,6 +86,10 @@ pub enum Op {
     MakeInterface,
     /// Delete the device.
     DeleteInterface,
+    /// Make the detour of node ports on localhost, or mend it.
+    MakeDetour,
+    /// Delete it.
+    DeleteDetour,
     /// Make a set.
     MakeSet(Set),
     /// Destroy a set.
@@ -117,6 +123,8 @@ impl fmt::Display for Op {
             Self::Sysctl(setting) => write!(f, "set sysctl {} to {}", setting.path, setting.value),
             Self::MakeInterface => write!(f, "create interface {device} or bring it up"),
             Self::DeleteInterface => write!(f, "delete interface {device}"),
+            Self::MakeDetour => write!(f, "create interfaces {} or mend them", names::DETOUR.join(" and ")),
+            Self::DeleteDetour => write!(f, "delete interfaces {}", names::DETOUR.join(" and ")),
             Self::MakeSet(set) => write!(f, "create set {}", name(set)),
             Self::DestroySet(set) => write!(f, "destroy set {}", name(set)),
             Self::AddEntry(set, entry) => write!(f, "add to set {}: {entry}", name(set)),
@@ -159,6 +167,13 @@ impl Ipvs {
         Ok(Self {
             client: Client::connect().map_err(|error| ObserveError::new("the IPVS table", error))?,
             interface: Interface::open(names::INTERFACE).map_err(|error| ObserveError::new("routes", error))?,
+            detour: Detour::open(
+                names::DETOUR,
+                shadow::LOCALHOST_OUT,
+                shadow::LOCALHOST_SOURCE,
+                sysctl.sysctl().clone(),
+            )
+            .map_err(|error| ObserveError::new("links", error))?,
             sets: ipset::Client::open().map_err(|error| ObserveError::new("ipsets", error))?,
             commands,
             sysctl,

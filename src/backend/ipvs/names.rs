@@ -8,6 +8,9 @@ use iptables::{ChainName, Table};
 /// The device that service addresses are routed to.
 pub const INTERFACE: &str = "kube-ipvs0";
 
+/// The two ends of the detour that packets to node ports on localhost take.
+pub const DETOUR: [&str; 2] = ["kube-ipvs-lo0", "kube-ipvs-lo1"];
+
 /// What a set of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Set {
@@ -25,11 +28,19 @@ pub enum Set {
     Restricted,
     /// Load-balancer address and port, and a network whose senders may use it.
     Admitted,
+    /// Shadow address and port: what pods and the node are sent to where strangers get [`Set::ExternalLocal`].
+    Shadow,
+    /// Address and port whose policy forbids all endpoints that there are: dropped, not refused.
+    Dropped,
+    /// Address and port that pods and the node are sent on from, to the shadow.
+    Mapped,
+    /// 127.0.0.0/8 and a node port: node ports that are served on localhost.
+    Localhost,
 }
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::ClusterIp,
         Self::External,
         Self::ExternalLocal,
@@ -37,11 +48,23 @@ impl Set {
         Self::Addresses,
         Self::Restricted,
         Self::Admitted,
+        Self::Shadow,
+        Self::Dropped,
+        Self::Mapped,
+        Self::Localhost,
     ];
+
+    /// Those that say what becomes of packets and record nothing; each entry is asked for by one service port.
+    pub const VERDICTS: [Self; 5] = [Self::Restricted, Self::Admitted, Self::Dropped, Self::Mapped, Self::Localhost];
 
     /// Those whose entries are an address and port of a virtual server of ours: together they are the ledger of what
     /// we own.
-    pub const LEDGER: [Self; 3] = [Self::ClusterIp, Self::External, Self::ExternalLocal];
+    pub const LEDGER: [Self; 4] = [Self::ClusterIp, Self::External, Self::ExternalLocal, Self::Shadow];
+
+    /// Whether its entries send packets elsewhere, which must be ready for them.
+    pub fn diverts(self) -> bool {
+        matches!(self, Self::Mapped | Self::Localhost)
+    }
 
     /// The name in the kernel, at most 31 bytes.
     pub fn name(self, family: IpFamily) -> &'static str {
@@ -60,13 +83,23 @@ impl Set {
             (Self::Restricted, IpFamily::V6) => "KUBE-IPVS-RESTRICTED-6",
             (Self::Admitted, IpFamily::V4) => "KUBE-IPVS-ADMITTED",
             (Self::Admitted, IpFamily::V6) => "KUBE-IPVS-ADMITTED-6",
+            (Self::Shadow, IpFamily::V4) => "KUBE-IPVS-SHADOW",
+            (Self::Shadow, IpFamily::V6) => "KUBE-IPVS-SHADOW-6",
+            (Self::Dropped, IpFamily::V4) => "KUBE-IPVS-DROPPED",
+            (Self::Dropped, IpFamily::V6) => "KUBE-IPVS-DROPPED-6",
+            (Self::Mapped, IpFamily::V4) => "KUBE-IPVS-MAPPED",
+            (Self::Mapped, IpFamily::V6) => "KUBE-IPVS-MAPPED-6",
+            (Self::Localhost, IpFamily::V4) => "KUBE-IPVS-LOCALHOST",
+            (Self::Localhost, IpFamily::V6) => "KUBE-IPVS-LOCALHOST-6",
         }
     }
 
     /// How it is made.
     pub fn spec(self, family: IpFamily) -> SetSpec {
         let set_type = match self {
-            Self::ClusterIp | Self::External | Self::ExternalLocal | Self::Restricted => SetType::HashIpPort,
+            Self::ClusterIp | Self::External | Self::ExternalLocal => SetType::HashIpPort,
+            Self::Restricted | Self::Shadow | Self::Dropped | Self::Mapped => SetType::HashIpPort,
+            Self::Localhost => SetType::HashNetPort,
             Self::Admitted => SetType::HashIpPortNet,
             Self::LoopBack => SetType::HashIpPortIp,
             Self::Addresses => SetType::HashNet,

@@ -25,6 +25,9 @@ impl Ipvs {
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
         observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
+        if family == IpFamily::V4 {
+            observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
+        }
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;

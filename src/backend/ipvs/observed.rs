@@ -5,7 +5,7 @@ use super::wanted::{self, Wanted, entry_of};
 use super::{Op, Ours, timeouts};
 use crate::backend::rules::Found;
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
-use crate::kernel::interface::LocalRoute;
+use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::Setting;
 use imbl::OrdMap;
@@ -83,6 +83,8 @@ pub struct Observed {
     pub interface_up: bool,
     /// Somebody else's addresses, or the other family's, are on the device.
     pub interface_shared: bool,
+    /// The detour of node ports on localhost.
+    pub detour: FoundDetour,
     /// Routes of ours.
     pub routes: BTreeMap<IpNet, LocalRoute>,
     /// Addresses on the device.
@@ -122,6 +124,8 @@ impl Observed {
             Op::DeleteInterface => {
                 *self = Self { interface: false, interface_up: false, routes: BTreeMap::new(), ..std::mem::take(self) }
             }
+            Op::MakeDetour => self.detour = FoundDetour::Whole,
+            Op::DeleteDetour => self.detour = FoundDetour::Missing,
             Op::MakeSet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
                 self.sets.insert(*set, HashSet::new());

@@ -20,8 +20,9 @@ pub struct Broken {
 fn slot(set: Set) -> Option<bool> {
     match set {
         Set::Addresses => Some(true),
-        Set::LoopBack | Set::Restricted | Set::Admitted => None,
-        Set::ClusterIp | Set::External | Set::ExternalLocal => Some(false),
+        Set::LoopBack => None,
+        Set::Restricted | Set::Admitted | Set::Dropped | Set::Mapped | Set::Localhost => None,
+        Set::ClusterIp | Set::External | Set::ExternalLocal | Set::Shadow => Some(false),
     }
 }
 

@@ -6,10 +6,10 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers, timeouts};
+use super::{Op, VipBinding, helpers, shadow, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
-use crate::kernel::interface::LocalRoute;
+use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
 use ipvs::{Command, Protocol, Scheduler, ServiceId};
@@ -66,7 +66,7 @@ struct Planner<'a> {
 struct Wishes {
     servers: BTreeMap<ServiceId, (Server, bool)>,
     ledger: BTreeMap<Entry, Set>,
-    firewall: BTreeSet<(Set, Entry)>,
+    verdicts: BTreeSet<(Set, Entry)>,
     loop_back: BTreeSet<Entry>,
     bindings: BTreeSet<IpAddr>,
 }
@@ -75,7 +75,7 @@ impl Wishes {
     fn add(&mut self, wanted: Wanted, first: bool) {
         self.servers.extend(wanted.servers.into_iter().map(|(id, server)| (id, (server, first))));
         self.ledger.extend(wanted.ledger);
-        self.firewall.extend(wanted.firewall);
+        self.verdicts.extend(wanted.verdicts);
         self.loop_back.extend(wanted.loop_back);
         self.bindings.extend(wanted.bindings);
     }
@@ -93,6 +93,11 @@ impl Planner<'_> {
         self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
+        }
+        match (self.rules.localhost_node_ports, self.observed.detour) {
+            (true, FoundDetour::Missing | FoundDetour::Partly) => self.steps.settings.push(Op::MakeDetour),
+            (false, FoundDetour::Partly | FoundDetour::Whole) => self.steps.unrecording.push(Op::DeleteDetour),
+            _ => {}
         }
         for set in self.observed.unfit_sets.iter().copied() {
             self.steps.settings.push(Op::DestroySet(set));
@@ -120,6 +125,10 @@ impl Planner<'_> {
 
     /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
     fn retire(&mut self, desired: &Desired) {
+        for set in Set::VERDICTS.into_iter().filter(|set| set.diverts()) {
+            let entries: Vec<Entry> = self.entries(set).copied().collect();
+            entries.into_iter().for_each(|entry| self.unrecord(set, entry));
+        }
         let mut wishes = Wishes::default();
         for port in desired.ports.values() {
             wishes.add(self.context.render(port, self.rules), false);
@@ -155,7 +164,7 @@ impl Planner<'_> {
             // Only additions: what is there may belong to what is still to come.
             self.servers(&mut wishes, BTreeSet::new());
             self.ledger(&wishes, Vec::new());
-            self.firewall(&wishes.firewall, &BTreeSet::new());
+            self.verdicts(&wishes.verdicts, &BTreeSet::new());
             self.loop_back(&wishes.loop_back, &BTreeSet::new());
             return self.bindings(&wishes.bindings, &BTreeSet::new());
         }
@@ -166,9 +175,9 @@ impl Planner<'_> {
         let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
         self.servers(&mut wishes, found);
         self.ledger(&wishes, recorded);
-        let sets = [Set::Restricted, Set::Admitted].into_iter();
-        let found = sets.flat_map(|set| self.entries(set).map(move |entry| (set, *entry))).collect();
-        self.firewall(&wishes.firewall, &found);
+        let found = Set::VERDICTS.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
+        let found = found.collect();
+        self.verdicts(&wishes.verdicts, &found);
         self.loop_back(&wishes.loop_back, &old_loop_back);
         let range_entries: BTreeSet<Entry> =
             self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
@@ -187,9 +196,10 @@ impl Planner<'_> {
         }
         self.bindings(&wishes.bindings, &old_bindings);
         // Ranges that are no longer ours: never before their addresses are bound one by one.
+        let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
             let single = *net == host(net.addr());
-            if (single && self.context.binding == VipBinding::Address) || (!single && !ranged.contains(net)) {
+            if (single && !self.by_route(net.addr())) || (!single && !kept.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
@@ -235,7 +245,7 @@ impl Planner<'_> {
         released.retain(|ip, count| previous.bindings.count(ip) <= *count);
         self.servers(&mut new, old.servers.keys().copied().collect());
         self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
-        self.firewall(&new.firewall, &old.firewall);
+        self.verdicts(&new.verdicts, &old.verdicts);
         self.loop_back(&gained, &lost.into_keys().collect());
         let released: BTreeSet<IpAddr> = released.into_keys().collect();
         for address in released.difference(&bound) {
@@ -250,13 +260,15 @@ impl Planner<'_> {
 
     fn record(&mut self, set: Set, entry: Entry) {
         if !self.observed.has_entry(set, &entry) {
-            self.steps.recording.push(Op::AddEntry(set, entry));
+            let place = if set.diverts() { &mut self.steps.diverting } else { &mut self.steps.recording };
+            place.push(Op::AddEntry(set, entry));
         }
     }
 
     fn unrecord(&mut self, set: Set, entry: Entry) {
         if self.observed.has_entry(set, &entry) {
-            self.steps.unrecording.push(Op::DeleteEntry(set, entry));
+            let place = if set.diverts() { &mut self.steps.undiverting } else { &mut self.steps.unrecording };
+            place.push(Op::DeleteEntry(set, entry));
         }
     }
 
@@ -272,7 +284,7 @@ impl Planner<'_> {
     }
 
     /// Who is admitted comes before the restriction, and goes after it.
-    fn firewall(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
+    fn verdicts(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
         wanted.iter().rev().for_each(|(set, entry)| self.record(*set, *entry));
         old.difference(wanted).for_each(|(set, entry)| self.unrecord(*set, *entry));
     }
@@ -284,31 +296,36 @@ impl Planner<'_> {
 
     /// Single addresses that are bound now and were bound by us.
     fn bound(&self) -> Vec<IpAddr> {
-        let single = |net: &&ipnet::IpNet| **net == host(net.addr());
-        match self.context.binding {
-            VipBinding::Route => self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr).collect(),
+        // What is left of a range may be a single address.
+        let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
+        let single = |net: &&ipnet::IpNet| **net == host(net.addr()) && !ranges.contains(net);
+        let routed = self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr);
+        let mut bound: Vec<IpAddr> = routed.filter(|ip| self.by_route(*ip)).collect();
+        if self.context.binding == VipBinding::Address {
             // On the device anybody may have put addresses: ours are those that we recorded.
-            VipBinding::Address => {
-                let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
-                self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded).collect()
-            }
+            let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
+            bound.extend(self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded));
         }
+        bound
+    }
+
+    /// Shadows are nobody's addresses and never put on the device.
+    fn by_route(&self, address: IpAddr) -> bool {
+        self.context.binding == VipBinding::Route || shadow::range(self.context.family).contains(&address)
     }
 
     fn bindings(&mut self, wanted: &BTreeSet<IpAddr>, old: &BTreeSet<IpAddr>) {
         for address in wanted {
             self.record(Set::Addresses, address_entry(*address));
-            match self.context.binding {
-                VipBinding::Route => self.route(host(*address), false),
-                VipBinding::Address if !self.observed.addresses.contains(&host(*address)) => {
-                    self.steps.bindings.push(Op::AddAddress(host(*address)));
-                }
-                VipBinding::Address => {}
+            if self.by_route(*address) {
+                self.route(host(*address), false);
+            } else if !self.observed.addresses.contains(&host(*address)) {
+                self.steps.bindings.push(Op::AddAddress(host(*address)));
             }
         }
         for address in old.difference(wanted) {
             match self.observed.routes.get(&host(*address)) {
-                Some(route) if self.context.binding == VipBinding::Route => {
+                Some(route) if self.by_route(*address) => {
                     self.steps.unbinding.push(Op::Unroute(*route));
                 }
                 _ if self.observed.addresses.contains(&host(*address)) => {

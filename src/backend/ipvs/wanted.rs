@@ -1,15 +1,15 @@
 //! What a service port asks of IPVS, the sets and the routes. Pure.
 
-use super::VipBinding;
 use super::names::Set;
 use super::plan::Context;
+use super::{VipBinding, shadow};
 use crate::desired::{Endpoint, FrontendKind, NodeRules, Role, ServicePort};
 use crate::kernel::ipset::{self, Entry, storable_networks};
 use crate::model::{IpFamily, Protocol};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use ipvs::{Destination, Scheduler, Service, ServiceFlags, ServiceId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 /// A virtual server with its destinations by address and port, and their weights.
@@ -28,8 +28,9 @@ pub struct Wanted {
     pub servers: BTreeMap<ServiceId, Server>,
     /// The set that records each virtual server.
     pub ledger: BTreeMap<Entry, Set>,
-    /// Who may use the load-balancer addresses.
-    pub firewall: BTreeSet<(Set, Entry)>,
+    /// What becomes of packets before IPVS: who may use the load-balancer addresses, what is dropped, what on localhost
+    /// is served.
+    pub verdicts: BTreeSet<(Set, Entry)>,
     /// Entries against hairpin; other service ports may ask for the same.
     pub loop_back: Vec<Entry>,
     /// Addresses that have to be routed to us; other service ports may ask for the same.
@@ -39,32 +40,81 @@ pub struct Wanted {
 /// Renders a service port.
 pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted {
     let mut wanted = Wanted::default();
-    for (kind, address) in frontends(port, node) {
-        let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
-        let local =
-            if kind == FrontendKind::ClusterIp { port.internal_policy_local } else { port.external_policy_local };
+    for frontend in frontends(port, node) {
+        let Frontend { address, number, set, local, bound } = frontend;
         let id = ServiceId::Address { protocol: ipvs_protocol(port.key.protocol), address, port: number };
         let entry = Entry::IpPort { address, protocol: set_protocol(port.key.protocol), port: number };
-        let set = match (kind, local) {
-            (FrontendKind::ClusterIp, _) => Set::ClusterIp,
-            (_, false) => Set::External,
-            (_, true) => Set::ExternalLocal,
-        };
         // An external IP that equals the cluster IP, or a node's address, is the same virtual server: the first wins.
         if wanted.servers.contains_key(&id) {
             continue;
         }
         wanted.servers.insert(id, server(context, port, id, local));
         wanted.ledger.insert(entry, set);
+        if set == Set::ExternalLocal {
+            wanted.verdicts.insert((Set::Mapped, entry));
+        }
+        if set != Set::Shadow && port.has_any_endpoints && !serves(port, local) {
+            wanted.verdicts.insert((Set::Dropped, entry));
+        }
         let ranged = context.binding == VipBinding::Route && in_ranges(node, address);
-        let local = kind == FrontendKind::NodePort || node.node_addresses.contains(&address);
-        if !ranged && !local && !wanted.bindings.contains(&address) {
+        if bound && !ranged && !wanted.bindings.contains(&address) {
             wanted.bindings.push(address);
         }
     }
-    wanted.firewall = firewall(port);
+    wanted.verdicts.extend(firewall(port));
+    wanted.verdicts.extend(localhost(port, node));
     wanted.loop_back = port.endpoints.iter().filter(|endpoint| endpoint.serves()).map(|e| loop_back(port, e)).collect();
     wanted
+}
+
+/// Where a virtual server stands, and what it is for.
+struct Frontend {
+    address: IpAddr,
+    number: u16,
+    set: Set,
+    /// It has this node's endpoints only.
+    local: bool,
+    /// The address has to be made local.
+    bound: bool,
+}
+
+/// The virtual servers of a service port; where a policy tells strangers from the cluster there are two for an address.
+fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
+    let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
+    let addresses = port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)));
+    let mut frontends = Vec::new();
+    for (kind, address) in addresses {
+        let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
+        let bound = kind != FrontendKind::NodePort && !node.node_addresses.contains(&address);
+        let (set, local) = match (kind, port.external_policy_local) {
+            (FrontendKind::ClusterIp, _) => (Set::ClusterIp, port.internal_policy_local),
+            (_, false) => (Set::External, false),
+            (_, true) => (Set::ExternalLocal, true),
+        };
+        frontends.push(Frontend { address, number, set, local, bound });
+        if set == Set::ExternalLocal || (set == Set::External && port.left_local.is_some()) {
+            let address = shadow::of(address);
+            frontends.push(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
+        }
+    }
+    // The node is within the cluster: all endpoints, whatever the policy.
+    if let Some(number) = port.node_port.filter(|_| node.localhost_node_ports) {
+        let address = shadow::LOCALHOST;
+        frontends.push(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
+    }
+    frontends
+}
+
+/// Whether a list has anybody for new connections.
+fn serves(port: &ServicePort, local: bool) -> bool {
+    if local { port.local_endpoints().next().is_some() } else { port.cluster_endpoints().next().is_some() }
+}
+
+/// The entry that takes a node port on localhost to its virtual server. Without any endpoint it is refused there.
+fn localhost(port: &ServicePort, node: &NodeRules) -> Option<(Set, Entry)> {
+    let number = port.node_port.filter(|_| node.localhost_node_ports)?;
+    let net = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+    Some((Set::Localhost, Entry::NetPort { net, protocol: set_protocol(port.key.protocol), port: number }))
 }
 
 /// The entries that restrict the load-balancer addresses, if anything does.
@@ -74,7 +124,9 @@ fn firewall(port: &ServicePort) -> BTreeSet<(Set, Entry)> {
         return entries;
     }
     let (protocol, number) = (set_protocol(port.key.protocol), port.port);
-    for address in port.load_balancer_ips.iter().copied() {
+    // Who is sent to the shadow is restricted there.
+    let shadows = port.load_balancer_ips.iter().filter(|_| port.external_policy_local).map(|ip| shadow::of(*ip));
+    for address in port.load_balancer_ips.iter().copied().chain(shadows) {
         entries.insert((Set::Restricted, Entry::IpPort { address, protocol, port: number }));
         for net in port.source_ranges.iter().flat_map(|range| storable_networks(*range)) {
             entries.insert((Set::Admitted, Entry::IpPortNet { address, protocol, port: number, net }));
@@ -85,17 +137,14 @@ fn firewall(port: &ServicePort) -> BTreeSet<(Set, Entry)> {
 
 /// The addresses of the node's service ranges that one route serves.
 pub fn in_ranges(node: &NodeRules, address: IpAddr) -> bool {
-    node.service_ranges.iter().any(|range| range.contains(&address))
+    let after = node.service_ranges.partition_point(|range| range.network() <= address);
+    let before = after.checked_sub(1).and_then(|index| node.service_ranges.get(index));
+    before.is_some_and(|range| range.contains(&address))
 }
 
 /// The network of one address.
 pub fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
-}
-
-fn frontends<'a>(port: &'a ServicePort, node: &'a NodeRules) -> impl Iterator<Item = (FrontendKind, IpAddr)> + 'a {
-    let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
-    port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)))
 }
 
 fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> Server {
@@ -182,3 +231,7 @@ fn set_protocol(protocol: Protocol) -> ipset::Protocol {
         Protocol::Sctp => ipset::Protocol::SCTP,
     }
 }
+
+#[cfg(test)]
+#[path = "wanted_tests.rs"]
+mod tests;

@@ -133,6 +133,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
     };
     let slice = EndpointSlice {
         name: format!("service-{index:06}-slice").into(),
+        proxy_name: None,
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: addresses.into_iter().map(endpoint).collect(),

@@ -1,17 +1,13 @@
 //! The conversation with the kernel about flows.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-
 use nix::errno::Errno;
 
 use super::flow::{self, Filter, Flow};
+use crate::kernel::NetlinkError;
 use crate::kernel::netlink::Socket;
-use crate::kernel::{IpFamily, NetlinkError};
 
 /// `NETLINK_NETFILTER`.
 const NETLINK_NETFILTER: isize = 12;
-const UDP: u8 = 17;
 
 /// What was tried with tracked connections, and why it failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,69 +78,5 @@ impl Client {
             }
         }
         failure.map_or(Ok(deleted), Err)
-    }
-
-    /// Deletes the UDP flows to a service's address and port that go elsewhere than to its present endpoints, and
-    /// returns how many. A flow that was not translated goes to the service's own address: it is deleted, too, unless
-    /// that is among `endpoints`.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn delete_udp_flows(&mut self, service: SocketAddr, endpoints: &[IpAddr]) -> Result<usize, ConntrackError> {
-        let filter = Filter {
-            protocol: Some(UDP),
-            destination: Some(service.ip()),
-            destination_port: Some(service.port()),
-            ..Filter::family(IpFamily::of(service.ip()))
-        };
-        let mut stale = Vec::new();
-        self.dump(&filter, |flow| {
-            if !endpoints.contains(&flow.reply.source.ip()) {
-                stale.push(flow);
-            }
-        })?;
-        self.delete_all(&stale)
-    }
-
-    /// As [`Self::delete_udp_flows`] for many services of one family: the table is read once.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn delete_stale_udp_flows(
-        &mut self,
-        family: IpFamily,
-        services: &HashMap<SocketAddr, Vec<IpAddr>>,
-    ) -> Result<usize, ConntrackError> {
-        let mut stale = Vec::new();
-        self.dump(&Filter { protocol: Some(UDP), ..Filter::family(family) }, |flow| {
-            let endpoints = services.get(&flow.original.destination);
-            if endpoints.is_some_and(|endpoints| !endpoints.contains(&flow.reply.source.ip())) {
-                stale.push(flow);
-            }
-        })?;
-        self.delete_all(&stale)
-    }
-
-    /// Deletes the UDP flows to a port of any of the node's addresses (a node port) that go elsewhere than to its
-    /// present endpoints, and returns how many.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn delete_udp_node_port_flows(
-        &mut self,
-        family: IpFamily,
-        node_addresses: &[IpAddr],
-        port: u16,
-        endpoints: &[IpAddr],
-    ) -> Result<usize, ConntrackError> {
-        let filter = Filter { protocol: Some(UDP), destination_port: Some(port), ..Filter::family(family) };
-        let mut stale = Vec::new();
-        self.dump(&filter, |flow| {
-            let to_node = node_addresses.contains(&flow.original.destination.ip());
-            if to_node && !endpoints.contains(&flow.reply.source.ip()) {
-                stale.push(flow);
-            }
-        })?;
-        self.delete_all(&stale)
     }
 }

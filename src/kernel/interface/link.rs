@@ -34,6 +34,18 @@ impl Interface {
                 (found.ok_or_else(|| self.missing("look for the new"))?, created)
             }
         };
+        let index = found.index;
+        self.make_ready(found)?;
+        Ok(Ensured { created, index })
+    }
+
+    /// As [`Self::ensure_dummy`] for an interface that has to be there.
+    pub(super) fn ensure_ready(&mut self) -> Result<(), InterfaceError> {
+        let found = self.find("bring up")?.ok_or_else(|| self.missing("bring up"))?;
+        self.make_ready(found)
+    }
+
+    fn make_ready(&mut self, found: Found) -> Result<(), InterfaceError> {
         let kind = found.kind.unwrap_or_else(|| "none".to_owned());
         if kind != self.kind {
             return Err(InterfaceError::OtherKind { name: self.name.clone(), kind: self.kind.clone(), found: kind });
@@ -42,7 +54,7 @@ impl Interface {
             self.without_link_local(found.index)?;
             self.bring_up(found.index)?;
         }
-        Ok(Ensured { created, index: found.index })
+        Ok(())
     }
 
     /// The kernel's number for the interface, `None` when it is not there. Numbers change when a device is made anew.
@@ -141,7 +153,7 @@ impl Interface {
         }
     }
 
-    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+    pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
         let mut messages = [rtnetlink::encode(message, flags)];
         self.socket.batch(&mut messages).pop().unwrap_or(Ok(()))
     }

@@ -3,11 +3,13 @@
 //! An address becomes local by a local route to the interface or by an address on it. Addresses on one device cost
 //! the square of their number and are taken for the node's own by other programs; routes do neither.
 
+mod detour;
 mod error;
 mod link;
 mod routes;
 mod vips;
 
+pub use detour::{Detour, DetourError, Found as FoundDetour};
 pub use error::{AddressError, InterfaceError, RouteError};
 pub(super) use routes::local_route;
 pub use routes::{LocalRoute, ROUTE_PROTOCOL};

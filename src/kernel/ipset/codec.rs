@@ -145,6 +145,10 @@ fn data(writer: &mut Writer<'_>, set: &str, entry: &Entry, mark: Option<Mark>) {
                 ip(writer, DATA_IP, net.addr());
                 writer.u8(DATA_CIDR, net.prefix_len());
             }
+            Entry::NetPort { net, protocol, port } => {
+                ip_port(writer, net.addr(), *protocol, *port);
+                writer.u8(DATA_CIDR, net.prefix_len());
+            }
             Entry::Port(port) => writer.u16_net(DATA_PORT, *port),
         }
         if let Some(mark) = mark {
@@ -284,6 +288,7 @@ impl Fields {
                 let net = IpNet::new(self.ip2?, self.cidr2?).ok()?;
                 Some(Entry::IpPortNet { address, protocol, port, net })
             }
+            SetType::HashNetPort => Some(Entry::NetPort { net: IpNet::new(address, self.cidr?).ok()?, protocol, port }),
             _ => Some(Entry::IpPort { address, protocol, port }),
         }
     }

@@ -68,6 +68,15 @@ pub enum Entry {
     },
     /// Of `hash:net`; not of length 0, see [`storable_networks`].
     Net(IpNet),
+    /// Of `hash:net,port`.
+    NetPort {
+        /// The network; not of length 0, see [`storable_networks`].
+        net: IpNet,
+        /// The protocol, which the kernel requires.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+    },
     /// Of `bitmap:port`, which knows no protocol: a set for each.
     Port(u16),
 }
@@ -98,6 +107,7 @@ impl fmt::Display for Entry {
                 write!(f, "{address},{protocol}:{port},{}", Network(*net))
             }
             Self::Net(net) => Network(*net).fmt(f),
+            Self::NetPort { net, protocol, port } => write!(f, "{},{protocol}:{port}", Network(*net)),
             Self::Port(port) => write!(f, "{port}"),
         }
     }

@@ -289,6 +289,7 @@ fn entries() -> impl Strategy<Value = (SetType, EntryWithMark)> {
             SetType::HashIpPortIp => Entry::IpPortIp { address, protocol, port, second },
             SetType::HashIpPortNet => Entry::IpPortNet { address, protocol, port, net },
             SetType::HashNet => Entry::Net(net),
+            SetType::HashNetPort => Entry::NetPort { net, protocol, port },
             SetType::BitmapPort => Entry::Port(port),
         };
         (SetType::ALL[which], EntryWithMark { entry, mark })

@@ -21,13 +21,22 @@ pub enum SetType {
     HashIpPortNet,
     /// Networks.
     HashNet,
+    /// Network, protocol and port.
+    HashNetPort,
     /// Ports 0 to 65535, of no protocol.
     BitmapPort,
 }
 
 impl SetType {
-    pub(super) const ALL: [Self; 6] =
-        [Self::HashIp, Self::HashIpPort, Self::HashIpPortIp, Self::HashIpPortNet, Self::HashNet, Self::BitmapPort];
+    pub(super) const ALL: [Self; 7] = [
+        Self::HashIp,
+        Self::HashIpPort,
+        Self::HashIpPortIp,
+        Self::HashIpPortNet,
+        Self::HashNet,
+        Self::HashNetPort,
+        Self::BitmapPort,
+    ];
 
     /// The kernel's and ipset's name.
     #[must_use]
@@ -38,6 +47,7 @@ impl SetType {
             Self::HashIpPortIp => "hash:ip,port,ip",
             Self::HashIpPortNet => "hash:ip,port,net",
             Self::HashNet => "hash:net",
+            Self::HashNetPort => "hash:net,port",
             Self::BitmapPort => "bitmap:port",
         }
     }
@@ -54,7 +64,7 @@ impl SetType {
         match self {
             Self::HashIp => 4,
             Self::HashIpPort | Self::HashIpPortIp => 5,
-            Self::HashIpPortNet => 7,
+            Self::HashIpPortNet | Self::HashNetPort => 7,
             Self::HashNet => 6,
             Self::BitmapPort => 3,
         }

@@ -1,0 +1,4 @@
+//! What others can see of the proxy: answers over HTTP.
+
+pub mod health_check;
+pub mod http;

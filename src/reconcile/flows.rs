@@ -1,0 +1,63 @@
+//! UDP flows that no longer go where they should: remembered from the change that made them so until the kernel has
+//! forgotten them. What goes wrong here never stops a sync; it is tried again by a clock of its own.
+
+use super::schedule::{Schedule, Timing};
+use crate::backend::FlowTable;
+use crate::desired::{Desired, Touched, UdpWatch};
+use crate::model::{IpFamily, PerFamily};
+use std::time::Instant;
+use tracing::{debug, warn};
+
+/// What is to be forgotten, in both families.
+#[derive(Debug, Default)]
+pub struct Flows {
+    watches: PerFamily<UdpWatch>,
+    schedules: PerFamily<Schedule>,
+    told: PerFamily<Option<String>>,
+}
+
+impl Flows {
+    /// Takes in what is desired; true if flows have to be looked at because of it.
+    pub fn look(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>) -> bool {
+        self.watches.get_mut(family).look(desired, touched)
+    }
+
+    /// Whether flows are to be looked at that could not be dealt with before.
+    pub fn is_due(&self, family: IpFamily, now: Instant) -> bool {
+        !self.watches.get(family).due().is_empty() && !self.schedules.get(family).is_waiting(now)
+    }
+
+    /// When something is due again, if anything is.
+    pub fn next(&self, family: IpFamily, now: Instant) -> Option<Instant> {
+        let waits = !self.watches.get(family).due().is_empty();
+        waits.then(|| self.schedules.get(family).retry_at().map_or(now, |at| at.max(now)))
+    }
+
+    /// Makes the kernel forget what is due. It stays due if that fails, or if the sync before left something to be done
+    /// (not `settled`): new flows may still have gone the old way.
+    pub fn forget(&mut self, family: IpFamily, table: &mut dyn FlowTable, settled: bool, timing: &Timing) {
+        let watch = self.watches.get_mut(family);
+        let started = Instant::now();
+        let outcome = table.forget(family, watch.due());
+        let again = outcome.is_err() || !settled;
+        self.schedules.get_mut(family).synced(Instant::now(), again, true, timing);
+        let told = self.told.get_mut(family);
+        match outcome {
+            Ok(deleted) => {
+                let (frontends, milliseconds) = (watch.due().frontends().count(), started.elapsed().as_millis());
+                debug!(%family, deleted, frontends, milliseconds, "looked for stale UDP flows");
+                *told = None;
+                if settled {
+                    watch.done();
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    warn!(%family, "{error}; it is tried again");
+                    *told = Some(error);
+                }
+            }
+        }
+    }
+}
