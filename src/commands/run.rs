@@ -1,14 +1,16 @@
-//! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped.
+//! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped. And what kube-proxy does instead of running
+//! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
+use super::reload::{self, Following};
 use super::source::Opened;
-use super::{dataplane, node, require_root};
-use crate::config::ProxyArgs;
+use super::{cleanup, dataplane, duties, init, node, require_root};
+use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
 use crate::exit::Exit;
 use crate::observe::health_check;
 use crate::reconcile::{self, Reconciler, Status};
 use anyhow::Context;
 use clap::Args;
-use std::time::Duration;
+use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,57 +19,78 @@ use tracing::info;
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// What is proxied, and how.
     #[command(flatten)]
-    proxy: ProxyArgs,
+    pub proxy: ProxyArgs,
     /// Exit once the kernel is as wanted, leaving it so; with status 1 if another program's objects are in the way
     #[arg(long)]
     once: bool,
+    /// Write kube-proxy's part of the configuration to a file that --config reads, and exit
+    #[arg(long, value_name = "FILE")]
+    write_config_to: Option<PathBuf>,
+    /// Do what `kube-ipvs cleanup` does, and exit [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = crate::config::pflag::boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cleanup: Option<bool>,
+    /// Set the node's sysctls, and exit [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = crate::config::pflag::boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    init_only: Option<bool>,
 }
 
-/// Runs until SIGTERM or SIGINT. The kernel's state stays: traffic goes on without us.
+/// Runs until SIGTERM or SIGINT, or until the configuration changes so that only a new start helps. The kernel's state
+/// stays: traffic goes on without us.
 ///
 /// # Errors
-/// When a setting is wrong, the mode does not work here, a manifest path does not exist, or there is no way to an API
-/// server. Nothing was changed then.
-pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
-    let config = args.proxy.validate()?;
+/// When the mode does not work here, a manifest path does not exist, or there is no way to an API server. Nothing was
+/// changed then.
+pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.write_config_to {
+        std::fs::write(file, to_yaml(&loaded.kube_proxy)?).with_context(|| format!("write {}", file.display()))?;
+        info!("wrote the configuration to {}", file.display());
+        return Ok(Exit::Success);
+    }
+    if args.cleanup == Some(true) {
+        return cleanup::run(&cleanup::CleanupArgs::default());
+    }
+    if args.init_only == Some(true) {
+        return init::run(&loaded.config);
+    }
     require_root("run")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let mut stop = Stop::new()?;
-        let source = Opened::open(&config).await?;
-        let planes = dataplane::choose(&config)?;
-        // With an API server that is away this takes as long as that lasts; nothing is touched before.
-        let snapshots = tokio::select! {
-            snapshots = source.start() => snapshots?,
-            () = stop.wait() => return Ok(Exit::Success),
-        };
-        let (sender, triggers) = mpsc::unbounded_channel();
-        // First listen, then look: what changes in between is seen as a notification.
-        node::follow(sender).context("following the kernel's notifications")?;
-        let facts = node::facts().context("reading the node's addresses")?;
-        let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
-        let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
-        let mut servers = JoinSet::new();
-        if !args.once {
-            servers.spawn(health_check::run(health_check::Sources {
-                checks: handle.health_checks.clone(),
-                status: handle.status.clone(),
-                patience: patience(config.timing.audit),
-            }));
-        }
-        let exit = serve(handle.status.clone(), &mut stop, args.once).await?;
-        // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
-        servers.shutdown().await;
-        handle.stop();
-        Ok(exit)
-    })
+    runtime.block_on(follow(args, loader, loaded))
 }
 
-/// For how long something may wait for the kernel before load balancers are told to avoid this node: as upstream, two
-/// sync periods; but no short hiccup.
-fn patience(sync_period: Duration) -> Duration {
-    sync_period.saturating_mul(2).max(Duration::from_secs(10))
+async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
+    let mut stop = Stop::new()?;
+    let config = loaded.config.clone();
+    let source = Opened::open(&config).await?;
+    let planes = dataplane::choose(&config)?;
+    let later = !duties::tracking_is_loaded();
+    let (mode, settings) = (planes.active.name(), duties::perform(&config));
+    let (sender, triggers) = mpsc::unbounded_channel();
+    // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
+    // what helps. Nothing of Services is touched before.
+    let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let snapshots = tokio::select! {
+        snapshots = source.start() => snapshots?,
+        () = stop.wait() => return Ok(Exit::Success),
+        () = following.restart() => return Ok(Exit::Success),
+    };
+    // First listen, then look: what changes in between is seen as a notification.
+    node::follow(sender).context("following the kernel's notifications")?;
+    let facts = node::facts().context("reading the node's addresses")?;
+    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+    let mut servers = JoinSet::new();
+    if !args.once {
+        let sources = health_check::Sources { checks: handle.health_checks.clone(), status: handle.status.clone() };
+        servers.spawn(health_check::run(sources));
+    }
+    let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
+    let exit = running.serve().await?;
+    // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
+    servers.shutdown().await;
+    handle.stop();
+    Ok(exit)
 }
 
 /// The signals that end the program.
@@ -90,16 +113,33 @@ impl Stop {
     }
 }
 
-async fn serve(mut status: watch::Receiver<Status>, stop: &mut Stop, once: bool) -> anyhow::Result<Exit> {
-    loop {
-        tokio::select! {
-            () = stop.wait() => return Ok(Exit::Success),
-            changed = status.changed() => {
-                anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
-                let status = status.borrow_and_update();
-                if once && status.rounds > 0 && status.families_settled() {
-                    return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
-                }
+/// What is waited for while the reconciler works.
+struct Running {
+    status: watch::Receiver<Status>,
+    stop: Stop,
+    following: Following,
+    /// Connection tracking is loaded by the first rules, and set then.
+    later: bool,
+    once: bool,
+}
+
+impl Running {
+    async fn serve(&mut self) -> anyhow::Result<Exit> {
+        loop {
+            tokio::select! {
+                () = self.stop.wait() => return Ok(Exit::Success),
+                () = self.following.restart() => return Ok(Exit::Success),
+                changed = self.status.changed() => anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself"),
+            }
+            let status = self.status.borrow_and_update().clone();
+            if status.rounds == 0 {
+                continue;
+            }
+            if std::mem::take(&mut self.later) {
+                duties::perform(&self.following.config());
+            }
+            if self.once && status.families_settled() {
+                return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
             }
         }
     }

@@ -18,7 +18,7 @@ pub use builder::{Builder, Change, Refusal};
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
-pub use settings::{DetectLocal, NodePortSelector, Settings};
+pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 
 use crate::model::{AffinityTimeout, IpFamily, Protocol, ServiceName};
 use imbl::OrdMap;

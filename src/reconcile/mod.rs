@@ -13,9 +13,10 @@ pub use schedule::Timing;
 pub use status::{FamilyStatus, Status};
 
 use crate::backend::Lost;
-use crate::desired::{HealthChecks, NodeFacts};
+use crate::desired::{HealthChecks, NodeFacts, Settings};
 use crate::model::IpFamily;
 use crate::source::Snapshots;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +28,8 @@ pub enum Trigger {
     Gone(IpFamily, Lost),
     /// The node's own addresses or gateways are these now.
     Facts(NodeFacts),
+    /// These are the settings and periods from now on.
+    Settings(Arc<Settings>, Timing),
     /// Notifications were lost: look at everything again.
     Lost,
 }
@@ -117,6 +120,10 @@ async fn run(
     publish: Publish,
 ) {
     reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
+    // The configuration may have changed while the source was waited for.
+    while let Ok(trigger) = triggers.try_recv() {
+        reconciler.take_trigger(trigger);
+    }
     loop {
         publish.round(&mut reconciler);
         let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));

@@ -11,6 +11,7 @@ mod order;
 mod plan;
 mod shadow;
 mod steps;
+mod timeouts;
 mod wanted;
 
 pub use observed::{FoundDestination, FoundServer, Observed};
@@ -48,7 +49,7 @@ pub enum VipBinding {
 }
 
 /// What IPVS mode is configured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// How addresses become local.
     pub binding: VipBinding,

@@ -24,6 +24,7 @@ impl Ipvs {
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
+        observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
         if family == IpFamily::V4 {
             observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
         }

@@ -6,7 +6,7 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers, shadow};
+use super::{Op, VipBinding, helpers, shadow, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
@@ -90,6 +90,7 @@ impl Planner<'_> {
     fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
+        self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
@@ -374,7 +375,8 @@ impl Planner<'_> {
     }
 
     /// A virtual server that we did not record is somebody else's, unless it stands on a cluster IP, where nobody else
-    /// has any business, or is just what we would have made: then the record was lost.
+    /// has any business, or is just what we would have made: then the record was lost. Where the user says that others
+    /// have business, only the record counts.
     fn may_change(&self, id: &ServiceId, server: &Server, found: &FoundServer) -> bool {
         let ServiceId::Address { address, .. } = id else { return false };
         let as_ours = found.service == server.service
@@ -382,7 +384,8 @@ impl Planner<'_> {
                 .destinations
                 .iter()
                 .all(|(address, known)| known.masqueraded && server.weights.contains_key(address));
-        self.observed.is_recorded(id) || wanted::in_ranges(self.rules, *address) || as_ours
+        let excluded = self.rules.excluded.iter().any(|net| net.contains(address));
+        self.observed.is_recorded(id) || !excluded && (wanted::in_ranges(self.rules, *address) || as_ours)
     }
 
     fn new_server(&mut self, server: &Server, first: bool) {

@@ -2,7 +2,7 @@
 
 use super::super::helpers;
 use super::*;
-use crate::desired::{DetectLocal, NodePortAddresses, ServicePortKey};
+use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortAddresses, ServicePortKey};
 use crate::model::ServiceName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ fn node(localhost_node_ports: bool) -> NodeRules {
         primary: Some("192.168.0.2".parse().unwrap()),
         node_addresses: vec!["192.168.0.2".parse().unwrap()],
         service_ranges: vec!["172.30.0.0/16".parse().unwrap()],
+        drop_invalid: true,
+        excluded: Vec::new(),
+        timeouts: ConnectionTimeouts::default(),
     }
 }
 
@@ -128,6 +131,17 @@ fn node_ports_on_localhost_have_a_virtual_server_of_their_own() {
         let found = servers(&wanted);
         assert!(found.contains(&"TCP 255.0.0.1:30080 Shadow 10.180.1.1:8080".to_owned()), "{found:?}");
         assert!(verdicts(&wanted).contains(&"Localhost 127.0.0.0/8,tcp:30080".to_owned()));
+    }
+}
+
+#[test]
+fn nothing_is_dropped_for_being_invalid_where_connection_tracking_is_liberal() {
+    for family in IpFamily::BOTH {
+        for drop_invalid in [true, false] {
+            let chains = helpers::chains(&NodeRules { drop_invalid, ..node(true) }, family);
+            let rules = chains.iter().flat_map(|(_, chain)| chain.rules.iter().map(ToString::to_string));
+            assert_eq!(rules.filter(|rule| rule.contains("INVALID")).count() > 1, drop_invalid, "{family}");
+        }
     }
 }
 
