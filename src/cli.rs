@@ -1,9 +1,17 @@
-//! The command line: which command, and how it logs.
+//! The command line: under which name, which command, and how it logs.
+
+mod kube_proxy;
+mod log;
+
+pub use kube_proxy::KubeProxyCli;
+pub use log::LogArgs;
 
 use crate::commands;
-use crate::config::ProxyArgs;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::io::IsTerminal;
+use crate::config::{Invocation, Loaded, Loader, Logging, ProxyArgs};
+use crate::exit::Exit;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A Kubernetes service proxy for the node: IPVS and iptables through one reconciler.
@@ -14,25 +22,6 @@ pub struct Cli {
     log: LogArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-/// How the program logs. Logs go to stderr.
-#[derive(Debug, Args)]
-struct LogArgs {
-    /// What is logged: error, warn, info, debug, trace, or a filter such as "kube_ipvs::reconcile=debug"
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", env = "KUBE_IPVS_LOG")]
-    log_level: String,
-    /// How log lines look
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    logging_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,39 +45,67 @@ enum Command {
     Bench(commands::bench::BenchCommand),
 }
 
+/// Runs what a command line asks for.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == "kube-proxy") {
+        return kube_proxy::run(arguments.into_iter());
+    }
+    match Cli::parse_from(arguments).run() {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("kube-ipvs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl Cli {
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// Whatever kept the command from its work, with what was tried.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        self.log.start()?;
+    fn run(self) -> anyhow::Result<ExitCode> {
+        if let Command::Run(args) = &self.command {
+            return start_run(args, &self.log, Invocation::KubeIpvs, None).map(Into::into);
+        }
+        if let Command::Plan(args) = &self.command {
+            let (_, loaded) = load(args, &self.log, Invocation::KubeIpvs, None)?;
+            return commands::plan::run(&loaded.config).map(Into::into);
+        }
+        self.log.start(&Logging::default())?;
         match self.command {
-            Command::Run(args) => commands::run::run(&args).map(Into::into),
-            Command::Plan(args) => commands::plan::run(&args).map(Into::into),
             Command::List(args) => commands::list::run(&args),
             Command::Switch(args) => commands::switch::run(&args).map(Into::into),
             Command::Status(args) => commands::status::run(&args).map(Into::into),
             Command::Demo(args) => commands::demo::run(&args),
             Command::Bench(command) => commands::bench::run(&command),
             Command::Cleanup(args) => commands::cleanup::run(&args).map(Into::into),
+            Command::Run(_) | Command::Plan(_) => Ok(ExitCode::SUCCESS),
         }
     }
 }
 
-impl LogArgs {
-    fn start(&self) -> anyhow::Result<()> {
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.log_level)
-            .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", self.log_level))?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_target(false)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal());
-        match self.logging_format {
-            LogFormat::Text => builder.init(),
-            LogFormat::Json => builder.json().init(),
-        }
-        Ok(())
+/// Loads the configuration and starts logging as it says; what has no effect is the first thing told.
+fn load(
+    args: &ProxyArgs,
+    log: &LogArgs,
+    invocation: Invocation,
+    warning: Option<String>,
+) -> anyhow::Result<(Loader, Loaded)> {
+    let loader = Loader { args: args.clone(), logging_format: log.logging_format.clone(), invocation };
+    let loaded = loader.load()?;
+    log.start(&loaded.config.logging)?;
+    for warning in loaded.warnings.iter().chain(&warning) {
+        tracing::warn!("{warning}");
     }
+    Ok((loader, loaded))
+}
+
+/// `run`, under either name.
+fn start_run(
+    args: &commands::run::RunArgs,
+    log: &LogArgs,
+    invocation: Invocation,
+    warning: Option<String>,
+) -> anyhow::Result<Exit> {
+    let (loader, loaded) = load(&args.proxy, log, invocation, warning)?;
+    commands::run::run(args, loader, loaded)
 }

@@ -1,16 +1,7 @@
-//! The `kube-ipvs` program: parses the command line and hands over to a command.
+//! The `kube-ipvs` program: hands the command line over.
 
-use clap::Parser;
-use kube_ipvs::cli::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.run() {
-        Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("kube-ipvs: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    kube_ipvs::cli::main(std::env::args_os())
 }

@@ -1,5 +1,5 @@
 //! What the documents say about the tree is so: the links lead somewhere, and the table of flags in README.md is that of
-//! `kube-ipvs run --help`.
+//! `kube-ipvs run --help`. (tests/kube_proxy.rs looks after docs/kube-proxy-flags.md.)
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly, too")]
 
@@ -30,12 +30,15 @@ fn flags() -> String {
     let run = cli.find_subcommand("run").unwrap();
     let mut table = "| flag | default | what |\n|---|---|---|\n".to_owned();
     for flag in run.get_arguments().filter(|flag| flag.get_long().is_some_and(|name| name != "help")) {
+        if flag.is_hide_set() {
+            continue;
+        }
         let mut name = format!("--{}", flag.get_long().unwrap());
         let values: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
         let takes_value = flag.get_action().takes_values();
         let placeholder = flag.get_value_names().map(|names| names.join(" ")).unwrap_or_default();
         if takes_value && values.is_empty() {
-            name += &format!(" {placeholder}");
+            name += &format!(" {}", placeholder.replace('|', "\\|"));
         } else if takes_value {
             name += &format!(" {}", values.join("\\|"));
         }

@@ -9,7 +9,11 @@
 
 mod support;
 
-use kube_ipvs::lab::Protocol;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
 use support::{Cluster, Mode, Service, State, Stream, Talks, in_both_modes, may_run, wait_until};
 
 in_both_modes!(
@@ -30,7 +34,7 @@ fn endpoints_come_and_go_under_traffic(mode: Mode) {
     let to = web.addresses();
     // All of them are with pod-1, which stays throughout.
     let talks = Talks::start(&cluster, &CALLERS, &to, 1);
-    let requests = Stream::start(&cluster, &CALLERS, &to, Protocol::Tcp);
+    let requests = Stream::start(&cluster, &CALLERS, &to, kube_ipvs::lab::Protocol::Tcp);
     let steps: [(&[u8], &[&str]); 4] = [
         (&[1, 2, 11], &["far-pod-1", "pod-1", "pod-2"]),
         (&[1, 12], &["far-pod-2", "pod-1"]),
@@ -86,7 +90,8 @@ fn an_endpoint_that_returns_keeps_its_connections(mode: Mode) {
     to.iter().for_each(|address| cluster.wait_answerers(address, &["pod-1"]));
     talks.wait_for_more(3);
     assert!(talks.end().iter().all(|name| name == "pod-1"));
-    cluster.assert_in_sync(&[]);
+    // Whoever left goes as soon as its last connection has: at one of the next looks, some seconds apart.
+    cluster.wait_in_sync(&[]);
     proxy.stop();
 }
 
@@ -96,7 +101,7 @@ fn a_service_changes_its_numbers(mode: Mode) {
     let stays = Service::new("stays", 30).on(&[2]);
     [&web, &stays].into_iter().for_each(|service| cluster.apply(service));
     let proxy = cluster.start(&[]);
-    let requests = Stream::start(&cluster, &CALLERS, &stays.addresses(), Protocol::Tcp);
+    let requests = Stream::start(&cluster, &CALLERS, &stays.addresses(), kube_ipvs::lab::Protocol::Tcp);
     let all = ["far-pod-1", "pod-1", "pod-2"];
     let node_port = |port: u16| [format!("192.168.0.2:{port}"), format!("[2001:db8::2]:{port}")];
     node_port(30080).iter().for_each(|address| cluster.wait_answerers(address, &all));
@@ -226,7 +231,7 @@ fn another_mode_at_restart() {
     to.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
     let flags = |mode: &'static str| ["--proxy-mode", mode, "--drain-timeout", "1s"];
     let mut proxy = cluster.start(&flags("ipvs"));
-    let requests = Stream::start(&cluster, &CALLERS, &to, Protocol::Tcp);
+    let requests = Stream::start(&cluster, &CALLERS, &to, kube_ipvs::lab::Protocol::Tcp);
     for mode in ["iptables", "ipvs"] {
         proxy.stop();
         proxy = cluster.start(&flags(mode));
@@ -249,4 +254,48 @@ fn another_mode_at_restart() {
     proxy.stop();
     eprintln!("{done} requests during two switches");
     requests.end();
+}
+
+/// Whether a host gets an answer to ICMP echo requests.
+fn answers_ping(cluster: &Cluster, from: &str, to: &str) -> bool {
+    let to: IpAddr = to.parse().unwrap();
+    // The kernel hands out IPv4 with its header, and fills in the checksum of ICMPv6 only.
+    let (domain, protocol, request, answer, header, checksum) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0, 20, !(0x0800 + 0x4b4b + 1_u16)),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129, 0, 0),
+    };
+    let [high, low] = checksum.to_be_bytes();
+    let ping = || {
+        let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let question = [request, 0, high, low, 0x4b, 0x4b, 0, 1];
+        socket.send_to(&question, &SocketAddr::new(to, 0).into()).unwrap();
+        let mut packet = [0; 256];
+        // Whatever else comes by as ICMP is read, too.
+        while let Ok(length) = socket.read(&mut packet) {
+            if packet[..length].get(header..).is_some_and(|icmp| icmp[0] == answer && icmp[4..6] == [0x4b, 0x4b]) {
+                return true;
+            }
+        }
+        false
+    };
+    (0..5).any(|_| cluster.host(from).ns.run(ping).unwrap())
+}
+
+/// As with kube-proxy's IPVS mode: an address of a Service is the node's own, and operators ping it.
+#[test]
+fn a_service_address_answers_ping() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    let external_ips = vec!["192.168.99.20".to_owned(), "2001:db8:9999::20".to_owned()];
+    cluster.apply(&Service { external_ips, ..Service::new("web", 20).on(&[1]) });
+    let proxy = cluster.start(&[]);
+    for from in CALLERS {
+        for to in ["172.30.0.20", "192.168.99.20", "fd00:172:30::14", "2001:db8:9999::20"] {
+            assert!(answers_ping(&cluster, from, to), "{from} to {to}");
+        }
+    }
+    proxy.stop();
 }

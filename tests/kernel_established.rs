@@ -55,15 +55,19 @@ fn udp_flows_move_when_their_endpoint_goes_and_no_others(mode: Mode) {
     thread::sleep(Duration::from_secs(1));
     cluster.apply(&Service { endpoints: vec![(1, false), (2, true)], ..dns.clone() });
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
-    // A few datagrams were on their way, or came between two steps of the change.
-    let few = if emulated() { 60 } else { 20 };
-    for (what, names, lost) in leaving.into_iter().map(Flow::end) {
+    leaving.iter().chain(&staying).for_each(Flow::stop);
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        (leaving.into_iter().map(Flow::end).collect(), staying.into_iter().map(Flow::end).collect());
+    // A few datagrams were on their way, or came between two steps of the change. An emulated machine loses some by
+    // itself, here and there.
+    let few = if emulated() { 20 } else { 5 };
+    for (what, names, lost, row) in leaving {
         assert_eq!(names, ["pod-1", "pod-2"], "{what}");
-        assert!(lost <= few, "{what}: {lost} datagrams lost");
-        eprintln!("{what}: moved, {lost} lost");
+        assert!(row <= few, "{what}: {lost} datagrams lost, {row} in a row");
     }
-    for (what, names, lost) in staying.into_iter().map(Flow::end) {
-        assert_eq!((names, lost), (vec!["pod-2".to_owned()], 0), "{what}");
+    for (what, names, lost, row) in staying {
+        assert_eq!(names, ["pod-2"], "{what}");
+        assert!(if emulated() { row <= few } else { lost == 0 }, "{what}: {lost} datagrams lost, {row} in a row");
     }
     proxy.stop();
 }
@@ -96,7 +100,8 @@ fn udp_flows_that_began_before_the_service_find_it(mode: Mode) {
     cluster.apply(&dns.clone().on(&[1]));
     to.iter().for_each(|address| wait_until("the first endpoint", || answers(&cluster, address) == ["pod-1"]));
     thread::sleep(Duration::from_secs(if emulated() { 8 } else { 2 }));
-    for (what, names, _) in flows.into_iter().map(Flow::end) {
+    flows.iter().for_each(Flow::stop);
+    for (what, names, ..) in flows.into_iter().map(Flow::end) {
         assert_eq!(names, ["pod-1"], "{what}");
     }
     proxy.stop();
@@ -145,7 +150,7 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
     to.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
     let probers: Vec<(&str, Prober)> =
         CALLERS.iter().map(|from| (*from, Prober::start(&cluster.host(from).ns).unwrap())).collect();
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut repeated) = (Duration::ZERO, 0);
     for round in 0..6_usize {
         let endpoint = [1, 2][round % 2];
         cluster.apply(&web.clone().on(&[endpoint]));
@@ -171,10 +176,16 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
                 };
                 assert_eq!(name, ["pod-1", "pod-2"][round % 2], "round {round}, {from}:{port} to {address}");
             }
-            assert_eq!(repeated_syns(&cluster.host(from).ns), before, "round {round}: SYNs sent again by {from}");
+            let again = repeated_syns(&cluster.host(from).ns) - before;
+            eprintln!("round {round}: {again} SYNs sent again by {from}");
+            repeated += again;
         }
     }
     eprintln!("slowest connection with its answer: {slowest:?}");
+    // An emulated machine that gets no processor for a second sends one again by itself. What is remembered wrongly
+    // costs one with every change and way: 6 rounds x 3 callers x 4 addresses.
+    let tolerated = if emulated() { 5 } else { 0 };
+    assert!(repeated <= tolerated, "{repeated} SYNs sent again");
     if !emulated() {
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     }

@@ -7,6 +7,8 @@
 
 #[path = "kernel_layer/conntrack.rs"]
 mod conntrack;
+#[path = "kernel_layer/detour.rs"]
+mod detour;
 #[path = "kernel_layer/interface.rs"]
 mod interface;
 #[path = "kernel_layer/ipset.rs"]

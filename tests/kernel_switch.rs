@@ -188,7 +188,7 @@ fn udp_flows_outlive_the_old_mode() {
     switch(&cluster, &["ipvs", "--drain", "2s"]);
     thread::sleep(Duration::from_secs(1));
     let few = if emulated() { 3 } else { 1 };
-    for (what, names, lost) in flows.into_iter().map(Flow::end) {
+    for (what, names, lost, _) in flows.into_iter().map(Flow::end) {
         eprintln!("{what}: answered by {names:?}, {lost} lost");
         assert!(lost <= few, "{what}: {lost} lost");
     }

@@ -23,6 +23,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Without a word of a sync for so long, the proxy has done what it wanted to.
 const QUIET: Duration = Duration::from_millis(400);
 
+/// In this part of the patience it syncs what it took notice of, if that needs a sync at all: on an emulated machine under
+/// load 4 s were seen.
+const NEEDLESS: u32 = 2;
+
 /// It says of each IP family that it is in sync.
 const FAMILIES: usize = 2;
 
@@ -52,6 +56,14 @@ pub struct Program<'a> {
     pub file: &'a Path,
     /// The node's namespace.
     pub node: &'a NetNs,
+}
+
+/// How far its log has come.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mark {
+    notices: usize,
+    syncs: usize,
+    lines: usize,
 }
 
 /// A running proxy; killed when this is dropped.
@@ -154,27 +166,31 @@ impl Proxy {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        self.settle(0, QUIET * 3);
+        self.settle(Mark::default(), QUIET * 3);
         Ok(())
     }
 
     /// A mark to wait from.
-    pub fn mark(&self) -> usize {
-        self.syncs()
+    pub fn mark(&self) -> Mark {
+        let count = |text: &str| self.lines(|lines| lines.iter().filter(|line| line.contains(text)).count());
+        Mark { notices: count("manifests changed"), syncs: self.syncs(), lines: self.lines(<[String]>::len) }
     }
 
-    /// Waits until it has synced since `mark` and has then been quiet for a moment; at most `patience`, since a change
-    /// may need no sync at all. This only spares rounds that would come too early.
-    pub fn settle(&self, mark: usize, patience: Duration) {
+    /// Waits until it has synced since `mark` and has then been quiet for a moment. A change may need no sync: then until it
+    /// has taken notice of it and said nothing for longer. At most `patience`. This only spares rounds that would come
+    /// too early.
+    pub fn settle(&self, mark: Mark, patience: Duration) {
         let started = Instant::now();
         let (mut seen, mut last) = (mark, Instant::now());
         while started.elapsed() < patience {
             thread::sleep(Duration::from_millis(10));
-            let now = self.syncs();
-            if now > seen {
+            let now = self.mark();
+            if now.lines > seen.lines {
                 (seen, last) = (now, Instant::now());
             }
-            if seen > mark && last.elapsed() > QUIET.min(patience / 6) {
+            let synced = seen.syncs > mark.syncs && last.elapsed() > QUIET.min(patience / 6);
+            let needless = seen.notices > mark.notices && last.elapsed() > QUIET.max(patience / NEEDLESS);
+            if synced || needless {
                 return;
             }
         }

@@ -7,13 +7,13 @@ use crate::desired::UdpFlows;
 use crate::kernel::conntrack::{Client, ConntrackError, Filter, Flow};
 use crate::model::IpFamily;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
-/// With more ports than that, all UDP flows are read once instead of those of each port. The kernel walks the whole
-/// table each time; what it saves is handing flows over.
+/// With more questions than that, all UDP flows are read once instead. The kernel walks the whole table for each; what
+/// it saves is handing flows over, which costs about ten times as much as passing them by.
 const MOST_QUESTIONS: usize = 4;
 
 /// Why flows could not be made to be forgotten.
@@ -68,20 +68,46 @@ impl Conntrack {
 /// What to ask the kernel for, so that it hands over few flows that are not of interest.
 fn questions(family: IpFamily, flows: &UdpFlows) -> Vec<Filter> {
     let udp = Filter { protocol: Some(UDP), ..Filter::family(family) };
-    let mut ports: BTreeMap<u16, Vec<SocketAddr>> = BTreeMap::new();
+    let mut ports: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
     for frontend in flows.frontends() {
-        ports.entry(frontend.port()).or_default().push(frontend);
+        ports.entry(frontend.port()).or_default().push(frontend.ip());
     }
-    if ports.len() > MOST_QUESTIONS {
-        return vec![udp];
+    let mut questions = Vec::new();
+    for (port, addresses) in ports {
+        let all = Filter { destination_port: Some(port), ..udp };
+        // Loopback stands for all of 127.0.0.0/8, and IPv6 addresses are not filtered by the kernel (see `Filter`).
+        let one_by_one = addresses.len() <= 2 && addresses.iter().all(|ip| ip.is_ipv4() && !ip.is_loopback());
+        if one_by_one {
+            questions.extend(addresses.into_iter().map(|ip| Filter { destination: Some(ip), ..all }));
+        } else {
+            questions.push(all);
+        }
     }
-    let question = |(port, frontends): (u16, Vec<SocketAddr>)| {
-        let destination = match frontends.as_slice() {
-            // Loopback stands for all of 127.0.0.0/8.
-            [only] if !only.ip().is_loopback() => Some(only.ip()),
-            _ => None,
-        };
-        Filter { destination_port: Some(port), destination, ..udp }
-    };
-    ports.into_iter().map(question).collect()
+    if questions.len() > MOST_QUESTIONS { vec![udp] } else { questions }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn asked(frontends: &[&str]) -> Vec<(Option<IpAddr>, Option<u16>)> {
+        let each = frontends.iter().map(|frontend| (frontend.parse().unwrap(), BTreeSet::new()));
+        let flows = each.collect();
+        let questions = questions(IpFamily::V4, &flows);
+        assert!(questions.iter().all(|question| question.protocol == Some(UDP)));
+        questions.into_iter().map(|question| (question.destination, question.destination_port)).collect()
+    }
+
+    #[test]
+    fn few_frontends_are_asked_for_one_by_one_and_many_at_once() {
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        assert_eq!(asked(&[]), []);
+        assert_eq!(asked(&["10.0.0.1:53"]), [(ip("10.0.0.1"), Some(53))]);
+        let two = asked(&["10.0.0.1:53", "10.0.0.2:53", "127.0.0.1:30053", "192.168.0.2:30053"]);
+        assert_eq!(two, [(ip("10.0.0.1"), Some(53)), (ip("10.0.0.2"), Some(53)), (None, Some(30053))]);
+        assert_eq!(asked(&["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"]), [(None, Some(53))]);
+        let many = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.1:4", "10.0.0.1:5"];
+        assert_eq!(asked(&many), [(None, None)]);
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 /// Flags of `cleanup`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct CleanupArgs {
     /// Leave the sysctls that `run` changed as they are
     #[arg(long)]

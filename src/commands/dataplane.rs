@@ -12,7 +12,7 @@ use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
 use crate::model::{IpFamily, PerFamily};
 use crate::reconcile::{Mode, Modes, Planes, Status, Trigger, Wish};
 use anyhow::Context;
-use iptables::{ChainName, Commands, Family, Rule, SetDir, Table, Target};
+use iptables::{Chain, ChainName, Commands, Family, Rule, SetDir, Table, Target, Transaction};
 use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
 use nix::sched::{CloneFlags, unshare};
 use std::net::{IpAddr, Ipv4Addr};
@@ -256,12 +256,13 @@ fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result
     let detour = || Detour::open(DETOUR, Ipv4Addr::new(240, 0, 0, 1), Ipv4Addr::new(240, 0, 0, 2), Sysctl::default());
     detour().and_then(|mut detour| detour.ensure()).map_err(|error| error.to_string())?;
     let matching = || Rule::new().set(Set::ClusterIp.name(IpFamily::V4), &[SetDir::Dst, SetDir::Dst]);
-    let scratch = ChainName::from_static("KUBE-IPVS-PROBE");
     let mapping = matching().target(Target::Other("NETMAP --to 240.0.0.0/4".into()));
-    for (what, rule) in [("match set", matching().masquerade(true)), ("target NETMAP", mapping)] {
-        if let Some(missing) = commands.v4.as_ref().and_then(|v4| v4.missing_for(Table::Nat, scratch, &rule)) {
-            return Err(format!("iptables {what}: {missing}"));
-        }
+    let scratch = Chain::new(ChainName::from_static("KUBE-IPVS-PROBE"), vec![matching().masquerade(true), mapping]);
+    let mut write = Transaction::new();
+    write.add_chain(Table::Nat, scratch);
+    let written = commands.v4.as_ref().map(|commands| commands.restore(&write));
+    match written {
+        Some(Err(error)) => Err(format!("iptables match set and target NETMAP: {}", error.stderr().trim())),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -4,10 +4,14 @@ pub mod bench;
 pub mod cleanup;
 pub mod dataplane;
 pub mod demo;
+pub mod duties;
+pub mod init;
 pub mod list;
 pub mod node;
 pub mod plan;
+pub mod reload;
 pub mod run;
+mod source;
 pub mod status;
 pub mod switch;
 

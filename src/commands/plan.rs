@@ -1,10 +1,10 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
-use super::{dataplane, node, require_root};
-use crate::config::ProxyArgs;
+use super::source::Opened;
+use super::{dataplane, duties, node, require_root};
+use crate::config::Config;
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
-use crate::source::manifests::{Inputs, Manifests};
 use anyhow::Context;
 use std::io::Write;
 use std::time::Instant;
@@ -13,19 +13,16 @@ use tracing::warn;
 /// Prints the steps.
 ///
 /// # Errors
-/// When a setting is wrong, the mode does not work here, or the kernel cannot be read.
-pub fn run(args: &ProxyArgs) -> anyhow::Result<Exit> {
-    let config = args.validate()?;
+/// When the mode does not work here, or the kernel cannot be read.
+pub fn run(config: &Config) -> anyhow::Result<Exit> {
     require_root("plan")?;
-    let inputs = Inputs::open(&config.inputs)?;
-    let mut planes = dataplane::choose(&config)?;
-    let mut source = Manifests::default();
-    for problem in source.load(inputs.read()) {
-        warn!("{problem}");
-    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let source = runtime.block_on(Opened::open(config))?;
+    let mut planes = dataplane::choose(config)?;
+    let snapshot = runtime.block_on(source.look())?;
     let now = Instant::now();
-    let mut builder = Builder::new(config.settings.clone());
-    builder.update(source.snapshot(), &node::facts().context("reading the node's addresses")?, now);
+    let mut builder = Builder::new(duties::settings(config));
+    builder.update(&snapshot, &node::facts().context("reading the node's addresses")?, now);
     for refusal in builder.refusals() {
         warn!("{refusal}");
     }

@@ -1,17 +1,18 @@
-//! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped.
+//! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped. And what kube-proxy does instead of running
+//! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
-use super::{dataplane, node, require_root};
-use crate::config::ProxyArgs;
+use super::reload::{self, Following};
+use super::source::Opened;
+use super::{cleanup, dataplane, duties, init, node, require_root};
+use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
 use crate::control::{self, Lock, LockError, Server, ServerError};
 use crate::exit::Exit;
 use crate::observe::health_check;
-use crate::reconcile::{self, Reconciler, Status, Switcher};
-use crate::source::manifests::{self, Inputs};
+use crate::reconcile::{self, Mode, Planes, Reconciler, Status, Switcher};
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -19,54 +20,92 @@ use tracing::{info, warn};
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// What is proxied, and how.
     #[command(flatten)]
-    proxy: ProxyArgs,
+    pub proxy: ProxyArgs,
     /// Exit once the kernel is as wanted, leaving it so; with status 1 if another program's objects are in the way
     #[arg(long)]
     once: bool,
     /// Where `status` and `switch` find this daemon [default: control.sock in /run/kube-ipvs]
     #[arg(long, value_name = "PATH")]
     control_socket: Option<PathBuf>,
+    /// Write kube-proxy's part of the configuration to a file that --config reads, and exit
+    #[arg(long, value_name = "FILE")]
+    write_config_to: Option<PathBuf>,
+    /// Do what `kube-ipvs cleanup` does, and exit [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = crate::config::pflag::boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cleanup: Option<bool>,
+    /// Set the node's sysctls, and exit [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = crate::config::pflag::boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    init_only: Option<bool>,
 }
 
-/// Runs until SIGTERM or SIGINT. The kernel's state stays: traffic goes on without us.
+/// Runs until SIGTERM or SIGINT, or until the configuration changes so that only a new start helps. The kernel's state
+/// stays: traffic goes on without us.
 ///
 /// # Errors
-/// When a setting is wrong, the mode does not work here, or a manifest path does not exist. Nothing was changed then.
-pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
-    let config = args.proxy.validate()?;
+/// When the mode does not work here, a manifest path does not exist, or there is no way to an API server. Nothing was
+/// changed then.
+pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.write_config_to {
+        std::fs::write(file, to_yaml(&loaded.kube_proxy)?).with_context(|| format!("write {}", file.display()))?;
+        info!("wrote the configuration to {}", file.display());
+        return Ok(Exit::Success);
+    }
+    if args.cleanup == Some(true) {
+        return cleanup::run(&cleanup::CleanupArgs::default());
+    }
+    if args.init_only == Some(true) {
+        return init::run(&loaded.config);
+    }
     require_root("run")?;
     let _lock = lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let server = if args.once { None } else { listen(args.control_socket.as_deref())? };
-        let inputs = Inputs::open(&config.inputs)?;
-        let planes = dataplane::choose(&config)?;
-        let (sender, triggers) = mpsc::unbounded_channel();
-        // First listen, then look: what changes in between is seen as a notification.
-        node::follow(sender.clone()).context("following the kernel's notifications")?;
-        let facts = node::facts().context("reading the node's addresses")?;
-        let snapshots = manifests::start(inputs)?;
-        let reconciler = Reconciler::new(config.settings.clone(), config.timing, planes, facts);
-        let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
-        let mut servers = JoinSet::new();
-        if !args.once {
-            servers.spawn(health_check::run(health_check::Sources {
-                checks: handle.health_checks.clone(),
-                status: handle.status.clone(),
-                patience: patience(config.timing.audit),
-            }));
-            if let Some(server) = server {
-                servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone()));
-            }
-            servers.spawn(dataplane::watch_ipvs(config.clone(), handle.status.clone(), sender));
+    runtime.block_on(follow(args, loader, loaded))
+}
+
+async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
+    let mut stop = Stop::new()?;
+    let config = loaded.config.clone();
+    let server = if args.once { None } else { listen(args.control_socket.as_deref())? };
+    let source = Opened::open(&config).await?;
+    let planes = dataplane::choose(&config)?;
+    let later = !duties::tracking_is_loaded();
+    let (mode, settings) = (starting_mode(&planes).name(), duties::perform(&config));
+    let (sender, triggers) = mpsc::unbounded_channel();
+    // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
+    // what helps. Nothing of Services is touched before.
+    let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let snapshots = tokio::select! {
+        snapshots = source.start() => snapshots?,
+        () = stop.wait() => return Ok(Exit::Success),
+        () = following.restart() => return Ok(Exit::Success),
+    };
+    // First listen, then look: what changes in between is seen as a notification.
+    node::follow(sender.clone()).context("following the kernel's notifications")?;
+    let facts = node::facts().context("reading the node's addresses")?;
+    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+    let mut servers = JoinSet::new();
+    if !args.once {
+        let sources = health_check::Sources { checks: handle.health_checks.clone(), status: handle.status.clone() };
+        servers.spawn(health_check::run(sources));
+        if let Some(server) = server {
+            servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone()));
         }
-        let exit = serve(handle.status.clone(), args.once).await?;
-        // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
-        servers.shutdown().await;
-        handle.stop();
-        Ok(exit)
-    })
+        servers.spawn(dataplane::watch_ipvs(config, handle.status.clone(), sender));
+    }
+    let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
+    let exit = running.serve().await?;
+    // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
+    servers.shutdown().await;
+    handle.stop();
+    Ok(exit)
+}
+
+/// The mode whose periods count. Where the two families were switched to different ones, IPv4's.
+fn starting_mode(planes: &Planes) -> Mode {
+    planes.families.first().map_or(planes.active.v4, |family| *planes.active.get(*family))
 }
 
 /// One daemon a network namespace. Where /run cannot be written, serving comes before being careful.
@@ -91,27 +130,54 @@ fn listen(asked: Option<&Path>) -> Result<Option<Server>, ServerError> {
     }
 }
 
-/// For how long something may wait for the kernel before load balancers are told to avoid this node: as upstream, two
-/// sync periods; but no short hiccup.
-fn patience(sync_period: Duration) -> Duration {
-    sync_period.saturating_mul(2).max(Duration::from_secs(10))
+/// The signals that end the program.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn serve(mut status: watch::Receiver<Status>, once: bool) -> anyhow::Result<Exit> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    loop {
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            changed = status.changed() => {
-                anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself");
-                let status = status.borrow_and_update();
-                if once && status.rounds > 0 && status.families_settled() {
-                    return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
-                }
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("stopping; what is in the kernel stays");
+    }
+}
+
+/// What is waited for while the reconciler works.
+struct Running {
+    status: watch::Receiver<Status>,
+    stop: Stop,
+    following: Following,
+    /// Connection tracking is loaded by the first rules, and set then.
+    later: bool,
+    once: bool,
+}
+
+impl Running {
+    async fn serve(&mut self) -> anyhow::Result<Exit> {
+        loop {
+            tokio::select! {
+                () = self.stop.wait() => return Ok(Exit::Success),
+                () = self.following.restart() => return Ok(Exit::Success),
+                changed = self.status.changed() => anyhow::ensure!(changed.is_ok(), "the reconciler ended by itself"),
+            }
+            let status = self.status.borrow_and_update().clone();
+            if status.rounds == 0 {
+                continue;
+            }
+            if std::mem::take(&mut self.later) {
+                duties::perform(&self.following.config());
+            }
+            if self.once && status.families_settled() {
+                return Ok(if status.families_in_sync() { Exit::Success } else { Exit::Failure });
             }
         }
     }
-    info!("stopping; what is in the kernel stays");
-    Ok(Exit::Success)
 }

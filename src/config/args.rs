@@ -1,38 +1,13 @@
-//! The flags of everything that works on Services. Names and defaults are kube-proxy's where it has the flag.
+//! The flags of everything that works on Services: kube-proxy's and our own.
 
 use super::duration;
-use clap::{ArgAction, Args, ValueEnum};
+use super::duration::GoDuration;
+use super::extension::KubeIpvsConfiguration;
+use super::flags::KubeProxyFlags;
+use super::logging_flags::LoggingFlags;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// How the kernel is programmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum ProxyMode {
-    /// IPVS where it works, otherwise iptables
-    #[default]
-    Auto,
-    /// IPVS, or an error where it does not work
-    Ipvs,
-    /// iptables
-    Iptables,
-}
-
-/// How local traffic is told from traffic of strangers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DetectLocalMode {
-    /// By the pod ranges of --cluster-cidr
-    #[value(name = "ClusterCIDR", alias = "clustercidr")]
-    ClusterCidr,
-    /// By the pod ranges of this node's Node object
-    #[value(name = "NodeCIDR", alias = "nodecidr")]
-    NodeCidr,
-    /// By the bridge that pods hang on
-    #[value(name = "BridgeInterface", alias = "bridgeinterface")]
-    BridgeInterface,
-    /// By the beginning of the names of the pods' interfaces
-    #[value(name = "InterfaceNamePrefix", alias = "interfacenameprefix")]
-    InterfaceNamePrefix,
-}
 
 /// How service addresses become local to the node in IPVS mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,61 +18,65 @@ pub enum VipBindingArg {
     Address,
 }
 
+impl VipBindingArg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Address => "address",
+        }
+    }
+}
+
 /// What is proxied, and how.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct ProxyArgs {
-    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON; "-" is standard input
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    /// kube-proxy's configuration file, followed while we run; most other flags of kube-proxy have no effect beside it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What kube-proxy has no field for, as a KubeIPVSConfiguration (kube-ipvs.io/v1alpha1); comes before the flags
+    #[arg(long, value_name = "FILE")]
+    pub kube_ipvs_config: Option<PathBuf>,
+    /// Manifest files or folders with Services and EndpointSlices, YAML or JSON, instead of an API server; "-" is standard input
+    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with_all = ["kubeconfig", "master"])]
     pub manifests: Vec<PathBuf>,
-    /// How the kernel is programmed
-    #[arg(long, value_enum, default_value_t)]
-    pub proxy_mode: ProxyMode,
-    /// The name of this node in the cluster [default: the host name]
-    #[arg(long, value_name = "NAME")]
-    pub hostname_override: Option<String>,
-    /// How traffic of pods is told from traffic of strangers, which is masqueraded
-    #[arg(long, value_enum, default_value = "ClusterCIDR", value_name = "MODE", ignore_case = true)]
-    pub detect_local_mode: DetectLocalMode,
-    /// The cluster's pod ranges, one or more for each family. Without it strangers cannot be told
+    /// The address of the API server, instead of the one in the kubeconfig; also with --config
+    #[arg(long, value_name = "URL")]
+    pub master: Option<String>,
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
+    /// The cluster's service ranges: in IPVS mode one route then serves a whole range [default: what the API server announces]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
-    pub cluster_cidr: Vec<String>,
-    /// The bridge of --detect-local-mode BridgeInterface
-    #[arg(long, value_name = "NAME")]
-    pub pod_bridge_interface: Option<String>,
-    /// The prefix of --detect-local-mode InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX")]
-    pub pod_interface_name_prefix: Option<String>,
-    /// The cluster's service ranges: in IPVS mode one route then serves a whole range
-    #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
-    pub service_cidr: Vec<String>,
-    /// Masquerade all traffic that is sent to cluster IPs
-    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub masquerade_all: bool,
-    /// The bit of the packet mark that asks for masquerading
-    #[arg(long, default_value_t = 14, value_name = "BIT")]
-    pub iptables_masquerade_bit: u32,
-    /// Serve node ports on 127.0.0.1 as well
-    #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub iptables_localhost_nodeports: bool,
-    /// Where node ports are served: networks of node addresses, or "primary" [default: all addresses]
-    #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
-    pub nodeport_addresses: Vec<String>,
-    /// IPVS scheduler: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos
-    #[arg(long, default_value = "rr", value_name = "NAME")]
-    pub ipvs_scheduler: String,
-    /// Answer ARP only for addresses of the interface asked
-    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub ipvs_strict_arp: bool,
-    /// How service addresses become local in IPVS mode
-    #[arg(long, value_enum, default_value = "route")]
-    pub vip_binding: VipBindingArg,
-    /// How long open connections to an endpoint that left may go on in IPVS mode
-    #[arg(long, default_value = "15m", value_parser = duration::parse, value_name = "DURATION")]
-    pub drain_timeout: Duration,
-    /// How often the kernel is compared with what is wanted although nothing changed
-    #[arg(long, default_value = "30s", value_parser = duration::parse, value_name = "DURATION")]
-    pub sync_period: Duration,
+    pub service_cidr: Option<Vec<String>>,
+    /// How service addresses become local in IPVS mode [default: route]
+    #[arg(long, value_enum)]
+    pub vip_binding: Option<VipBindingArg>,
+    /// How long open connections to an endpoint that left may go on in IPVS mode [default: 15m]
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+    pub drain_timeout: Option<Duration>,
+    /// Both --iptables-sync-period and --ipvs-sync-period
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub sync_period: Option<GoDuration>,
     /// Serve only Services labelled with this service-proxy-name [default: those without the label]
     #[arg(long, value_name = "NAME")]
     pub service_proxy_name: Option<String>,
+    #[command(flatten)]
+    pub logging: LoggingFlags,
+}
+
+impl ProxyArgs {
+    /// Our own settings; those of the file come first, as with kube-proxy's own file.
+    #[must_use]
+    pub fn extended(&self, file: KubeIpvsConfiguration) -> KubeIpvsConfiguration {
+        let own = |texts: &[PathBuf]| -> Option<Vec<String>> {
+            (!texts.is_empty()).then(|| texts.iter().map(|path| path.to_string_lossy().into_owned()).collect())
+        };
+        let given = |texts: &Vec<String>| texts.iter().filter(|text| !text.trim().is_empty()).cloned().collect();
+        KubeIpvsConfiguration {
+            manifests: file.manifests.or_else(|| own(&self.manifests)),
+            vip_binding: file.vip_binding.or_else(|| self.vip_binding.map(|binding| binding.name().to_owned())),
+            drain_timeout: file.drain_timeout.or_else(|| self.drain_timeout.map(GoDuration::from)),
+            service_cidrs: file.service_cidrs.or_else(|| self.service_cidr.as_ref().map(given)),
+            service_proxy_name: file.service_proxy_name.or_else(|| self.service_proxy_name.clone()),
+        }
+    }
 }

@@ -1,190 +1,155 @@
-//! What was typed, validated into settings. Nothing here touches the kernel, and nothing touches the kernel before
-//! everything here is valid.
+//! What was typed, and what stands in the files that it names, validated into settings. Nothing here touches the kernel,
+//! and nothing touches the kernel before everything here is valid.
+//!
+//! `flags`, `logging_flags`, `args`: the command line. `kubeproxy`, `defaults`, `validation`: kube-proxy's configuration
+//! as upstream means it. `extension`: our own. `decode`, `write`: files. `load` puts them together, `settle` makes a
+//! [`Config`] of them, `unused` says what has no effect.
 
 mod args;
+mod decode;
+mod defaults;
 mod duration;
+mod extension;
+mod field;
+mod flags;
+mod kubeproxy;
+mod load;
+mod logging_flags;
+pub mod pflag;
+mod settle;
+mod unused;
+mod validation;
+mod write;
 
-pub use args::{DetectLocalMode, ProxyArgs, ProxyMode, VipBindingArg};
+pub use args::{ProxyArgs, VipBindingArg};
 pub use duration::parse as parse_duration;
+pub use kubeproxy::{KubeProxyConfiguration, Logging, VmoduleItem};
+pub use load::{ConfigError, Invocation, Loaded, Loader};
+pub use write::to_yaml;
 
-use crate::backend::ipvs::{Options, VipBinding};
-use crate::desired::{DetectLocal, NodePortSelector, Settings};
-use crate::model::{SCHEDULERS, parse_network};
+use crate::backend::ipvs::Options;
+use crate::desired::Settings;
+use crate::kernel::sysctl::ConntrackSettings;
 use crate::reconcile::Timing;
+use crate::source::cluster::Access;
 use crate::source::manifests::Input;
-use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How the kernel is programmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyMode {
+    /// IPVS where it works, otherwise iptables.
+    #[default]
+    Auto,
+    /// IPVS, or an error where it does not work.
+    Ipvs,
+    /// iptables.
+    Iptables,
+}
+
+/// How often a mode syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// At least this often the kernel is read.
+    pub sync: Duration,
+    /// Changes that come sooner than this after each other wait.
+    pub min: Duration,
+}
+
+impl Default for Period {
+    fn default() -> Self {
+        Self { sync: Timing::default().audit, min: Duration::ZERO }
+    }
+}
 
 /// Everything that a run goes by.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// Which mode was asked for.
     pub mode: ProxyMode,
     /// The service semantics.
     pub settings: Arc<Settings>,
-    /// Periods.
-    pub timing: Timing,
+    /// How often iptables mode syncs.
+    pub iptables_period: Period,
+    /// How often IPVS mode syncs.
+    pub ipvs_period: Period,
     /// What only IPVS mode needs.
     pub ipvs: Options,
     /// Where Services come from.
-    pub inputs: Vec<Input>,
+    pub source: Source,
+    /// Where health checks are answered; `None`: nowhere.
+    pub healthz_bind_address: Option<SocketAddr>,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics_bind_address: Option<SocketAddr>,
+    /// Whether a port that cannot be bound ends the program.
+    pub bind_address_hard_fail: bool,
+    /// Whether profiles are served beside the metrics.
+    pub enable_profiling: bool,
+    /// Features by name.
+    pub feature_gates: BTreeMap<String, bool>,
+    /// How is logged.
+    pub logging: Logging,
+    /// How willingly the kernel kills us when memory is short.
+    pub oom_score_adj: Option<i32>,
+    /// Connection tracking.
+    pub conntrack: ConntrackSettings,
 }
 
-/// A setting that cannot be used: which one, why, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {problem}")]
-pub struct ConfigError {
-    setting: String,
-    problem: String,
+/// Where Services come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Manifest files.
+    Manifests(Vec<Input>),
+    /// The API server.
+    Cluster(Access),
 }
 
-fn invalid(setting: impl Into<String>, problem: impl Into<String>) -> ConfigError {
-    ConfigError { setting: setting.into(), problem: problem.into() }
+impl Default for Source {
+    fn default() -> Self {
+        Self::Cluster(Access::default())
+    }
 }
 
-impl ProxyArgs {
-    /// Validates what was typed.
-    ///
-    /// # Errors
-    /// The first setting that cannot be used.
-    pub fn validate(&self) -> Result<Config, ConfigError> {
-        if !SCHEDULERS.contains(&self.ipvs_scheduler.as_str()) {
-            let problem = format!("{:?} is not one of {}", self.ipvs_scheduler, SCHEDULERS.join(", "));
-            return Err(invalid("--ipvs-scheduler", problem));
+impl Config {
+    /// The periods of a mode, by its name.
+    #[must_use]
+    pub fn timing(&self, mode: &str) -> Timing {
+        let period = if mode == "ipvs" { self.ipvs_period } else { self.iptables_period };
+        Timing { audit: period.sync, min: period.min, ..Timing::default() }
+    }
+
+    /// What differs in another configuration that a running program cannot take over; `None`: it can take over all.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Option<&'static str> {
+        let mut same = self.clone();
+        same.settings = Arc::new(Settings {
+            node_name: self.settings.node_name.clone(),
+            proxy_name: self.settings.proxy_name.clone(),
+            ..Settings::clone(&new.settings)
+        });
+        (same.iptables_period, same.ipvs_period) = (new.iptables_period, new.ipvs_period);
+        (same.oom_score_adj, same.conntrack) = (new.oom_score_adj, new.conntrack);
+        if same == *new {
+            return None;
         }
-        if self.iptables_masquerade_bit > 31 {
-            let problem = format!("{} is not within 0 to 31", self.iptables_masquerade_bit);
-            return Err(invalid("--iptables-masquerade-bit", problem));
-        }
-        let settings = Settings {
-            node_name: self.node_name()?.into(),
-            proxy_name: self.service_proxy_name.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
-            detect_local: self.detect_local()?,
-            masquerade_all: self.masquerade_all,
-            masquerade_mark: 1 << self.iptables_masquerade_bit,
-            node_port_addresses: self.node_port_addresses()?,
-            localhost_node_ports: self.iptables_localhost_nodeports,
-            service_ranges: networks("--service-cidr", &self.service_cidr)?,
-            scheduler: self.ipvs_scheduler.as_str().into(),
-            drain_timeout: self.drain_timeout,
-        };
-        let binding = match self.vip_binding {
-            VipBindingArg::Route => VipBinding::Route,
-            VipBindingArg::Address => VipBinding::Address,
-        };
-        if self.sync_period.is_zero() {
-            return Err(invalid("--sync-period", "must be greater than 0"));
-        }
-        Ok(Config {
-            mode: self.proxy_mode,
-            timing: Timing { audit: self.sync_period, ..Timing::default() },
-            ipvs: Options { binding, drain_timeout: self.drain_timeout, strict_arp: self.ipvs_strict_arp },
-            inputs: self.inputs(),
-            settings: Arc::new(settings),
+        Some(match () {
+            () if self.mode != new.mode => "the mode",
+            () if same.settings != new.settings => "the name of the node or of the proxy",
+            () if self.ipvs != new.ipvs => "strict ARP, the binding of addresses or the drain timeout",
+            () if self.source != new.source => "the manifests or the way to the API server",
+            () if self.logging != new.logging => "logging",
+            () if self.healthz_bind_address != new.healthz_bind_address => "the address for health checks",
+            () if self.metrics_bind_address != new.metrics_bind_address => "the address for metrics",
+            () if self.feature_gates != new.feature_gates => "the feature gates",
+            () => "what is served beside the metrics",
         })
     }
-
-    fn inputs(&self) -> Vec<Input> {
-        let input = |path: &std::path::PathBuf| {
-            if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) }
-        };
-        self.manifests.iter().map(input).collect()
-    }
-
-    fn node_name(&self) -> Result<String, ConfigError> {
-        let name = match &self.hostname_override {
-            Some(name) => name.clone(),
-            None => nix::unistd::gethostname()
-                .map_err(|error| invalid("--hostname-override", format!("needed, as the host has no name: {error}")))?
-                .to_string_lossy()
-                .into_owned(),
-        };
-        let name = name.trim().to_lowercase();
-        if name.is_empty() { Err(invalid("--hostname-override", "must not be empty")) } else { Ok(name) }
-    }
-
-    fn detect_local(&self) -> Result<DetectLocal, ConfigError> {
-        let needed = |value: &Option<String>, flag: &str| {
-            let value = value.as_deref().filter(|value| !value.is_empty());
-            value.map(Arc::<str>::from).ok_or_else(|| invalid("--detect-local-mode", format!("this mode needs {flag}")))
-        };
-        Ok(match self.detect_local_mode {
-            DetectLocalMode::ClusterCidr => match networks("--cluster-cidr", &self.cluster_cidr)? {
-                nets if nets.is_empty() => DetectLocal::None,
-                nets => DetectLocal::Cidrs(nets),
-            },
-            DetectLocalMode::NodeCidr => DetectLocal::NodeCidrs,
-            DetectLocalMode::BridgeInterface => {
-                DetectLocal::BridgeInterface(needed(&self.pod_bridge_interface, "--pod-bridge-interface")?)
-            }
-            DetectLocalMode::InterfaceNamePrefix => {
-                DetectLocal::InterfacePrefix(needed(&self.pod_interface_name_prefix, "--pod-interface-name-prefix")?)
-            }
-        })
-    }
-
-    fn node_port_addresses(&self) -> Result<NodePortSelector, ConfigError> {
-        let flag = "--nodeport-addresses";
-        match self.nodeport_addresses.as_slice() {
-            [] => Ok(NodePortSelector::All),
-            [only] if only == "primary" => Ok(NodePortSelector::Primary),
-            all if all.iter().any(|text| text == "primary") => {
-                Err(invalid(flag, "\"primary\" stands alone or not at all"))
-            }
-            all => networks(flag, all).map(NodePortSelector::Cidrs),
-        }
-    }
-}
-
-fn networks(flag: &str, texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
-    let texts = texts.iter().filter(|text| !text.trim().is_empty());
-    texts.map(|text| parse_network(text).map_err(|error| invalid(flag, error.to_string()))).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        proxy: ProxyArgs,
-    }
-
-    fn validate(line: &str) -> Result<Config, String> {
-        let line = format!("x --manifests /tmp {line}");
-        let line = Line::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
-        line.proxy.validate().map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn defaults_are_upstreams() {
-        let config = validate("--hostname-override Node-1").unwrap();
-        let expected = Settings { node_name: "node-1".into(), ..Settings::default() };
-        assert_eq!(*config.settings, expected);
-    }
-
-    #[test]
-    fn each_invalid_setting_is_named() {
-        for (line, message) in [
-            ("--cluster-cidr 10.0.0.0", "--cluster-cidr: \"10.0.0.0\" is not a network in CIDR notation"),
-            ("--ipvs-scheduler fastest", "--ipvs-scheduler: \"fastest\" is not one of rr, wrr"),
-            ("--iptables-masquerade-bit 32", "--iptables-masquerade-bit: 32 is not within 0 to 31"),
-            ("--nodeport-addresses primary,10.0.0.0/8", "--nodeport-addresses: \"primary\" stands alone"),
-            ("--detect-local-mode BridgeInterface", "--detect-local-mode: this mode needs --pod-bridge-interface"),
-            ("--sync-period 0s", "--sync-period: must be greater than 0"),
-            ("--drain-timeout soon", "\"soon\" is no duration"),
-        ] {
-            let error = validate(line).map(|_| ()).unwrap_err();
-            assert!(error.contains(message), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn ranges_and_lists() {
-        let config = validate("--cluster-cidr 10.180.0.0/16,fd00:10:180::/48 --service-cidr 172.30.0.0/16").unwrap();
-        assert!(matches!(&config.settings.detect_local, DetectLocal::Cidrs(nets) if nets.len() == 2));
-        assert_eq!(config.settings.service_ranges.len(), 1);
-    }
-}
+mod tests;
+#[cfg(test)]
+mod validation_tests;

@@ -1,7 +1,7 @@
 //! What was switched to, kept for the next start: `/run/kube-ipvs/mode-<inode of the network namespace>`, a line of JSON.
 //!
 //! It counts for as long as the configuration asks for the same as when it was written: who edits the configuration is
-//! obeyed. docs/decisions/0013-live-switch.md says why.
+//! obeyed. docs/decisions/0019-live-switch.md says why.
 
 use super::FOLDER;
 use super::protocol::WishName;

@@ -52,6 +52,8 @@ impl Change {
 #[derive(Debug)]
 pub struct Builder {
     settings: Arc<Settings>,
+    /// The settings are other ones than those that what is desired was made with.
+    stale: bool,
     snapshot: Snapshot,
     facts: NodeFacts,
     place: Place,
@@ -72,6 +74,7 @@ impl Builder {
     pub fn new(settings: Arc<Settings>) -> Self {
         Self {
             settings,
+            stale: false,
             snapshot: Snapshot::default(),
             facts: NodeFacts::default(),
             place: Place::default(),
@@ -85,6 +88,12 @@ impl Builder {
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
         }
+    }
+
+    /// These are the settings from now on; the next update goes over everything.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.stale |= self.settings != settings;
+        self.settings = settings;
     }
 
     /// What is desired now.
@@ -116,7 +125,7 @@ impl Builder {
         let mut change = Change::default();
         let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
         let now_there = services.iter().map(|name| (name, snapshot.services.get(name).map(|service| &**service)));
-        self.ranges.update(&self.settings, now_there);
+        self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
         let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
@@ -176,7 +185,8 @@ impl Builder {
             }
         }
         let guards_changed = never_captured != self.never_captured || api_servers != self.api_servers;
-        let everything = addresses_changed || place != self.place || guards_changed;
+        let stale = std::mem::take(&mut self.stale);
+        let everything = stale || addresses_changed || place != self.place || guards_changed;
         self.place = place;
         self.never_captured = never_captured;
         self.api_servers = api_servers;
@@ -298,6 +308,7 @@ impl Builder {
                 scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
+                left_local: None,
             };
             port.source_ranges.retain(|net| IpFamily::of_network(net) == family);
             let policies = Policies {

@@ -18,7 +18,7 @@ pub use builder::{Builder, Change, Refusal};
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
-pub use settings::{DetectLocal, NodePortSelector, Settings};
+pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 
 use crate::model::{AffinityTimeout, IpFamily, Protocol, ServiceName};
 use imbl::OrdMap;
@@ -141,6 +141,8 @@ pub struct ServicePort {
     pub endpoints: Vec<Endpoint>,
     /// Some endpoint somewhere could serve, even if no policy lets this node use it. Decides refuse against drop.
     pub has_any_endpoints: bool,
+    /// The external policy was Local a while ago: what the cluster's own senders have open then goes on until this instant.
+    pub left_local: Option<Instant>,
 }
 
 impl ServicePort {

@@ -1,7 +1,7 @@
 //! What is wanted of the node as a whole, in one family: who is masqueraded, where node ports are served, what is
 //! never captured.
 
-use super::settings::{DetectLocal, NodePortSelector, Settings};
+use super::settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 use crate::model::{EndpointSlice, IpFamily, Node, ServiceName, Snapshot};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -46,6 +46,12 @@ pub struct NodeRules {
     pub node_addresses: Vec<IpAddr>,
     /// The cluster's service ranges, without what another proxy serves; sorted, none within another.
     pub service_ranges: Vec<IpNet>,
+    /// Drop what connection tracking calls invalid.
+    pub drop_invalid: bool,
+    /// Where virtual servers that we did not make are left alone.
+    pub excluded: Vec<IpNet>,
+    /// IPVS's timeouts, which both families share.
+    pub timeouts: ConnectionTimeouts,
 }
 
 impl NodeRules {
@@ -77,7 +83,11 @@ impl NodeRules {
             other => other.clone(),
         };
         let selector = &settings.node_port_addresses;
-        let node_port_addresses = node_port_addresses(facts, selector, &node_addresses, node, family);
+        let given = settings.node_ip.filter(|ip| IpFamily::of(*ip) == family);
+        let node_port_addresses = match (selector, given) {
+            (NodePortSelector::Primary, Some(ip)) => NodePortAddresses::These(vec![ip]),
+            _ => node_port_addresses(facts, selector, &node_addresses, node, family),
+        };
         // Upstream: localhost node ports need node ports on all addresses or a CIDR that holds 127.0.0.1.
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let loopback_selected = match selector {
@@ -96,6 +106,9 @@ impl NodeRules {
             primary: facts.primary.iter().copied().find(|ip| IpFamily::of(*ip) == family),
             node_addresses,
             service_ranges: in_family(service_ranges),
+            drop_invalid: settings.drop_invalid,
+            excluded: in_family(&settings.excluded),
+            timeouts: settings.timeouts,
         }
     }
 

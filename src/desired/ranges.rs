@@ -11,18 +11,22 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub struct Ranges {
     foreign: BTreeMap<ServiceName, Vec<IpAddr>>,
+    whole: Vec<IpNet>,
     nets: Vec<IpNet>,
     known: bool,
 }
 
 impl Ranges {
-    /// Takes in what became of these Services.
+    /// Takes in what became of these Services, and the ranges that the cluster announces. Those of the settings come first:
+    /// somebody wrote them down.
     pub fn update<'a>(
         &mut self,
         settings: &Settings,
+        announced: &[IpNet],
         services: impl Iterator<Item = (&'a ServiceName, Option<&'a Service>)>,
     ) {
-        let mut changed = !self.known;
+        let whole = if settings.service_ranges.is_empty() { announced } else { &settings.service_ranges };
+        let mut changed = !self.known || self.whole != whole;
         for (name, service) in services {
             let foreign = service.filter(|service| service.is_forwarded() && service.proxy_name != settings.proxy_name);
             let addresses = foreign.map(|service| service.cluster_ips.clone());
@@ -36,11 +40,12 @@ impl Ranges {
             return;
         }
         self.known = true;
+        self.whole = whole.to_vec();
         let holes: BTreeSet<IpAddr> = self.foreign.values().flatten().copied().collect();
         let holes: Vec<IpAddr> = holes.into_iter().collect();
         self.nets.clear();
         // Who serves only what bears his name has the ranges for the least part: every address is taken by itself.
-        for range in IpNet::aggregate(&settings.service_ranges) {
+        for range in IpNet::aggregate(&self.whole) {
             if settings.proxy_name.is_none() {
                 carve(range, &holes, &mut self.nets);
             }
@@ -93,17 +98,31 @@ mod tests {
     }
 
     #[test]
+    fn given_ranges_come_before_announced_ones() {
+        let announced: [IpNet; 2] = ["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
+        let mut ranges = Ranges::default();
+        ranges.update(&Settings::default(), &announced, std::iter::empty());
+        assert_eq!(ranges.nets(), announced);
+        ranges.update(&Settings::default(), &announced[..1], std::iter::empty());
+        assert_eq!(ranges.nets(), &announced[..1], "what is announced may change");
+        let given: IpNet = "172.30.0.0/16".parse().unwrap();
+        let settings = Settings { service_ranges: vec![given], ..Settings::default() };
+        ranges.update(&settings, &announced, std::iter::empty());
+        assert_eq!(ranges.nets(), [given]);
+    }
+
+    #[test]
     fn the_label_decides_and_may_go() {
         let settings = Settings { service_ranges: vec!["10.0.0.0/30".parse().unwrap()], ..Settings::default() };
         let mut service = Service::for_test("ns", "mesh");
         service.cluster_ips = vec!["10.0.0.2".parse().unwrap()];
         let mut ranges = Ranges::default();
-        ranges.update(&settings, std::iter::empty());
+        ranges.update(&settings, &[], std::iter::empty());
         assert_eq!(ranges.nets(), settings.service_ranges);
         service.proxy_name = Some("mesh".into());
-        ranges.update(&settings, [(&service.name, Some(&service))].into_iter());
+        ranges.update(&settings, &[], [(&service.name, Some(&service))].into_iter());
         assert_eq!(ranges.nets().len(), 2);
-        ranges.update(&settings, [(&service.name, None)].into_iter());
+        ranges.update(&settings, &[], [(&service.name, None)].into_iter());
         assert_eq!(ranges.nets(), settings.service_ranges);
     }
 }

@@ -1,6 +1,7 @@
 //! The validated settings that shape what is desired. Made by `config`, used by nothing that touches the kernel.
 
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ pub enum NodePortSelector {
     Primary,
 }
 
+/// How long IPVS keeps connections on which nothing happens, in seconds; 0 leaves it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionTimeouts {
+    /// Established TCP connections.
+    pub tcp: u32,
+    /// TCP connections after a FIN.
+    pub tcp_fin: u32,
+    /// UDP flows.
+    pub udp: u32,
+}
+
 /// Settings of the service semantics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -45,6 +57,8 @@ pub struct Settings {
     pub masquerade_mark: u32,
     /// Where node ports are served.
     pub node_port_addresses: NodePortSelector,
+    /// What the user says is the node's primary address; comes before what its Node object says.
+    pub node_ip: Option<IpAddr>,
     /// Serve node ports on 127.0.0.1 as well (IPv4 only).
     pub localhost_node_ports: bool,
     /// The cluster's service ranges, where known: one route serves a whole range.
@@ -53,6 +67,12 @@ pub struct Settings {
     pub scheduler: Arc<str>,
     /// How long connections to an endpoint that left may go on.
     pub drain_timeout: Duration,
+    /// Drop what connection tracking calls invalid.
+    pub drop_invalid: bool,
+    /// Where virtual servers that we did not make are left alone, whatever a Service asks for.
+    pub excluded: Vec<IpNet>,
+    /// IPVS's timeouts.
+    pub timeouts: ConnectionTimeouts,
 }
 
 impl Default for Settings {
@@ -64,11 +84,15 @@ impl Default for Settings {
             masquerade_all: false,
             masquerade_mark: 0x4000,
             node_port_addresses: NodePortSelector::All,
+            node_ip: None,
             localhost_node_ports: true,
             service_ranges: Vec::new(),
             scheduler: "rr".into(),
             // Upstream's rsGracefulDeletePeriod (pkg/proxy/ipvs/graceful_termination.go).
             drain_timeout: Duration::from_secs(15 * 60),
+            drop_invalid: true,
+            excluded: Vec::new(),
+            timeouts: ConnectionTimeouts::default(),
         }
     }
 }

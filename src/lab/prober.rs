@@ -194,6 +194,9 @@ fn work(ns: &NetNs, mut queue: tokio_mpsc::UnboundedReceiver<Batch>, ready: &mps
     });
 }
 
+/// How long to wait for the ICMP error of a datagram that was not sent.
+const REFUSAL: Duration = Duration::from_millis(100);
+
 async fn make_all(batch: Batch) {
     let slots = Arc::new(Semaphore::new(batch.parallel));
     for probe in batch.probes {
@@ -222,7 +225,9 @@ async fn make(probe: &Probe) -> io::Result<Outcome> {
     let reply = match probe.protocol {
         Protocol::Udp => {
             let socket = sending(probe.to, probe.source_address())?;
-            socket.send(question.as_bytes()).await?;
+            if let Err(error) = socket.send(question.as_bytes()).await {
+                return Err(why_not_sent(&socket, error).await);
+            }
             let mut buffer = vec![0; MAX_LINE];
             let length = socket.recv(&mut buffer).await?;
             buffer.truncate(length);
@@ -242,6 +247,19 @@ async fn make(probe: &Probe) -> io::Result<Outcome> {
         None if reply.is_empty() => Outcome::Broken("closed without an answer".to_owned()),
         None => Outcome::Replied(reply),
     })
+}
+
+/// A rule of the own host that refuses a datagram makes sending it fail just as one that drops it does (EPERM); but
+/// the ICMP error that it sends is there as well.
+async fn why_not_sent(socket: &tokio::net::UdpSocket, error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(nix::libc::EPERM) {
+        return error;
+    }
+    let mut nothing = [0; 1];
+    match tokio::time::timeout(REFUSAL, socket.recv(&mut nothing)).await {
+        Ok(Err(refusal)) => refusal,
+        _ => error,
+    }
 }
 
 /// A question and its answer on an open connection.

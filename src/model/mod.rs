@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub slices: OrdMap<ServiceName, Slices>,
     /// Nodes by name; a source gives at least our own where it knows it.
     pub nodes: OrdMap<Arc<str>, Arc<Node>>,
+    /// The cluster's service ranges, where the source knows them.
+    pub service_ranges: Vec<ipnet::IpNet>,
     /// True when the source has listed everything once. What is in the kernel and not here stays before that.
     pub complete: bool,
 }

@@ -30,16 +30,21 @@ pub struct Sources {
     pub checks: watch::Receiver<HealthChecks>,
     /// What the reconciler is doing.
     pub status: watch::Receiver<Status>,
-    /// For how long something may wait for the kernel before this node is no good.
-    pub patience: Duration,
 }
 
 impl Sources {
     /// Whether the kernel follows what is wanted.
     fn healthy(&self) -> bool {
         // Without the reconciler nothing follows any more.
-        self.status.has_changed().is_ok() && self.status.borrow().keeps_up(Instant::now(), self.patience)
+        let status = self.status.borrow();
+        self.status.has_changed().is_ok() && status.keeps_up(Instant::now(), patience(status.sync_period))
     }
+}
+
+/// For how long something may wait for the kernel before load balancers are told to avoid this node: as upstream, two
+/// sync periods; but no short hiccup.
+fn patience(sync_period: Duration) -> Duration {
+    sync_period.saturating_mul(2).max(Duration::from_secs(10))
 }
 
 /// A port to be open for a Service.

@@ -33,8 +33,7 @@ struct Lab {
 fn start(first: HealthChecks) -> Lab {
     let (checks, checks_receiver) = watch::channel(first);
     let (status, status_receiver) = watch::channel(Status::default());
-    let patience = Duration::from_secs(60);
-    let task = tokio::spawn(run(Sources { checks: checks_receiver, status: status_receiver, patience }));
+    let task = tokio::spawn(run(Sources { checks: checks_receiver, status: status_receiver }));
     Lab { checks, status, task }
 }
 
@@ -120,7 +119,10 @@ async fn a_proxy_that_stalls_is_no_good() {
     let lab = start(checks(&[("a", port, 1)]));
     until(port, says(200, 1)).await;
     let long_ago = Instant::now().checked_sub(Duration::from_secs(61));
-    lab.status.send_replace(Status { busy_since: long_ago, ..Status::default() });
+    let stalled = Status { busy_since: long_ago, sync_period: Duration::from_secs(30), ..Status::default() };
+    lab.status.send_replace(Status { sync_period: Duration::from_secs(40), ..stalled.clone() });
+    until(port, says(200, 1)).await;
+    lab.status.send_replace(stalled);
     until(port, says(503, 1)).await;
     assert!(ask(port).await.unwrap().contains("\"serviceProxyHealthy\": false"));
     lab.status.send_replace(Status::default());

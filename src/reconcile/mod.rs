@@ -20,9 +20,10 @@ pub use switch::{Progress, Step, Switch};
 pub use wish::{Mode, Modes, Planes, Wish};
 
 use crate::backend::Lost;
-use crate::desired::{HealthChecks, NodeFacts};
+use crate::desired::{HealthChecks, NodeFacts, Settings};
 use crate::model::IpFamily;
 use crate::source::Snapshots;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,8 @@ pub enum Trigger {
     Gone(IpFamily, Lost),
     /// The node's own addresses or gateways are these now.
     Facts(NodeFacts),
+    /// These are the settings and periods from now on.
+    Settings(Arc<Settings>, Timing),
     /// Notifications were lost: look at everything again.
     Lost,
     /// Somebody wants another mode.
@@ -164,6 +167,10 @@ async fn run(
     publish: Publish,
 ) {
     reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
+    // The configuration may have changed while the source was waited for.
+    while let Ok(trigger) = triggers.try_recv() {
+        reconciler.take_trigger(trigger);
+    }
     loop {
         publish.round(&mut reconciler);
         let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));

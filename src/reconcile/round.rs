@@ -22,6 +22,8 @@ pub(super) struct Pending {
     all: bool,
     /// Something of ours was taken away: no waiting.
     urgent: bool,
+    /// A change came too soon after the last sync and waits.
+    held: bool,
     ports: BTreeSet<ServicePortKey>,
 }
 
@@ -55,7 +57,7 @@ impl Reconciler {
             builder: Builder::new(settings.clone()),
             settings,
             timing,
-            status: Status { programmed: planes.families.clone(), ..Status::default() },
+            status: Status { programmed: planes.families.clone(), sync_period: timing.audit, ..Status::default() },
             planes,
             facts,
             snapshot: Snapshot::default(),
@@ -98,6 +100,12 @@ impl Reconciler {
                     (pending.all, pending.urgent) = (true, true);
                 }
             }
+            Trigger::Settings(settings, timing) => {
+                self.timing = timing;
+                self.status.sync_period = timing.audit;
+                self.settings = settings.clone();
+                self.builder.set_settings(settings);
+            }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
             Trigger::Switch(switch) => self.switches.push_back(switch),
             Trigger::Probed(outcome) => self.probed = Some(outcome),
@@ -128,8 +136,14 @@ impl Reconciler {
         }
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
-            let own = self.schedules.get(*family).next(now, draining, &self.timing);
-            let own = self.flows.next(*family, now).map_or(own, |at| own.min(at));
+            let schedule = self.schedules.get(*family);
+            let own = schedule.next(now, draining, &self.timing);
+            let own = if self.pending.get(*family).held {
+                // The sync that they wait for comes before the flows.
+                own.min(schedule.earliest(now, &self.timing))
+            } else {
+                self.flows.next(*family, now).map_or(own, |at| own.min(at))
+            };
             match self.retirements.get(*family).state {
                 State::Until(until) if now < until => own.min((now + self.timing.drain).min(until)),
                 // It should be gone and is not: once in a while is often enough.
@@ -183,8 +197,12 @@ impl Reconciler {
         let pending = self.pending.get_mut(family);
         let changed = pending.all || !pending.ports.is_empty();
         let schedule = *self.schedules.get(family);
-        let fresh = pending.urgent || *change.node.get(family) || !change.ports.get(family).is_empty();
+        let fresh = pending.urgent || pending.held || *change.node.get(family) || !change.ports.get(family).is_empty();
         if schedule.is_waiting(now) && !fresh {
+            return;
+        }
+        if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, &self.timing) > now {
+            pending.held = true;
             return;
         }
         if schedule.audit_is_due(now, &self.timing) {
@@ -215,6 +233,10 @@ impl Reconciler {
     /// After the sync, so that a flow that begins anew finds its new endpoint.
     fn forget_flows(&mut self, family: IpFamily, change: &Change, now: Instant) {
         let fresh = self.flows.look(family, self.builder.desired().get(family), touched_by(family, change));
+        if self.pending.get(family).held {
+            // They are due once the change is in the kernel: until then new flows go the old way.
+            return;
+        }
         if fresh || self.flows.is_due(family, now) {
             let settled = self.status.families.get(family).settled;
             self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);

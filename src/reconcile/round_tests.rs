@@ -134,6 +134,44 @@ fn what_was_taken_away_does_not_wait_for_the_retry_of_something_else() {
     assert_eq!(active.syncs.load(SeqCst), before + 1);
 }
 
+fn other_settings(bit: u32) -> Arc<Settings> {
+    Arc::new(Settings { masquerade_mark: 1 << bit, ..Settings::default() })
+}
+
+#[test]
+fn new_settings_are_taken_over() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let start = Instant::now();
+    reconciler.round(start);
+    let syncs = active.syncs.load(SeqCst);
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), Timing::default()));
+    reconciler.round(start + Duration::from_millis(10));
+    assert_eq!(active.syncs.load(SeqCst), syncs + 1);
+    assert_eq!(reconciler.builder.desired().v4.rules.as_ref().unwrap().masquerade_mark, 8);
+}
+
+#[test]
+fn changes_that_follow_too_soon_wait_and_then_come_together() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.round(Instant::now());
+    let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
+    for bit in 4..8 {
+        reconciler.take_trigger(Trigger::Settings(other_settings(bit), timing));
+        reconciler.round(start + Duration::from_secs(1));
+    }
+    assert_eq!(active.syncs.load(SeqCst), syncs, "held back");
+    let wake = reconciler.next_wake(start + Duration::from_secs(1));
+    assert!(wake > start + Duration::from_secs(9) && wake <= start + Duration::from_secs(10));
+    reconciler.round(wake);
+    assert_eq!(active.syncs.load(SeqCst), syncs + 1, "all at once");
+    assert!(reconciler.next_wake(wake) > wake);
+    reconciler.take_trigger(Trigger::Gone(IpFamily::V4, Lost::Interface));
+    reconciler.round(wake + Duration::from_millis(1));
+    assert_eq!(active.syncs.load(SeqCst), syncs + 2, "what was taken away does not wait");
+}
+
 #[test]
 fn stale_flows_are_tried_again_and_stop_nothing() {
     let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
@@ -157,6 +195,25 @@ fn stale_flows_are_tried_again_and_stop_nothing() {
     assert_eq!(table.asked.load(SeqCst), 3);
     reconciler.round(Instant::now() + Duration::from_secs(31));
     assert_eq!(table.asked.load(SeqCst), 3, "the audit does not read the table of flows");
+}
+
+#[test]
+fn flows_wait_for_the_change_that_makes_them_stale() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    let table = Table::default();
+    reconciler.planes.flows = Box::new(table.clone());
+    let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.round(Instant::now());
+    let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
+    reconciler.take_snapshot(&with_udp());
+    reconciler.round(start);
+    assert_eq!((table.asked.load(SeqCst), active.syncs.load(SeqCst)), (0, syncs), "held back");
+    let wake = reconciler.next_wake(start);
+    assert!(wake > start + Duration::from_secs(9), "nothing is due before");
+    reconciler.round(wake);
+    assert_eq!((table.asked.load(SeqCst), active.syncs.load(SeqCst)), (1, syncs + 1));
+    assert!(reconciler.next_wake(wake) > wake);
 }
 
 #[test]

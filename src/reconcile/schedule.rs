@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub struct Timing {
     /// How often the kernel is compared with the belief although nothing happened.
     pub audit: Duration,
+    /// The least time between two syncs because of changes; what is urgent does not wait.
+    pub min: Duration,
     /// How often draining endpoints are looked at.
     pub drain: Duration,
     /// The first wait after a failure; it doubles up to `retry_max`.
@@ -19,6 +21,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             audit: Duration::from_secs(30),
+            min: Duration::ZERO,
             drain: Duration::from_secs(1),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
@@ -33,6 +36,7 @@ pub struct Schedule {
     failures: u32,
     audited: Option<Instant>,
     drained: Option<Instant>,
+    synced: Option<Instant>,
 }
 
 impl Schedule {
@@ -42,6 +46,7 @@ impl Schedule {
             self.audited = Some(now);
         }
         self.drained = Some(now);
+        self.synced = Some(now);
         if retry {
             let wait = timing.retry_min.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
             self.retry_at = Some(now + wait.min(timing.retry_max));
@@ -65,6 +70,12 @@ impl Schedule {
     /// Whether a failed sync waits for its time.
     pub fn is_waiting(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at > now)
+    }
+
+    /// When a change may be brought to the kernel: at once, or the least time after the last sync.
+    pub fn earliest(&self, now: Instant, timing: &Timing) -> Instant {
+        let synced = self.synced.filter(|_| !timing.min.is_zero());
+        synced.map_or(now, |at| (at + timing.min).max(now))
     }
 
     /// Whether the kernel is to be read again.

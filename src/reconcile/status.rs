@@ -73,6 +73,8 @@ pub fn draining_of(port: &ServicePort) -> impl Iterator<Item = DrainingEndpoint>
 pub struct Status {
     /// The families that are programmed.
     pub programmed: Vec<crate::model::IpFamily>,
+    /// How often the kernel is compared with what is wanted although nothing changed.
+    pub sync_period: Duration,
     /// Rounds so far.
     pub rounds: u64,
     /// Since when a round is under way; `None` between two rounds.

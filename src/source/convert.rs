@@ -9,6 +9,7 @@ use crate::model::{
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub enum Object {
     Slice(ServiceName, Arc<EndpointSlice>),
     /// A Node.
     Node(Arc<Node>),
+    /// The networks of a ServiceCIDR.
+    ServiceRange(Vec<ipnet::IpNet>),
 }
 
 /// Kinds that are taken; everything else is ignored.
@@ -55,6 +58,7 @@ pub fn from_value(kind: &str, value: &Value, problems: &mut Vec<Problem>) -> Res
         "Service" => service(&typed::<core::Service>(value)?, problems).map(|service| Some(Object::Service(service))),
         "EndpointSlice" => slice(&typed::<discovery::EndpointSlice>(value)?, problems),
         "Node" => node(&typed::<core::Node>(value)?, problems).map(|node| Some(Object::Node(node))),
+        "ServiceCIDR" => Ok(Some(Object::ServiceRange(service_range(&typed(value)?, problems)))),
         _ => Ok(None),
     }
 }
@@ -299,6 +303,17 @@ fn node(object: &core::Node, problems: &mut Vec<Problem>) -> Result<Arc<Node>, P
         addresses: addresses(Some(&texts), "status.addresses", problems),
         pod_cidrs: cidrs.iter().filter_map(|cidr| parse_network(cidr).ok()).collect(),
     }))
+}
+
+fn service_range(object: &networking::ServiceCIDR, problems: &mut Vec<Problem>) -> Vec<ipnet::IpNet> {
+    let mut ranges = Vec::new();
+    for (index, text) in object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()).enumerate() {
+        match parse_network(text) {
+            Ok(range) => ranges.push(range),
+            Err(error) => problems.push(Problem::in_field(format!("spec.cidrs[{index}]"), format!("{error}; ignored"))),
+        }
+    }
+    ranges
 }
 
 #[cfg(test)]

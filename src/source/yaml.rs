@@ -37,8 +37,23 @@ impl Document<'_> {
         value(&self.node)
     }
 
+    /// The line on which the name of the field at a path stands; the nearest parent's value if it is missing.
+    pub fn line_of_name(&self, path: &str) -> usize {
+        let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+        match self.node_at(parent) {
+            MarkedYaml { data: YamlData::Mapping(mapping), .. } => mapping.keys().find(|key| is_key(key, name)),
+            _ => None,
+        }
+        .map_or_else(|| self.line_of(path), |key| key.span.start.line())
+    }
+
     /// The line of the field at a path such as `items[3].spec.ports[0].port`; the nearest parent's if it is missing.
     pub fn line_of(&self, path: &str) -> usize {
+        self.node_at(path).span.start.line()
+    }
+
+    /// The node at a path, or its nearest parent.
+    fn node_at(&self, path: &str) -> &MarkedYaml<'_> {
         let mut node = &self.node;
         for step in path.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
             let next = match &node.data {
@@ -49,7 +64,7 @@ impl Document<'_> {
             let Some(next) = next else { break };
             node = next;
         }
-        node.span.start.line()
+        node
     }
 }
 

@@ -109,10 +109,18 @@ fn every_type_and_family_holds_what_ipset_prints() {
             ),
             (SetType::HashNet, IpFamily::V4, vec![Entry::Net(net("10.2.0.0/16")), Entry::Net(net("10.9.9.9/32"))]),
             (SetType::HashNet, IpFamily::V6, vec![Entry::Net(net("fd01::/64"))]),
+            (
+                SetType::HashNetPort,
+                IpFamily::V4,
+                vec![
+                    Entry::NetPort { net: net("10.2.0.0/16"), protocol, port },
+                    Entry::NetPort { net: net("10.3.0.1/32"), protocol, port },
+                ],
+            ),
             (SetType::BitmapPort, IpFamily::V4, vec![Entry::Port(0), Entry::Port(80), Entry::Port(65535)]),
         ];
         for (number, (set_type, family, entries)) in sets.iter().enumerate() {
-            let name = format!("T{number}");
+            let name = format!("T{number:02}");
             let spec = SetSpec::new(&name, *set_type, *family);
             client.create(&spec).unwrap();
             succeed(client.batch(&entries.iter().map(|entry| add(&name, *entry)).collect::<Vec<_>>()));
@@ -126,7 +134,7 @@ fn every_type_and_family_holds_what_ipset_prints() {
         }
         let mut names: Vec<String> = client.list().unwrap().into_iter().map(|header| header.name).collect();
         names.sort();
-        assert_eq!(names, (0..sets.len()).map(|number| format!("T{number}")).collect::<Vec<_>>());
+        assert_eq!(names, (0..sets.len()).map(|number| format!("T{number:02}")).collect::<Vec<_>>());
     });
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kube_ipvs::lab::{Host, Lab, Outcome, Probe, Prober, Protocol, Responder, Topology};
 
-use super::{Mode, Proxy, Service, wait_until};
+use super::{Api, Mode, Proxy, Service, wait_until};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-ipvs");
@@ -96,6 +96,28 @@ impl Cluster {
         self.spawn(&arguments, "")
     }
 
+    /// Starts `kube-ipvs run` in the cluster's mode on an API server in the node's network namespace.
+    pub fn launch_on(&self, api: &Api) -> Proxy {
+        let kubeconfig = self.kubeconfig(api);
+        let mut arguments = vec!["run", "--kubeconfig", &kubeconfig, "--proxy-mode", self.mode.name()];
+        arguments.extend(SETTINGS);
+        self.spawn(&arguments, "")
+    }
+
+    /// `kube-ipvs plan` in the cluster's mode on an API server: its exit status and what it printed.
+    pub fn plan_on(&self, api: &Api) -> (i32, String) {
+        let kubeconfig = self.kubeconfig(api);
+        let mut arguments = vec!["plan", "--kubeconfig", &kubeconfig, "--proxy-mode", self.mode.name()];
+        arguments.extend(SETTINGS);
+        told(&self.program(&arguments))
+    }
+
+    fn kubeconfig(&self, api: &Api) -> String {
+        let path = self.folder.join("kubeconfig");
+        fs::write(&path, api.kubeconfig()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Starts the program with these arguments and this standard input. It dies with this process.
     pub fn spawn(&self, arguments: &[&str], stdin: &str) -> Proxy {
         let mut command = Command::new("setpriv");
@@ -120,9 +142,7 @@ impl Cluster {
         }
         arguments.extend(SETTINGS);
         arguments.extend(further);
-        let output = self.program(&arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        (output.status.code().unwrap(), format!("{}{stderr}", String::from_utf8_lossy(&output.stdout)))
+        told(&self.program(&arguments))
     }
 
     /// `kube-ipvs plan` says that nothing would change.
@@ -250,6 +270,12 @@ impl Drop for Cluster {
         });
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The exit status of a command and what it printed.
+fn told(output: &Output) -> (i32, String) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), format!("{}{stderr}", String::from_utf8_lossy(&output.stdout)))
 }
 
 /// What a command printed; it must have succeeded.

@@ -1,14 +1,14 @@
 //! A UDP flow that never ends: one socket, datagrams all the time.
 
+use super::emulated;
+use kube_ipvs::lab::{Answer, NetNs};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use kube_ipvs::lab::{Answer, NetNs};
-
-/// A socket that sends a datagram every 10 ms, and notes who answered which.
+/// A socket that sends datagrams all the time, and notes who answered which.
 pub struct Flow {
     what: String,
     stop: Arc<AtomicBool>,
@@ -25,15 +25,25 @@ impl Flow {
         Self { what, stop, thread }
     }
 
-    /// Ends it. Who answered, without repetitions, and how many datagrams stayed unanswered after the first answer.
-    pub fn end(self) -> (String, Vec<String>, usize) {
+    /// Sends nothing more.
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        let (sent, answers) = self.thread.join().unwrap();
+    }
+
+    /// Ends it. Who answered, without repetitions; how many datagrams stayed unanswered after the first answer, and how
+    /// many of them in a row.
+    pub fn end(self) -> (String, Vec<String>, usize, usize) {
+        self.stop();
+        let (sent, mut answers) = self.thread.join().unwrap();
         let first = answers.first().map_or(sent, |(number, _)| *number);
         let lost = (sent - first).saturating_sub(answers.len());
+        answers.sort_by_key(|(number, _)| *number);
+        let numbers: Vec<usize> = answers.iter().map(|(number, _)| *number).chain([sent]).collect();
+        let row = numbers.windows(2).map(|pair| pair[1].saturating_sub(pair[0] + 1)).max().unwrap_or(sent);
         let mut names: Vec<String> = answers.into_iter().map(|(_, name)| name).collect();
         names.dedup();
-        (self.what, names, lost)
+        eprintln!("{}: {names:?}, {lost} of {sent} lost, {row} in a row", self.what);
+        (self.what, names, lost, row)
     }
 }
 
@@ -55,8 +65,8 @@ fn send(to: SocketAddr, stop: &AtomicBool) -> (usize, Vec<(usize, String)>) {
         // A refusal of an earlier one is told here.
         let _ = socket.send(format!("ask {sent}\n").as_bytes());
         sent += 1;
-        receive(10, &mut answers);
+        receive(if emulated() { 50 } else { 10 }, &mut answers);
     }
-    receive(500, &mut answers);
+    receive(if emulated() { 3000 } else { 500 }, &mut answers);
     (sent, answers)
 }

@@ -9,19 +9,25 @@
 //! | `manifest.rs` | Services and EndpointSlices to write into that folder |
 //! | `traffic.rs` | long-lived connections and a stream of new ones, and what became of them |
 //! | `flow.rs` | UDP flows that never end |
+//! | `api` | an API server of our own, with every trouble that one can have |
+//! | `follow.rs` | the source that follows such a server, and its log |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
 
+pub mod api;
 mod cluster;
 mod flow;
+pub mod follow;
 mod manifest;
 mod proxy;
 mod state;
 mod traffic;
 
+pub use api::Api;
 pub use cluster::{Cluster, succeeded};
 pub use flow::Flow;
+pub use follow::{Followed, quick};
 pub use manifest::Service;
 pub use proxy::Proxy;
 pub use state::State;

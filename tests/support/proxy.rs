@@ -75,7 +75,8 @@ impl Proxy {
         wait_for("the proxy's end", || self.child.try_wait().unwrap())
     }
 
-    fn pid(&self) -> Pid {
+    /// The process.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 }

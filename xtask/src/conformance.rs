@@ -14,10 +14,7 @@ use crate::place::{self, Place};
 use crate::setup;
 use crate::shell::quoted_command;
 use crate::vm::{Job, Machine, Stdout};
-use crate::workspace::Workspace;
-
-/// The runner's package and binary.
-const RUNNER: &str = "conformance";
+use crate::workspace::{RUNNER, Workspace};
 
 /// The project's own scenarios, below its root.
 const SCENARIOS: &str = "tests/scenarios";
@@ -29,7 +26,8 @@ const DEFAULT_SERIES: &str = "6.1";
 const VM_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 
 /// Emulation slows everything by 10 to 20 times, and starting programs most.
-const VM_PATIENCE: [&str; 5] = ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--verbose"];
+const VM_PATIENCE: [&str; 6] =
+    ["--answer=15", "--settle=25", "--notice=20", "--per-endpoint=10", "--jobs=4", "--verbose"];
 
 #[derive(Debug, Args)]
 pub struct ConformanceArgs {

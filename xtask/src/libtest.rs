@@ -32,6 +32,15 @@ pub const END: &str = "--- end ";
 /// What a test starts its reason with when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
 
+/// The reason of tests that need an API server: nothing that a kernel could have.
+const NO_SERVER: &str = "SKIPPED: no API server is given";
+
+/// How many tests were skipped because no API server was given.
+pub fn without_server(output: &str) -> u32 {
+    let lines = output.lines().filter(|line| line.trim_start().starts_with(NO_SERVER));
+    u32::try_from(lines.count()).unwrap_or(u32::MAX)
+}
+
 /// Adds up the output of many test binaries, each between a line of [`BEGIN`] and one of [`END`]. A binary that ended
 /// badly without saying that a test failed (killed, aborted, out of time) counts as one failure, and so does one whose
 /// end was never seen.
@@ -118,6 +127,11 @@ SKIPPED: needs IPVS
 test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s
 --- end ipvs-netlink src/lib.rs 0
 ";
+
+    #[test]
+    fn no_kernel_has_an_api_server() {
+        assert_eq!(without_server("SKIPPED: no API server is given: set KUBECONFIG\nSKIPPED: needs IPVS\n"), 1);
+    }
 
     #[test]
     fn a_skipped_test_has_not_passed() {

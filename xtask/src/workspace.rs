@@ -84,22 +84,27 @@ impl Workspace {
 
     /// As [`product`](Self::product), optimised. Takes minutes the first time.
     pub fn optimised_product(&self) -> Result<PathBuf> {
-        self.build(PRODUCT, &["--release"])
+        self.build(PRODUCT, &["--release", "--package", PRODUCT])
     }
 
     /// Compiles the binary that is called as its package and returns its path.
     pub fn binary(&self, package: &str) -> Result<PathBuf> {
-        self.build(package, &[])
+        // Always the same selection: with another, crates that both share get other features and are compiled again.
+        self.build(package, &["--package", PRODUCT, "--package", RUNNER])
     }
 
-    fn build(&self, package: &str, profile: &[&str]) -> Result<PathBuf> {
+    fn build(&self, binary: &str, selection: &[&str]) -> Result<PathBuf> {
         let mut command = self.cargo();
-        command.args(["build", "--package", package, "--bin", package, "--locked"]).args(profile);
+        command.args(["build", "--bins", "--locked"]).args(selection);
         let messages = messages(&mut command)?;
-        let found = messages.lines().filter_map(|line| executable(&parse(line)?)).next_back();
-        found.context("cargo build named no binary")
+        let named = |message: &Value| message.pointer("/target/name").and_then(Value::as_str) == Some(binary);
+        let mut found = messages.lines().filter_map(parse).filter(named).filter_map(|message| executable(&message));
+        found.next_back().with_context(|| format!("cargo build named no binary {binary}"))
     }
 }
+
+/// Name of the scenario runner's package and binary.
+pub const RUNNER: &str = "conformance";
 
 /// Name of the product's package and binary.
 const PRODUCT: &str = "kube-ipvs";

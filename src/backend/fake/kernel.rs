@@ -103,6 +103,7 @@ impl FakeKernel {
             }
             Op::Unroute(route) => refuse(self.routes.remove(&route.net).is_none(), "ESRCH")?,
             Op::Ipvs(command) => self.command(command)?,
+            Op::Bridge(_) | Op::Unbridge(_) => {}
             Op::Sysctl(_) | Op::AddAddress(_) | Op::DeleteAddress(_) | Op::Rule(_) | Op::LeaveAlone(_) => {}
         }
         Ok(())

@@ -64,7 +64,7 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
     let mut chains = vec![
         (Table::Nat, chain(names::mark_masq(), vec![Rule::new().or_mark(mark)])),
         (Table::Nat, chain(names::postrouting(), postrouting(mark))),
-        (Table::Filter, chain(names::forward(), forward(mark))),
+        (Table::Filter, chain(names::forward(), forward(mark, node.drop_invalid))),
     ];
     let off_cluster = off_cluster(&node.detect_local, names::mark_masq());
     if !off_cluster.is_empty() {

@@ -20,6 +20,7 @@ enum Means {
     Link,
     Sets,
     Routes,
+    Bridges,
     Addresses,
     Rules,
     Ipvs,
@@ -32,6 +33,7 @@ fn means(op: &Op) -> Means {
         Op::MakeInterface | Op::DeleteInterface | Op::MakeDetour | Op::DeleteDetour => Means::Link,
         Op::MakeSet(_) | Op::DestroySet(_) | Op::AddEntry(..) | Op::DeleteEntry(..) => Means::Sets,
         Op::Route(_) | Op::Unroute(_) => Means::Routes,
+        Op::Bridge(_) | Op::Unbridge(_) => Means::Bridges,
         Op::AddAddress(_) | Op::DeleteAddress(_) => Means::Addresses,
         Op::Rule(_) => Means::Rules,
         Op::Ipvs(_) => Means::Ipvs,
@@ -81,6 +83,7 @@ impl Ipvs {
             Means::Sysctl | Means::Link | Means::Nothing => ops.iter().map(|op| self.apply_single(op)).collect(),
             Means::Sets => self.apply_sets(family, ops),
             Means::Routes => self.apply_routes(ops, observed),
+            Means::Bridges => self.apply_bridges(ops),
             Means::Addresses => self.apply_addresses(ops),
             Means::Ipvs => self.apply_commands(ops),
         };
@@ -169,6 +172,24 @@ impl Ipvs {
                 Err(error) if !adding && error.is_already_gone() => Ok(()),
                 result => result.map_err(|error| failure(op, error)),
             }));
+        }
+        results
+    }
+
+    fn apply_bridges(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            self.effort.messages += 1;
+            self.effort.syscalls += 2;
+            let outcome = match op {
+                Op::Bridge(route) => self.loopback.change_routes(&[*route], &[]),
+                Op::Unbridge(route) => self.loopback.change_routes(&[], &[*route]),
+                _ => Vec::new(),
+            };
+            results.push(match outcome.into_iter().next().unwrap_or(Ok(())) {
+                Err(error) if matches!(op, Op::Unbridge(_)) && error.is_already_gone() => Ok(()),
+                result => result.map_err(|error| failure(op, error)),
+            });
         }
         results
     }

@@ -23,9 +23,9 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
     chains.extend([
         (Table::Nat, chain(names::services(), mark_rules(node, family))),
         (Table::Nat, chain(names::postrouting(), postrouting_rules(node, family))),
-        (Table::Filter, chain(names::forward(), forward(node.masquerade_mark))),
+        (Table::Filter, chain(names::forward(), forward(node.masquerade_mark, node.drop_invalid))),
         (Table::Filter, chain(names::guard(), guard_rules(family))),
-        (Table::Mangle, chain(names::firewall(), firewall_rules(family))),
+        (Table::Mangle, chain(names::firewall(), firewall_rules(node, family))),
     ]);
     chains
 }
@@ -95,7 +95,7 @@ fn divert_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
 }
 
 /// What never reaches IPVS. In mangle, because IPVS takes the node's own packets in OUTPUT before filter sees them.
-fn firewall_rules(family: IpFamily) -> Vec<Rule> {
+fn firewall_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     let to = |set: Set| Rule::new().set(set.name(family), &TO_ADDRESS_AND_PORT);
     // Sources that stop being admitted lose what is open, too, as with any firewall.
     let not_admitted = to(Set::Restricted)
@@ -104,13 +104,18 @@ fn firewall_rules(family: IpFamily) -> Vec<Rule> {
     // New ones only: what is open to an endpoint that drains goes on.
     let dropped = || to(Set::Dropped).comment("a traffic policy forbids all endpoints").ctstate(&[CtState::New]);
     let direct = ConntrackMatch { state: Some(AnyOf::none_of(&[CtState::Dnat])), ..ConntrackMatch::default() };
-    vec![
+    // IPVS would send on what connection tracking cannot place (out of window, say), but not masqueraded: the endpoint
+    // knows no such connection and resets it (kubernetes issue 74839, which is about answers).
+    let invalid = |set: Set| to(set).comment("no part of a known connection").ctstate(&[CtState::Invalid]).drop();
+    let ledger = if node.drop_invalid { Set::LEDGER.as_slice() } else { &[] };
+    let rules = ledger.iter().copied().map(invalid).chain([
         not_admitted.drop(),
         dropped().set(Set::ClusterIp.name(family), &TO_ADDRESS_AND_PORT).drop(),
         // In OUTPUT packets have not been sent to the shadow yet, and the node may use all endpoints there are.
         dropped().not_src_type(AddrType::Local).drop(),
         to(Set::Shadow).comment("nobody asks for a shadow address").conntrack(direct).drop(),
-    ]
+    ]);
+    rules.collect()
 }
 
 fn postrouting_rules(node: &NodeRules, family: IpFamily) -> Vec<Rule> {

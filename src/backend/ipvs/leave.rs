@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 /// Leaving: routes first, so that no packet meets half a service; the helpers and the ledger last.
 pub fn everything_goes(observed: &Observed) -> Vec<Op> {
     let mut ops: Vec<Op> = observed.routes.values().copied().map(Op::Unroute).collect();
+    ops.extend(observed.bridges.iter().copied().map(Op::Unbridge));
     let recorded = |net: &&ipnet::IpNet| observed.has_entry(Set::Addresses, &Entry::Net(**net));
     ops.extend(observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress));
     let mut servers: Vec<ServiceId> = observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();

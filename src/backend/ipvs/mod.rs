@@ -11,6 +11,7 @@ mod order;
 mod plan;
 mod shadow;
 mod steps;
+mod timeouts;
 mod wanted;
 
 pub use observed::{FoundDestination, FoundServer, Observed};
@@ -48,7 +49,7 @@ pub enum VipBinding {
 }
 
 /// What IPVS mode is configured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// How addresses become local.
     pub binding: VipBinding,
@@ -63,6 +64,7 @@ pub struct Options {
 pub struct Ipvs {
     client: Client,
     interface: Interface,
+    loopback: Interface,
     detour: Detour,
     sets: ipset::Client,
     commands: PerFamily<Option<Commands>>,
@@ -101,6 +103,10 @@ pub enum Op {
     Route(LocalRoute),
     /// Delete a route.
     Unroute(LocalRoute),
+    /// Route an address or range to the loopback device for an instant in which the device loses its routes.
+    Bridge(LocalRoute),
+    /// Delete such a route, which was left behind.
+    Unbridge(LocalRoute),
     /// Put an address on the device.
     AddAddress(IpNet),
     /// Take an address from the device.
@@ -130,6 +136,8 @@ impl fmt::Display for Op {
             Self::DeleteEntry(set, entry) => write!(f, "delete from set {}: {entry}", name(set)),
             Self::Route(route) => write!(f, "route {} to {device}", route.net),
             Self::Unroute(route) => write!(f, "stop routing {} to {device}", route.net),
+            Self::Bridge(route) => write!(f, "route {} to lo for an instant", route.net),
+            Self::Unbridge(route) => write!(f, "stop routing {} to lo", route.net),
             Self::AddAddress(net) => write!(f, "add address {net} to {device}"),
             Self::DeleteAddress(net) => write!(f, "delete address {net} from {device}"),
             Self::Rule(op) => op.fmt(f),
@@ -166,6 +174,7 @@ impl Ipvs {
         Ok(Self {
             client: Client::connect().map_err(|error| ObserveError::new("the IPVS table", error))?,
             interface: Interface::open(names::INTERFACE).map_err(|error| ObserveError::new("routes", error))?,
+            loopback: Interface::open("lo").map_err(|error| ObserveError::new("routes", error))?,
             detour: Detour::open(
                 names::DETOUR,
                 shadow::LOCALHOST_OUT,

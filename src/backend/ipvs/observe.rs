@@ -24,6 +24,7 @@ impl Ipvs {
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
+        observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
         if family == IpFamily::V4 {
             observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
         }
@@ -138,6 +139,9 @@ impl Ipvs {
 
     fn read_interface(&mut self, family: IpFamily, observed: &mut Observed) -> Result<(), ObserveError> {
         let failed = |error| ObserveError::new("interface kube-ipvs0", error);
+        if family == IpFamily::V4 {
+            observed.bridges = self.loopback.local_routes(family).map_err(failed)?.into_iter().collect();
+        }
         observed.interface = self.interface.index().map_err(failed)?.is_some();
         observed.interface_up = self.interface.is_up().map_err(failed)?;
         if !observed.interface {

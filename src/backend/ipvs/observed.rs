@@ -2,7 +2,7 @@
 
 use super::names::Set;
 use super::wanted::{self, Wanted, entry_of};
-use super::{Op, Ours};
+use super::{Op, Ours, timeouts};
 use crate::backend::rules::Found;
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
@@ -10,7 +10,7 @@ use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::Setting;
 use imbl::OrdMap;
 use ipnet::IpNet;
-use ipvs::{Command, Service, ServiceId};
+use ipvs::{Command, Service, ServiceId, Timeouts};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -87,6 +87,8 @@ pub struct Observed {
     pub detour: FoundDetour,
     /// Routes of ours.
     pub routes: BTreeMap<IpNet, LocalRoute>,
+    /// Routes of ours to the loopback device, left by a run that ended in the midst of [`Op::Bridge`].
+    pub bridges: BTreeSet<LocalRoute>,
     /// Addresses on the device.
     pub addresses: BTreeSet<IpNet>,
     /// Sets that are there and fit.
@@ -95,6 +97,8 @@ pub struct Observed {
     pub unfit_sets: Vec<Set>,
     /// Rules.
     pub rules: Found,
+    /// How long connections live on which nothing happens; `None` if it was not read.
+    pub timeouts: Option<Timeouts>,
     /// Settings that are not as they should be.
     pub unset: Vec<Setting>,
     /// `None` after reading.
@@ -142,9 +146,17 @@ impl Observed {
             }
             Op::Route(route) => {
                 self.routes.insert(route.net, *route);
+                // It took the place of that one.
+                self.bridges.remove(route);
             }
             Op::Unroute(route) => {
                 self.routes.remove(&route.net);
+            }
+            Op::Bridge(route) => {
+                self.bridges.insert(*route);
+            }
+            Op::Unbridge(route) => {
+                self.bridges.remove(route);
             }
             Op::AddAddress(net) => {
                 self.addresses.insert(*net);
@@ -190,6 +202,7 @@ impl Observed {
                     server.destinations.remove(&SocketAddr::new(*address, *port));
                 }
             }
+            Command::SetTimeouts(set) => self.timeouts = Some(timeouts::after(*set, self.timeouts)),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers};
+use super::{Op, VipBinding, helpers, shadow, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
@@ -90,6 +90,7 @@ impl Planner<'_> {
     fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
+        self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
         if !self.observed.interface || !self.observed.interface_up {
             self.steps.settings.push(Op::MakeInterface);
         }
@@ -198,27 +199,36 @@ impl Planner<'_> {
         let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
             let single = *net == host(net.addr());
-            if (single && self.context.binding == VipBinding::Address) || (!single && !kept.contains(net)) {
+            if (single && !self.by_route(net.addr())) || (!single && !kept.contains(net)) {
                 self.steps.unbinding.push(Op::Unroute(*route));
             }
         }
+        let left_behind = self.observed.bridges.iter().copied().map(Op::Unbridge);
+        self.steps.unbinding.extend(left_behind);
         if self.context.binding == VipBinding::Route {
             self.routes_instead_of_addresses(&wishes.bindings, &ranged);
         }
     }
 
     /// Addresses that an earlier run with the other binding put on the device. The last IPv4 address of a device takes
-    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c), so they are made once more at once.
+    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c). For that instant they lead to the loopback
+    /// device as well; then they are made once more, in the place of those. Without that a packet of an open connection
+    /// would be forwarded out of another interface than before, and NAT ends a masqueraded connection that does
+    /// (`nf_nat_oif_changed`).
     fn routes_instead_of_addresses(&mut self, wanted: &BTreeSet<IpAddr>, ranges: &[ipnet::IpNet]) {
         let recorded = |net: &&ipnet::IpNet| self.observed.has_entry(Set::Addresses, &Entry::Net(**net));
         let left: Vec<_> = self.observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress).collect();
         if left.is_empty() {
             return;
         }
+        if self.context.family != IpFamily::V4 || left.len() < self.observed.addresses.len() {
+            return self.steps.unbinding.extend(left);
+        }
+        let nets = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
+        let routes: Vec<LocalRoute> = nets.map(|net| LocalRoute::new(net, self.rules.primary)).collect();
+        self.steps.unbinding.extend(routes.iter().copied().map(Op::Bridge));
         self.steps.unbinding.extend(left);
-        let routes = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
-        let again = routes.map(|net| Op::Route(LocalRoute::new(net, self.rules.primary)));
-        self.steps.unbinding.extend(again);
+        self.steps.unbinding.extend(routes.into_iter().map(Op::Route));
     }
 
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
@@ -295,36 +305,36 @@ impl Planner<'_> {
 
     /// Single addresses that are bound now and were bound by us.
     fn bound(&self) -> Vec<IpAddr> {
-        let single = |net: &&ipnet::IpNet| **net == host(net.addr());
-        match self.context.binding {
-            // What is left of a range may be a single address.
-            VipBinding::Route => {
-                let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
-                let routes = self.observed.routes.keys().filter(|net| !ranges.contains(net));
-                routes.filter(single).map(ipnet::IpNet::addr).collect()
-            }
+        // What is left of a range may be a single address.
+        let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
+        let single = |net: &&ipnet::IpNet| **net == host(net.addr()) && !ranges.contains(net);
+        let routed = self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr);
+        let mut bound: Vec<IpAddr> = routed.filter(|ip| self.by_route(*ip)).collect();
+        if self.context.binding == VipBinding::Address {
             // On the device anybody may have put addresses: ours are those that we recorded.
-            VipBinding::Address => {
-                let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
-                self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded).collect()
-            }
+            let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
+            bound.extend(self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded));
         }
+        bound
+    }
+
+    /// Shadows are nobody's addresses and never put on the device.
+    fn by_route(&self, address: IpAddr) -> bool {
+        self.context.binding == VipBinding::Route || shadow::range(self.context.family).contains(&address)
     }
 
     fn bindings(&mut self, wanted: &BTreeSet<IpAddr>, old: &BTreeSet<IpAddr>) {
         for address in wanted {
             self.record(Set::Addresses, address_entry(*address));
-            match self.context.binding {
-                VipBinding::Route => self.route(host(*address), false),
-                VipBinding::Address if !self.observed.addresses.contains(&host(*address)) => {
-                    self.steps.bindings.push(Op::AddAddress(host(*address)));
-                }
-                VipBinding::Address => {}
+            if self.by_route(*address) {
+                self.route(host(*address), false);
+            } else if !self.observed.addresses.contains(&host(*address)) {
+                self.steps.bindings.push(Op::AddAddress(host(*address)));
             }
         }
         for address in old.difference(wanted) {
             match self.observed.routes.get(&host(*address)) {
-                Some(route) if self.context.binding == VipBinding::Route => {
+                Some(route) if self.by_route(*address) => {
                     self.steps.unbinding.push(Op::Unroute(*route));
                 }
                 _ if self.observed.addresses.contains(&host(*address)) => {
@@ -365,7 +375,8 @@ impl Planner<'_> {
     }
 
     /// A virtual server that we did not record is somebody else's, unless it stands on a cluster IP, where nobody else
-    /// has any business, or is just what we would have made: then the record was lost.
+    /// has any business, or is just what we would have made: then the record was lost. Where the user says that others
+    /// have business, only the record counts.
     fn may_change(&self, id: &ServiceId, server: &Server, found: &FoundServer) -> bool {
         let ServiceId::Address { address, .. } = id else { return false };
         let as_ours = found.service == server.service
@@ -373,7 +384,8 @@ impl Planner<'_> {
                 .destinations
                 .iter()
                 .all(|(address, known)| known.masqueraded && server.weights.contains_key(address));
-        self.observed.is_recorded(id) || wanted::in_ranges(self.rules, *address) || as_ours
+        let excluded = self.rules.excluded.iter().any(|net| net.contains(address));
+        self.observed.is_recorded(id) || !excluded && (wanted::in_ranges(self.rules, *address) || as_ours)
     }
 
     fn new_server(&mut self, server: &Server, first: bool) {

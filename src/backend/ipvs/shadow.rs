@@ -3,7 +3,7 @@
 //! A virtual server has one list, but an address with `externalTrafficPolicy: Local` needs two: this node's endpoints
 //! for strangers, all endpoints for pods and the node itself. Their packets are mapped to the address's shadow
 //! (`-j NETMAP`, one rule for all services) before IPVS sees them, and a virtual server stands there. Why not a firewall
-//! mark: docs/decisions/0013-shadow-addresses.md.
+//! mark: docs/decisions/0014-shadow-addresses.md.
 
 use crate::model::IpFamily;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

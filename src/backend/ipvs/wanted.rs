@@ -92,7 +92,7 @@ fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
             (_, true) => (Set::ExternalLocal, true),
         };
         frontends.push(Frontend { address, number, set, local, bound });
-        if set == Set::ExternalLocal {
+        if set == Set::ExternalLocal || (set == Set::External && port.left_local.is_some()) {
             let address = shadow::of(address);
             frontends.push(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
         }
@@ -231,3 +231,7 @@ fn set_protocol(protocol: Protocol) -> ipset::Protocol {
         Protocol::Sctp => ipset::Protocol::SCTP,
     }
 }
+
+#[cfg(test)]
+#[path = "wanted_tests.rs"]
+mod tests;

@@ -16,15 +16,16 @@ pub fn postrouting(mark: u32) -> Vec<Rule> {
 
 /// Accepts what is forwarded for services even where the policy of FORWARD is to drop, and drops what conntrack calls
 /// invalid: it would reach the client untranslated and reset the connection (kubernetes issue 74839).
-pub fn forward(mark: u32) -> Vec<Rule> {
-    vec![
-        Rule::new().ctstate(&[CtState::Invalid]).drop(),
+/// Where connection tracking is liberal, what is left invalid is not of TCP's doing, and upstream lets it pass as well.
+pub fn forward(mark: u32, drop_invalid: bool) -> Vec<Rule> {
+    let accepted = [
         Rule::new().comment("kubernetes forwarding rules").mark(mark, mark).accept(),
         Rule::new()
             .comment("kubernetes forwarding conntrack rule")
             .ctstate(&[CtState::Related, CtState::Established])
             .accept(),
-    ]
+    ];
+    drop_invalid.then(|| Rule::new().ctstate(&[CtState::Invalid]).drop()).into_iter().chain(accepted).collect()
 }
 
 /// What sends traffic of senders that are no local pods to be marked for masquerading; `None` if local traffic cannot

@@ -10,7 +10,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use nix::errno::Errno;
 
 use super::{Interface, InterfaceError, RouteError};
-use crate::kernel::netfilter::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use crate::kernel::netfilter::{NLM_F_CREATE, NLM_F_DUMP};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{IpFamily, rtnetlink};
 
@@ -22,6 +22,7 @@ pub const ROUTE_PROTOCOL: u8 = 75;
 /// `RT_TABLE_LOCAL`: looked up before all others, so that a service address is never forwarded by a wider route.
 const TABLE_LOCAL: u8 = 255;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_APPEND: u16 = 0x800;
 /// Tries to read a table that others change at the same time.
 const ATTEMPTS: usize = 5;
 
@@ -119,7 +120,8 @@ impl Interface {
     /// Adds and deletes routes; the results are those of `add` in its order, then those of `delete`.
     ///
     /// Deletions come first. A destination that is in both lists is replaced in place, without a moment in which it
-    /// is not local: its two results are the same.
+    /// is not local: its two results are the same. A new one stands behind what others have for the same destination, such
+    /// as the kernel for an address.
     pub fn change_routes(&mut self, add: &[LocalRoute], delete: &[LocalRoute]) -> Vec<Result<(), RouteError>> {
         let index = match self.existing_index("change routes of") {
             Ok(index) => index,
@@ -135,7 +137,7 @@ impl Interface {
             .map(|(route, _)| rtnetlink::encode(RouteNetlinkMessage::DelRoute(route.message(index)), 0))
             .collect();
         messages.extend(add.iter().map(|route| {
-            let how = if deleted.contains(&route.net) { NLM_F_REPLACE } else { NLM_F_EXCL };
+            let how = if deleted.contains(&route.net) { NLM_F_REPLACE } else { NLM_F_APPEND };
             rtnetlink::encode(RouteNetlinkMessage::NewRoute(route.message(index)), how | NLM_F_CREATE)
         }));
         let mut results = self.socket.batch(&mut messages);

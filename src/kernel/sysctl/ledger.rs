@@ -58,6 +58,21 @@ impl Ledger {
         self.sysctl.ensure(setting.path, setting.value).map(drop)
     }
 
+    /// Sets a value and records what it was; returns that, `None` when it was right already.
+    ///
+    /// # Errors
+    /// When the setting cannot be read or written.
+    pub fn set(&self, path: &str, value: &str) -> Result<Option<String>, SysctlError> {
+        let before = self.sysctl.read(path)?;
+        if before == value {
+            return Ok(None);
+        }
+        if let Err(error) = self.record(path, &before) {
+            tracing::warn!("cleanup will not restore {path}: {}: {error}", self.file.display());
+        }
+        self.sysctl.ensure(path, value)
+    }
+
     /// A host that becomes a router drops the default routes that it has from router advertisements, and takes no more
     /// (`rt6_purge_dflt_routers`), unless `accept_ra` is 2: without this an IPv6 node could cut itself off.
     fn keep_router_advertisements(&self) -> Result<(), SysctlError> {

@@ -1,9 +1,11 @@
 //! Kernel settings under `/proc/sys`: which, what value, why, on which kernels; read, written, and put back.
 
+mod conntrack;
 mod ledger;
 mod table;
 mod version;
 
+pub use conntrack::{ConntrackError, ConntrackSettings, Outcome, is_liberal};
 pub use ledger::Ledger;
 pub use table::{ALL, Needs, Setting, When, settings};
 pub use version::KernelVersion;

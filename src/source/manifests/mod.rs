@@ -133,6 +133,8 @@ impl Manifests {
                         snapshot.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice.clone());
                     }
                 }
+                // Of the cluster source alone: `is_wanted` does not take ServiceCIDRs out of files.
+                Object::ServiceRange(_) => {}
                 Object::Node(node) => {
                     seen.2.insert(node.name.clone());
                     if snapshot.nodes.get(&node.name) != Some(node) {

@@ -15,7 +15,6 @@ use crate::desired::{Builder, NodeFacts, Settings, Touched};
 use crate::kernel::sysctl::Ledger;
 use crate::lab::{Lab, Topology};
 use crate::model::{IpFamily, Snapshot};
-use crate::reconcile::Timing;
 use anyhow::Context;
 use iptables::{Commands, Family};
 use serde::{Deserialize, Serialize};
@@ -194,7 +193,7 @@ fn output(command: &mut Command) -> anyhow::Result<Option<Vec<u8>>> {
 
 fn config(mode: Mode, settings: Arc<Settings>) -> Config {
     let ipvs = Options { binding: VipBinding::Route, drain_timeout: settings.drain_timeout, strict_arp: false };
-    Config { mode: mode.into(), settings, timing: Timing::default(), ipvs, inputs: Vec::new() }
+    Config { mode: mode.into(), settings, ipvs, ..Config::default() }
 }
 
 /// What the reconciler has in `run`, without its clock.

@@ -1,0 +1,131 @@
+//! The source from the API server: lists and watches what a proxy needs, and keeps a snapshot of it.
+//!
+//! ```text
+//! access ─> reflector × 4 ─ Update ─> store ─ Snapshot ─> the slot
+//!            │  └ requests, arrival (each object becomes one of the model at once)
+//!            └ pace, failure, outage (when to ask again, what to say)
+//! ```
+//!
+//! Nothing is given out before everything was listed once; from then on nothing but what the server said changes
+//! anything. A server that is away for an hour changes nothing.
+
+mod access;
+mod arrival;
+mod failure;
+mod outage;
+mod pace;
+mod reflector;
+mod requests;
+mod resource;
+mod store;
+
+pub use access::{Access, AccessError, Gateway};
+pub use resource::Kind;
+
+use crate::model::Snapshot;
+use crate::source::Snapshots;
+use outage::Outage;
+use reflector::Reflector;
+use requests::Requests;
+use resource::Resource;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+/// Updates that may wait for the store; then the connections wait.
+const QUEUE: usize = 1024;
+
+/// Which objects are of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interest {
+    /// Our own node.
+    pub node_name: Arc<str>,
+    /// Services labelled with this `service-proxy-name`; `None`: those without the label.
+    pub proxy_name: Option<Arc<str>>,
+}
+
+/// Periods, for tests to make shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// The first wait after a failure (client-go: 800 ms) …
+    pub retry_min: Duration,
+    /// … and the longest one (client-go: 30 s).
+    pub retry_max: Duration,
+    /// How long an answer, or the next event of a list, may take.
+    pub patience: Duration,
+    /// How long a watch may be silent. The server sends a bookmark every minute; asking again costs next to nothing.
+    pub idle: Duration,
+    /// A watch that has lived this long works.
+    pub steady: Duration,
+    /// After failing for longer than this everything is listed again.
+    pub resume_within: Duration,
+    /// How often, while nothing works, address and credentials are read again.
+    pub renew_every: Duration,
+    /// How often an API that is not there is looked for.
+    pub absent_retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            retry_min: Duration::from_millis(800),
+            retry_max: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+            idle: Duration::from_secs(150),
+            steady: Duration::from_secs(5),
+            resume_within: Duration::from_secs(60),
+            renew_every: Duration::from_secs(60),
+            absent_retry: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The running source.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The slot: an empty, incomplete snapshot until everything was listed once.
+    pub snapshots: Snapshots,
+    outage: Arc<Outage>,
+}
+
+impl Cluster {
+    /// What cannot be asked of the server at present, and why.
+    pub fn failing(&self) -> Vec<String> {
+        self.outage.failing()
+    }
+}
+
+/// Begins to follow the API server in the background, for as long as somebody holds the slot.
+pub fn start(gateway: Gateway, interest: &Interest, timing: Timing) -> Cluster {
+    let gateway = Arc::new(gateway);
+    info!(server = gateway.server(), node = &*interest.node_name, "reading Services from the API server");
+    let outage = Arc::new(Outage::new(gateway.server()));
+    let (updates, arrived) = mpsc::channel(QUEUE);
+    for kind in Kind::ALL {
+        let resource = Resource::of(kind, &interest.node_name, interest.proxy_name.as_deref());
+        let requests = Requests::new(gateway.clone(), resource, timing);
+        tokio::spawn(Reflector::new(kind, requests, outage.clone(), updates.clone(), timing).run());
+    }
+    let (sender, snapshots) = watch::channel(Snapshot::default());
+    tokio::spawn(keep(Store::default(), arrived, sender));
+    Cluster { snapshots, outage }
+}
+
+/// Puts what arrives into the store, and one snapshot into the slot for all that arrived together.
+async fn keep(mut store: Store, mut arrived: mpsc::Receiver<store::Update>, sender: watch::Sender<Snapshot>) {
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            count = arrived.recv_many(&mut batch, QUEUE) => if count == 0 { return },
+            () = sender.closed() => return,
+        }
+        for update in batch.drain(..) {
+            store.take(update);
+        }
+        if let Some(snapshot) = store.fresh() {
+            sender.send_replace(snapshot);
+        }
+    }
+}

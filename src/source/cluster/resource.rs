@@ -1,0 +1,86 @@
+//! What is asked of the API server: four kinds, and which objects of each.
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Services.
+    Service,
+    /// EndpointSlices.
+    EndpointSlice,
+    /// Our own Node.
+    Node,
+    /// The cluster's service ranges.
+    ServiceCidr,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
+
+    /// The name of the kind in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
+        }
+    }
+
+    /// The path of the collection.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Service => "/api/v1/services",
+            Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::Node => "/api/v1/nodes",
+            Self::ServiceCidr => "/apis/networking.k8s.io/v1/servicecidrs",
+        }
+    }
+
+    /// The name of the collection.
+    pub fn plural(self) -> &'static str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// What goes on without it, where that is possible: ServiceCIDRs came with Kubernetes 1.33, and a role made for an
+    /// older proxy does not know of them.
+    pub fn without(self) -> Option<&'static str> {
+        match self {
+            Self::Service | Self::EndpointSlice => None,
+            Self::Node => Some("the node's zone and pod ranges are not known"),
+            Self::ServiceCidr => Some("service ranges are those of --service-cidr"),
+        }
+    }
+}
+
+/// A kind, and which objects of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// The kind.
+    pub kind: Kind,
+    /// Label selector.
+    pub labels: Option<String>,
+    /// Field selector.
+    pub fields: Option<String>,
+}
+
+impl Resource {
+    /// What a proxy for this node asks for. Selectors are upstream's (`Run`, cmd/kube-proxy/app/server.go): Services that
+    /// are another proxy's and those without a cluster IP are not even sent. Slices are not asked for by the proxy's
+    /// name when there is one: those made by hand need not repeat their Service's label.
+    pub fn of(kind: Kind, node_name: &str, proxy_name: Option<&str>) -> Self {
+        const PROXY: &str = "service.kubernetes.io/service-proxy-name";
+        const HEADLESS: &str = "service.kubernetes.io/headless";
+        let (labels, fields) = match (kind, proxy_name) {
+            (Kind::Service, None) => (Some(format!("!{PROXY},!{HEADLESS}")), Some("spec.clusterIP!=None".to_owned())),
+            (Kind::Service, Some(name)) => {
+                (Some(format!("{PROXY}={name},!{HEADLESS}")), Some("spec.clusterIP!=None".to_owned()))
+            }
+            (Kind::EndpointSlice, None) => (Some(format!("!{PROXY},!{HEADLESS}")), None),
+            (Kind::EndpointSlice, Some(_)) => (Some(format!("!{HEADLESS}")), None),
+            (Kind::Node, _) => (None, Some(format!("metadata.name={node_name}"))),
+            (Kind::ServiceCidr, _) => (None, None),
+        };
+        Self { kind, labels, fields }
+    }
+}

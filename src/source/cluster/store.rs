@@ -1,0 +1,216 @@
+//! What the API server said so far, as one snapshot. An update costs what it touches.
+
+use super::arrival::Arrival;
+use super::resource::Kind;
+use crate::model::{ServiceName, Snapshot};
+use crate::source::Problem;
+use crate::source::convert::Object;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// Something that a reflector learnt.
+#[derive(Debug)]
+pub enum Update {
+    /// These are all objects of a kind.
+    Listed(Kind, Vec<Arrival>),
+    /// An object is new or different.
+    Applied(Kind, Arrival),
+    /// An object is gone.
+    Deleted(Kind, ServiceName),
+    /// There is no such API, or not for us: what is known of the kind, if anything, is all.
+    Absent(Kind),
+}
+
+/// The state of everything.
+#[derive(Debug, Default)]
+pub struct Store {
+    snapshot: Snapshot,
+    /// Kinds of which everything is known.
+    listed: BTreeSet<Kind>,
+    /// The Service of each slice by the slice's own name: it may change, and a deletion need not tell it.
+    owners: HashMap<ServiceName, ServiceName>,
+    ranges: BTreeMap<Arc<str>, Vec<IpNet>>,
+    told: BTreeMap<(Kind, ServiceName), Vec<Problem>>,
+    changed: bool,
+}
+
+impl Store {
+    /// Takes in an update.
+    pub fn take(&mut self, update: Update) {
+        match update {
+            Update::Listed(kind, arrivals) => self.replace(kind, arrivals),
+            Update::Applied(kind, arrival) => self.apply(kind, arrival),
+            Update::Deleted(kind, id) => self.delete(kind, &id),
+            Update::Absent(kind) => self.complete(kind),
+        }
+    }
+
+    /// The snapshot, if it is complete and differs from the one that was taken last.
+    pub fn fresh(&mut self) -> Option<Snapshot> {
+        let fresh = self.changed && self.snapshot.complete;
+        fresh.then(|| {
+            self.changed = false;
+            self.snapshot.clone()
+        })
+    }
+
+    /// Swaps a kind for what was listed: at once, so that nothing that exists is ever missing.
+    fn replace(&mut self, kind: Kind, arrivals: Vec<Arrival>) {
+        let mut gone: BTreeSet<ServiceName> = self.known(kind);
+        for arrival in arrivals {
+            gone.remove(&arrival.id);
+            self.apply(kind, arrival);
+        }
+        for id in gone {
+            self.delete(kind, &id);
+        }
+        self.complete(kind);
+    }
+
+    fn complete(&mut self, kind: Kind) {
+        self.listed.insert(kind);
+        if !self.snapshot.complete && Kind::ALL.iter().all(|kind| self.listed.contains(kind)) {
+            (self.snapshot.complete, self.changed) = (true, true);
+            let (services, slices) = (self.snapshot.services.len(), self.owners.len());
+            info!(services, slices, "everything is listed");
+        }
+    }
+
+    fn known(&self, kind: Kind) -> BTreeSet<ServiceName> {
+        let unnamed = |name: &Arc<str>| ServiceName::new("", name.clone());
+        let mut known: BTreeSet<ServiceName> = match kind {
+            Kind::Service => self.snapshot.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.owners.keys().cloned().collect(),
+            Kind::Node => self.snapshot.nodes.keys().map(unnamed).collect(),
+            Kind::ServiceCidr => self.ranges.keys().map(unnamed).collect(),
+        };
+        // What is known of broken objects is that they are broken; that is forgotten with them.
+        known.extend(self.told.keys().filter(|(of, _)| *of == kind).map(|(_, id)| id.clone()));
+        known
+    }
+
+    fn apply(&mut self, kind: Kind, arrival: Arrival) {
+        let Arrival { id, object, mut problems } = arrival;
+        match object {
+            Ok(Some(object)) => self.put(&id, object),
+            Ok(None) => self.remove(kind, &id),
+            Err(problem) => {
+                let kept = if self.holds(kind, &id) { "its last good state is kept" } else { "it is ignored" };
+                let message = format!("{}; {kept}", problem.message);
+                problems.push(Problem { message, ..problem });
+            }
+        }
+        self.tell(kind, id, problems);
+    }
+
+    fn put(&mut self, id: &ServiceName, object: Object) {
+        match object {
+            Object::Service(service) => {
+                if self.snapshot.services.get(id) != Some(&service) {
+                    self.snapshot.services.insert(id.clone(), service);
+                    self.changed = true;
+                }
+            }
+            Object::Slice(service, slice) => {
+                if self.owners.get(id).is_some_and(|owner| *owner != service) {
+                    self.remove(Kind::EndpointSlice, id);
+                }
+                let known = self.snapshot.slices.get(&service).and_then(|slices| slices.get(&slice.name));
+                if known != Some(&slice) {
+                    self.snapshot.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice);
+                    self.owners.insert(id.clone(), service);
+                    self.changed = true;
+                }
+            }
+            Object::Node(node) => {
+                if self.snapshot.nodes.get(&node.name) != Some(&node) {
+                    self.snapshot.nodes.insert(node.name.clone(), node);
+                    self.changed = true;
+                }
+            }
+            Object::ServiceRange(ranges) => {
+                self.ranges.insert(id.name.clone(), ranges);
+                self.merge_ranges();
+            }
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, id: &ServiceName) {
+        self.told.remove(&(kind, id.clone()));
+        self.remove(kind, id);
+    }
+
+    fn remove(&mut self, kind: Kind, id: &ServiceName) {
+        match kind {
+            Kind::Service => self.changed |= self.snapshot.services.remove(id).is_some(),
+            Kind::EndpointSlice => {
+                let Some(service) = self.owners.remove(id) else { return };
+                self.changed = true;
+                let Some(slices) = self.snapshot.slices.get_mut(&service) else { return };
+                slices.remove(&id.name);
+                if slices.is_empty() {
+                    self.snapshot.slices.remove(&service);
+                }
+            }
+            Kind::Node => self.changed |= self.snapshot.nodes.remove(&id.name).is_some(),
+            Kind::ServiceCidr => {
+                self.ranges.remove(&id.name);
+                self.merge_ranges();
+            }
+        }
+    }
+
+    /// Ranges may overlap (KEP-1880): the fewest networks that cover the same.
+    fn merge_ranges(&mut self) {
+        let all: Vec<IpNet> = self.ranges.values().flatten().copied().collect();
+        let merged = IpNet::aggregate(&all);
+        if self.snapshot.service_ranges != merged {
+            self.snapshot.service_ranges = merged;
+            self.changed = true;
+        }
+    }
+
+    fn holds(&self, kind: Kind, id: &ServiceName) -> bool {
+        match kind {
+            Kind::Service => self.snapshot.services.contains_key(id),
+            Kind::EndpointSlice => self.owners.contains_key(id),
+            Kind::Node => self.snapshot.nodes.contains_key(&id.name),
+            Kind::ServiceCidr => self.ranges.contains_key(&id.name),
+        }
+    }
+
+    /// Says each problem once, for as long as it lasts.
+    fn tell(&mut self, kind: Kind, id: ServiceName, problems: Vec<Problem>) {
+        let object = match &*id.namespace {
+            "" => format!("{} {}", kind.name(), id.name),
+            _ => format!("{} {id}", kind.name()),
+        };
+        let named: Vec<Problem> =
+            problems.into_iter().map(|problem| Problem { object: Some(object.clone()), ..problem }).collect();
+        let key = (kind, id);
+        let known = self.told.get(&key).map(Vec::as_slice).unwrap_or_default();
+        for problem in named.iter().filter(|problem| !known.contains(problem)) {
+            warn!("{problem}");
+        }
+        for problem in known.iter().filter(|problem| !named.contains(problem)) {
+            info!("mended: {problem}");
+        }
+        if named.is_empty() {
+            self.told.remove(&key);
+        } else {
+            self.told.insert(key, named);
+        }
+    }
+
+    /// What is wrong with the objects at present.
+    #[cfg(test)]
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.told.values().flatten()
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

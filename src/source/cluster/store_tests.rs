@@ -1,0 +1,128 @@
+//! What the store makes of updates.
+
+use super::*;
+use serde_json::{Value, json};
+
+fn service(name: &str, ip: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "n", "resourceVersion": "1"},
+        "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
+}
+
+fn slice(name: &str, service: &str, endpoint: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "n", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": [endpoint]}]})
+}
+
+fn listed(kind: Kind, values: &[Value]) -> Update {
+    Update::Listed(kind, values.iter().map(|value| Arrival::read(kind, value)).collect())
+}
+
+fn applied(kind: Kind, value: &Value) -> Update {
+    Update::Applied(kind, Arrival::read(kind, value))
+}
+
+fn id(name: &str) -> ServiceName {
+    ServiceName::new("n", name)
+}
+
+/// A store that has listed two Services with a slice each.
+fn store() -> Store {
+    let mut store = Store::default();
+    store.take(listed(Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.2")]));
+    store.take(listed(Kind::EndpointSlice, &[slice("a-1", "a", "10.0.0.1"), slice("b-1", "b", "10.0.0.2")]));
+    store.take(listed(Kind::Node, &[json!({"metadata": {"name": "me"}})]));
+    assert!(store.fresh().is_none(), "service ranges have not been listed");
+    store.take(listed(Kind::ServiceCidr, &[]));
+    store
+}
+
+#[test]
+fn nothing_is_given_out_before_everything_is_listed() {
+    let snapshot = store().fresh().unwrap();
+    assert!(snapshot.complete);
+    assert_eq!((snapshot.services.len(), snapshot.slices.len(), snapshot.nodes.len()), (2, 2, 1));
+}
+
+#[test]
+fn an_event_changes_what_it_names_and_shares_the_rest() {
+    let mut store = store();
+    let before = store.fresh().unwrap();
+    store.take(applied(Kind::Service, &service("b", "172.30.0.9")));
+    let after = store.fresh().unwrap();
+    assert_eq!(before.changed_services(&after), [id("b")]);
+    assert!(Arc::ptr_eq(&before.services[&id("a")], &after.services[&id("a")]));
+    store.take(applied(Kind::Service, &service("b", "172.30.0.9")));
+    assert!(store.fresh().is_none(), "the same again is no change");
+    store.take(Update::Deleted(Kind::Service, id("a")));
+    store.take(Update::Deleted(Kind::EndpointSlice, id("a-1")));
+    let last = store.fresh().unwrap();
+    assert_eq!(after.changed_services(&last), [id("a")]);
+    assert_eq!((last.services.len(), last.slices.len()), (1, 1));
+}
+
+#[test]
+fn a_new_list_swaps_at_once_and_takes_away_what_it_lacks() {
+    let mut store = store();
+    let before = store.fresh().unwrap();
+    store.take(listed(Kind::Service, &[service("b", "172.30.0.2"), service("c", "172.30.0.3")]));
+    let after = store.fresh().unwrap();
+    assert_eq!(before.changed_services(&after), [id("a"), id("c")]);
+    assert!(Arc::ptr_eq(&before.services[&id("b")], &after.services[&id("b")]));
+}
+
+#[test]
+fn a_slice_may_change_its_service() {
+    let mut store = store();
+    store.take(applied(Kind::EndpointSlice, &slice("a-1", "b", "10.0.0.1")));
+    let snapshot = store.fresh().unwrap();
+    assert!(!snapshot.slices.contains_key(&id("a")));
+    assert_eq!(snapshot.slices[&id("b")].len(), 2);
+    store.take(Update::Deleted(Kind::EndpointSlice, id("a-1")));
+    assert_eq!(store.fresh().unwrap().slices[&id("b")].len(), 1);
+}
+
+#[test]
+fn a_broken_object_keeps_its_last_good_state() {
+    let mut store = store();
+    let before = store.fresh().unwrap();
+    let mut broken = service("a", "172.30.0.1");
+    broken["spec"]["ports"][0]["port"] = json!("many");
+    store.take(listed(Kind::Service, &[broken, service("b", "172.30.0.7"), json!({"metadata": {}}), json!(7)]));
+    let after = store.fresh().unwrap();
+    assert_eq!(before.changed_services(&after), [id("b")]);
+    let problems: Vec<String> = store.problems().map(ToString::to_string).collect();
+    assert!(
+        problems.iter().any(|problem| {
+            problem.starts_with("Service n/a: spec.ports[0].port: invalid type")
+                && problem.ends_with("its last good state is kept")
+        }),
+        "{problems:?}"
+    );
+    store.take(listed(Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.7")]));
+    assert_eq!(store.problems().count(), 0);
+    assert!(store.fresh().is_none());
+}
+
+#[test]
+fn service_ranges_are_merged() {
+    let mut store = store();
+    let cidr = |name: &str, cidrs: &[&str]| json!({"metadata": {"name": name}, "spec": {"cidrs": cidrs}});
+    store.take(applied(Kind::ServiceCidr, &cidr("kubernetes", &["10.96.0.0/16", "fd00:96::/108"])));
+    store.take(applied(Kind::ServiceCidr, &cidr("more", &["10.96.128.0/20", "10.97.0.0/16", "nonsense"])));
+    let ranges: Vec<String> = store.fresh().unwrap().service_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.96.0.0/15", "fd00:96::/108"]);
+    store.take(Update::Deleted(Kind::ServiceCidr, ServiceName::new("", "more")));
+    let ranges: Vec<String> = store.fresh().unwrap().service_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.96.0.0/16", "fd00:96::/108"]);
+}
+
+#[test]
+fn an_api_that_is_not_there_holds_nothing_up() {
+    let mut store = Store::default();
+    store.take(listed(Kind::Service, &[]));
+    store.take(listed(Kind::EndpointSlice, &[]));
+    store.take(Update::Absent(Kind::Node));
+    assert!(store.fresh().is_none());
+    store.take(Update::Absent(Kind::ServiceCidr));
+    assert!(store.fresh().unwrap().complete);
+}

@@ -1,0 +1,158 @@
+//! What is answered: lists, watches, errors.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::http::{Connection, Request};
+use super::state::{State, path_of};
+
+/// An answer.
+pub enum Answer {
+    /// A status and a body.
+    Whole(u16, String),
+    /// A stream.
+    Watch(Watch),
+}
+
+/// A watch that begins.
+pub struct Watch {
+    path: String,
+    from: u64,
+    initial: bool,
+    until: Instant,
+}
+
+/// Decides on the answer to a request.
+pub fn answer(shared: &Shared, request: &Request) -> Answer {
+    let mut state = shared.lock();
+    let known = ["Service", "EndpointSlice", "Node", "ServiceCIDR"].map(path_of);
+    let troubled = state.trouble.statuses.get(request.path.as_str()).copied();
+    if let Some(status) = state.trouble.status.or(troubled) {
+        return failure(status, "trouble");
+    }
+    if !known.contains(&request.path.as_str()) {
+        return failure(404, "the server could not find the requested resource");
+    }
+    if request.get("watch") == "true" { watch(&state, request) } else { list(&mut state, request) }
+}
+
+fn failure(status: u16, message: &str) -> Answer {
+    Answer::Whole(status, status_object(status, message).to_string())
+}
+
+fn status_object(status: u16, message: &str) -> Value {
+    let reason = match status {
+        410 => "Expired",
+        403 => "Forbidden",
+        404 => "NotFound",
+        422 => "Invalid",
+        _ => "InternalError",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+        "reason": reason, "code": status})
+}
+
+fn list(state: &mut State, request: &Request) -> Answer {
+    let items = state.all(&request.path);
+    let token = request.get("continue").to_owned();
+    let begin: usize = if token.is_empty() { 0 } else { token.split('@').next().unwrap().parse().unwrap() };
+    if !token.is_empty() && state.trouble.tokens_expire {
+        return failure(410, "the provided continue parameter is too old");
+    }
+    let limit = request.get("limit").parse().unwrap_or(usize::MAX);
+    let page: Vec<&Value> = items.iter().skip(begin).take(limit).collect();
+    let end = begin + page.len();
+    let mut metadata = json!({"resourceVersion": state.version.to_string()});
+    if end < items.len() {
+        metadata["continue"] = json!(format!("{end}@{}", state.version));
+    }
+    Answer::Whole(200, json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": page}).to_string())
+}
+
+fn watch(state: &State, request: &Request) -> Answer {
+    let initial = request.get("sendInitialEvents") == "true";
+    if initial && state.trouble.no_streams {
+        return failure(422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled");
+    }
+    if let Some(status) = state.trouble.watch_status.filter(|_| !initial) {
+        return failure(status, "trouble");
+    }
+    let seconds = request.get("timeoutSeconds").parse().unwrap_or(300);
+    let from = if initial { 0 } else { request.get("resourceVersion").parse().unwrap() };
+    Answer::Watch(Watch {
+        path: request.path.clone(),
+        from,
+        initial,
+        until: Instant::now() + Duration::from_secs(seconds),
+    })
+}
+
+impl Watch {
+    /// Sends until the time is over or the connection is cut.
+    pub fn run(mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+        if self.initial {
+            self.send_list(connection)?;
+        }
+        let mut bookmarks = connection.shared.lock().bookmarks;
+        while Instant::now() < self.until {
+            let mut lines = String::new();
+            {
+                let state = connection.shared.lock();
+                if state.generation != connection.generation {
+                    return Err(std::io::ErrorKind::ConnectionReset.into());
+                }
+                if self.from < state.oldest {
+                    let status = status_object(410, "too old resource version");
+                    drop(state);
+                    connection.send(&event("ERROR", &status))?;
+                    return connection.end();
+                }
+                // Newest last: the history is in order.
+                let begin = state.history.partition_point(|change| change.version <= self.from);
+                for change in state.history[begin..].iter().filter(|change| change.path == self.path) {
+                    lines += &event(change.kind, &change.object);
+                }
+                self.from = self.from.max(state.version);
+                if state.bookmarks > bookmarks {
+                    bookmarks = state.bookmarks;
+                    lines += &event("BOOKMARK", &bookmark(self.from, false));
+                }
+                if lines.is_empty() {
+                    let waiting = connection.shared.changed.wait_timeout(state, Duration::from_millis(50));
+                    drop(waiting.unwrap());
+                    continue;
+                }
+            }
+            connection.send(&lines)?;
+        }
+        connection.end()
+    }
+
+    fn send_list(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+        let (objects, version, marked, broken) = {
+            let state = connection.shared.lock();
+            let trouble = &state.trouble;
+            (state.all(&self.path), state.version, !trouble.no_end_of_list, trouble.lists_break_off)
+        };
+        self.from = version;
+        for (index, object) in objects.iter().enumerate() {
+            if broken && index >= objects.len() / 2 {
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
+            connection.send(&event("ADDED", object))?;
+        }
+        if marked { connection.send(&event("BOOKMARK", &bookmark(version, true))) } else { Ok(()) }
+    }
+}
+
+fn event(kind: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": kind, "object": object}))
+}
+
+fn bookmark(version: u64, end: bool) -> Value {
+    let annotations = if end { json!({"k8s.io/initial-events-end": "true"}) } else { json!({}) };
+    json!({"kind": "Bookmark", "apiVersion": "v1",
+        "metadata": {"resourceVersion": version.to_string(), "annotations": annotations}})
+}
