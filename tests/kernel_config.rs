@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use support::follow::{fill, name};
-use support::{Api, Cluster, Mode, Proxy, Service, in_both_modes, may_run, wait_until};
+use support::{Api, Cluster, Mode, Proxy, Service, in_both_modes, may_run, no_ipvs, wait_until};
 
 in_both_modes!(the_file_counts_and_is_followed);
 
@@ -92,6 +92,10 @@ const SYSCTLS: &str = "cat /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_clos
                        /proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream \
                        /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 
+/// What is asked for here, as flags.
+const FLAGS: [&str; 3] = ["--iptables-masquerade-bit", "15", "--conntrack-tcp-be-liberal"];
+const TAKEN_OVER: &str = "iptables:\n  masqueradeBit: 15\nconntrack:\n  tcpBeLiberal: true\n";
+
 fn the_file_counts_and_is_followed(mode: Mode) {
     let cluster = Cluster::new(mode);
     let web = Service::new("web", 20);
@@ -106,25 +110,26 @@ fn the_file_counts_and_is_followed(mode: Mode) {
     assert!(node.rules_with("INVALID") > 0 && node.rules_with("0x8000") == 0);
 
     // What can be taken over is.
-    node.configure(mode.name(), "iptables:\n  masqueradeBit: 15\nconntrack:\n  tcpBeLiberal: true\n");
+    node.configure(mode.name(), TAKEN_OVER);
     proxy.wait_to_say(&["configuration file was updated", "taken over"]);
     wait_until("the rules of the new file", || node.rules_with("INVALID") == 0 && node.rules_with("0x8000") > 0);
     assert_eq!(cluster.shell(SYSCTLS), "3600\n240\n1\n", "what is left out is left as it is");
-    let flags = ["--iptables-masquerade-bit", "15", "--conntrack-tcp-be-liberal"];
-    cluster.wait_in_sync(&flags);
+    cluster.wait_in_sync(&FLAGS);
 
     // What is wrong is told, and all stays as it is.
     node.configure(mode.name(), "iptables:\n  masqueradeBit: 32\n");
     proxy.wait_to_say(&["KubeProxyIPTablesConfiguration.MasqueradeBit: Invalid value: 32", "stays in force"]);
     node.configure(mode.name(), "iptable:\n  masqueradeBit: 3\n");
     proxy.wait_to_say(&["line 6: unknown field \"iptable\"", "stays in force"]);
-    cluster.assert_in_sync(&flags);
+    cluster.assert_in_sync(&FLAGS);
 
-    // For another mode it ends cleanly, leaving the kernel as it is.
-    node.configure("auto", "");
-    proxy.wait_to_say(&["configuration file was updated", "the mode changed"]);
+    another_mode_and_back(&cluster, &node, &mut proxy, mode);
+
+    // For what takes a new start it ends cleanly, leaving the kernel as it is.
+    node.configure(mode.name(), &format!("{TAKEN_OVER}enableProfiling: true\n"));
+    proxy.wait_to_say(&["configuration file was updated", "beside the metrics changed"]);
     assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.log());
-    cluster.assert_in_sync(&flags);
+    cluster.assert_in_sync(&FLAGS);
 
     // And cleanup by kube-proxy's flag leaves nothing.
     let cleanup = [&node.arguments()[..], &["--cleanup".to_owned()]].concat();
@@ -132,6 +137,25 @@ fn the_file_counts_and_is_followed(mode: Mode) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("nothing of ours is left"), "{stderr}");
     assert_eq!(node.rules_with("KUBE"), 0);
+}
+
+/// It is switched to; where it does not work, that is told, and the one of before serves on.
+fn another_mode_and_back(cluster: &Cluster, node: &Node, proxy: &mut Proxy, mode: Mode) {
+    let other = if mode == Mode::Ipvs { Mode::Iptables } else { Mode::Ipvs };
+    let works = other == Mode::Iptables || no_ipvs().is_none();
+    node.configure(other.name(), TAKEN_OVER);
+    if works {
+        proxy.wait_to_say(&["switched", "family=IPv6", &format!("to={}", other.name())]);
+    } else {
+        proxy.wait_to_say(&["the mode stays as it is", "ipvs does not work on this node"]);
+        cluster.assert_in_sync(&FLAGS);
+    }
+    node.configure(mode.name(), TAKEN_OVER);
+    proxy.wait_to_say(&["the configuration asks for another mode", &format!("mode={}", mode.name())]);
+    if works {
+        proxy.wait_to_say(&["switched", "family=IPv6", &format!("to={}", mode.name())]);
+    }
+    cluster.wait_in_sync(&FLAGS);
 }
 
 #[test]

@@ -2,19 +2,22 @@
 //! cleanly, and whoever started it starts it again with the new configuration, as with kube-proxy. What is invalid is
 //! told, and the old stays in force.
 
-use super::duties;
+use super::{dataplane, duties};
 use crate::config::{Config, Loaded, Loader};
-use crate::reconcile::Trigger;
+use crate::reconcile::{Step, Switcher, Trigger, Wish};
 use notify::{RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 /// A writer that is at work is given this long to finish.
 const QUIET: Duration = Duration::from_millis(100);
 /// Network file systems don't tell of changes; then they are found this late.
 const POLL: Duration = Duration::from_secs(10);
+/// A mode that could not be had is asked for again this much later.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What becomes of the configuration.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub fn follow(
             .map_err(|error| anyhow::anyhow!("watching {}: {error}", folder.display()))?;
     }
     let (restart, receiver) = mpsc::channel(1);
-    let follower = Follower { loader, loaded, mode, triggers, current, texts: Vec::new() };
+    let follower = Follower { loader, loaded, mode, triggers, current, texts: Vec::new(), asking: JoinSet::new() };
     tokio::spawn(follower.run(changed, restart, watcher));
     Ok(Following { restart: Some(receiver), config })
 }
@@ -80,6 +83,8 @@ struct Follower {
     triggers: mpsc::UnboundedSender<Trigger>,
     current: watch::Sender<Config>,
     texts: Vec<(PathBuf, Option<String>)>,
+    /// Waits for the mode that is configured; ends with this.
+    asking: JoinSet<()>,
 }
 
 impl Follower {
@@ -139,7 +144,37 @@ impl Follower {
         let settings = duties::perform(&new.config);
         // A closed channel means that the reconciler is gone and the process about to end.
         let _ = self.triggers.send(Trigger::Settings(settings, new.config.timing(self.mode)));
+        if new.config.mode != self.loaded.config.mode {
+            self.ask_for(dataplane::wish_of(new.config.mode));
+        }
         self.loaded = new;
         false
     }
+
+    /// Asks for another mode until it is had, or the configuration asks for yet another one. The one of before serves
+    /// meanwhile, whereas a new start would end with an error.
+    fn ask_for(&mut self, wish: Wish) {
+        info!(mode = %wish, "the configuration asks for another mode");
+        let switcher = Switcher::new(self.triggers.clone());
+        self.asking.abort_all();
+        self.asking.spawn(async move {
+            while !is_had(switcher.configure(wish)).await {
+                // Why not, the reconciler has told.
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+    }
+}
+
+/// Whether a switch came to it. How the old mode leaves does not matter.
+async fn is_had(mut steps: mpsc::UnboundedReceiver<Step>) -> bool {
+    while let Some(step) = steps.recv().await {
+        match step {
+            Step::Failed { .. } => return false,
+            Step::InForce { .. } | Step::Draining { .. } | Step::Gone { .. } | Step::Done => return true,
+            Step::Programming { .. } | Step::Programmed { .. } | Step::Verified { .. } => {}
+        }
+    }
+    // The reconciler is gone.
+    true
 }

@@ -130,13 +130,13 @@ impl Config {
             proxy_name: self.settings.proxy_name.clone(),
             ..Settings::clone(&new.settings)
         });
+        same.mode = new.mode;
         (same.iptables_period, same.ipvs_period) = (new.iptables_period, new.ipvs_period);
         (same.oom_score_adj, same.conntrack) = (new.oom_score_adj, new.conntrack);
         if same == *new {
             return None;
         }
         Some(match () {
-            () if self.mode != new.mode => "the mode",
             () if same.settings != new.settings => "the name of the node or of the proxy",
             () if self.ipvs != new.ipvs => "strict ARP, the binding of addresses or the drain timeout",
             () if self.source != new.source => "the manifests or the way to the API server",

@@ -294,6 +294,7 @@ fn what_a_running_program_takes_over() {
         old.needs_restart(&new)
     };
     for line in [
+        "--proxy-mode ipvs",
         "--ipvs-scheduler wrr",
         "--iptables-sync-period 10s",
         "--cluster-cidr 10.0.0.0/8",
@@ -309,7 +310,6 @@ fn what_a_running_program_takes_over() {
         assert_eq!(differs(line), None, "{line}");
     }
     for line in [
-        "--proxy-mode ipvs",
         "--hostname-override other",
         "--ipvs-strict-arp",
         "--drain-timeout 1s",
