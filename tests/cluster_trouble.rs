@@ -11,7 +11,7 @@
 mod support;
 
 use kube_ipvs::source::Snapshots;
-use kube_ipvs::source::cluster::{Access, Timing};
+use kube_ipvs::source::cluster::{Access, Kind, Timing};
 use std::time::Duration;
 use support::api::Trouble;
 use support::follow::{fill, name, service, slice};
@@ -40,7 +40,7 @@ async fn ready(timing: Timing) -> (Api, Followed, tokio::task::JoinHandle<usize>
     let followed = Followed::start_with(&api, timing).await;
     followed.complete().await;
     let watcher = never_missing(followed.snapshots.clone(), 0..100);
-    followed.until_true("the watches", || api.watches() == 4).await;
+    followed.until_true("the watches", || api.watches() == Kind::ALL.len()).await;
     tokio::time::sleep(timing.steady * 2).await;
     api.clear_requests();
     (api, followed, watcher)
@@ -135,7 +135,7 @@ async fn a_server_that_is_away_changes_nothing_and_is_told_once() {
     assert!(followed.now().services.contains_key(&name(1000)));
     followed.until_true("the end of the outage", || followed.said("answers again, after") == 1).await;
     // After so long everything is listed anew: the store may be another one.
-    assert!(lists(&api) >= 4, "{:#?}", api.requests());
+    assert!(lists(&api) >= Kind::ALL.len(), "{:#?}", api.requests());
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!((followed.said("WARN"), followed.said("answers again")), (1, 1), "{}", followed.log());
 }

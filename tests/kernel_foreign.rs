@@ -187,6 +187,8 @@ fn virtual_servers_of_another_namespace_hide_none_of_ours() {
     let proxy = cluster.start(&["--sync-period", "1s"]);
     assert!(!proxy.says(&["ERROR"]), "{}", proxy.log());
     cluster.assert_in_sync(&[]);
+    // It would put back what cleanup takes away.
+    proxy.stop();
     cluster.cleanup();
     let left = cluster.on_node("ipvsadm -Sn");
     assert_eq!(left, "");

@@ -26,7 +26,7 @@ impl Arrival {
         let object = from_value(kind.name(), value, &mut problems);
         let text = |key: &str| value.pointer(key).and_then(Value::as_str).unwrap_or_default();
         let namespace = match kind {
-            Kind::Service | Kind::EndpointSlice => text("/metadata/namespace"),
+            Kind::Service | Kind::OtherService | Kind::EndpointSlice => text("/metadata/namespace"),
             Kind::Node | Kind::ServiceCidr => "",
         };
         Self { id: ServiceName::new(namespace, text("/metadata/name")), object, problems }

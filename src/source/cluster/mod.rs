@@ -1,7 +1,7 @@
 //! The source from the API server: lists and watches what a proxy needs, and keeps a snapshot of it.
 //!
 //! ```text
-//! access ─> reflector × 4 ─ Update ─> store ─ Snapshot ─> the slot
+//! access ─> reflector × 5 ─ Update ─> store ─ Snapshot ─> the slot
 //!            │  └ requests, arrival (each object becomes one of the model at once)
 //!            └ pace, failure, outage (when to ask again, what to say)
 //! ```

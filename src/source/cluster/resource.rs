@@ -1,10 +1,12 @@
-//! What is asked of the API server: four kinds, and which objects of each.
+//! What is asked of the API server: five kinds, and which objects of each.
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Services.
     Service,
+    /// Services that another proxy serves: their cluster IPs are within the service ranges and must not become ours.
+    OtherService,
     /// EndpointSlices.
     EndpointSlice,
     /// Our own Node.
@@ -15,12 +17,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
+    pub const ALL: [Self; 5] = [Self::Service, Self::OtherService, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
 
     /// The name of the kind in the API.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Service => "Service",
+            Self::Service | Self::OtherService => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::ServiceCidr => "ServiceCIDR",
@@ -30,7 +32,7 @@ impl Kind {
     /// The path of the collection.
     pub fn path(self) -> &'static str {
         match self {
-            Self::Service => "/api/v1/services",
+            Self::Service | Self::OtherService => "/api/v1/services",
             Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Node => "/api/v1/nodes",
             Self::ServiceCidr => "/apis/networking.k8s.io/v1/servicecidrs",
@@ -46,7 +48,7 @@ impl Kind {
     /// older proxy does not know of them.
     pub fn without(self) -> Option<&'static str> {
         match self {
-            Self::Service | Self::EndpointSlice => None,
+            Self::Service | Self::OtherService | Self::EndpointSlice => None,
             Self::Node => Some("the node's zone and pod ranges are not known"),
             Self::ServiceCidr => Some("service ranges are those of --service-cidr"),
         }
@@ -75,6 +77,10 @@ impl Resource {
             (Kind::Service, None) => (Some(format!("!{PROXY},!{HEADLESS}")), Some("spec.clusterIP!=None".to_owned())),
             (Kind::Service, Some(name)) => {
                 (Some(format!("{PROXY}={name},!{HEADLESS}")), Some("spec.clusterIP!=None".to_owned()))
+            }
+            (Kind::OtherService, None) => (Some(PROXY.to_owned()), Some("spec.clusterIP!=None".to_owned())),
+            (Kind::OtherService, Some(name)) => {
+                (Some(format!("{PROXY},{PROXY}!={name}")), Some("spec.clusterIP!=None".to_owned()))
             }
             (Kind::EndpointSlice, None) => (Some(format!("!{PROXY},!{HEADLESS}")), None),
             (Kind::EndpointSlice, Some(_)) => (Some(format!("!{HEADLESS}")), None),

@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use super::resource::Kind;
-use crate::model::{ServiceName, Snapshot};
+use crate::model::{Service, ServiceName, Snapshot};
 use crate::source::Problem;
 use crate::source::convert::Object;
 use ipnet::IpNet;
@@ -31,6 +31,9 @@ pub struct Store {
     listed: BTreeSet<Kind>,
     /// The Service of each slice by the slice's own name: it may change, and a deletion need not tell it.
     owners: HashMap<ServiceName, ServiceName>,
+    /// Services of other proxies. They come by another watch than ours, so that one that changes hands may be in both for
+    /// a while, or go from one before it is in the other.
+    others: HashMap<ServiceName, Arc<Service>>,
     ranges: BTreeMap<Arc<str>, Vec<IpNet>>,
     told: BTreeMap<(Kind, ServiceName), Vec<Problem>>,
     changed: bool,
@@ -81,7 +84,8 @@ impl Store {
     fn known(&self, kind: Kind) -> BTreeSet<ServiceName> {
         let unnamed = |name: &Arc<str>| ServiceName::new("", name.clone());
         let mut known: BTreeSet<ServiceName> = match kind {
-            Kind::Service => self.snapshot.services.keys().cloned().collect(),
+            Kind::Service => self.snapshot.services.keys().filter(|id| !self.is_others(id)).cloned().collect(),
+            Kind::OtherService => self.others.keys().cloned().collect(),
             Kind::EndpointSlice => self.owners.keys().cloned().collect(),
             Kind::Node => self.snapshot.nodes.keys().map(unnamed).collect(),
             Kind::ServiceCidr => self.ranges.keys().map(unnamed).collect(),
@@ -94,6 +98,12 @@ impl Store {
     fn apply(&mut self, kind: Kind, arrival: Arrival) {
         let Arrival { id, object, mut problems } = arrival;
         match object {
+            Ok(Some(Object::Service(service))) if kind == Kind::OtherService => {
+                // A server that knows no selectors sends ours as well.
+                if service.proxy_name.is_some() {
+                    self.put_other(&id, service);
+                }
+            }
             Ok(Some(object)) => self.put(&id, object),
             Ok(None) => self.remove(kind, &id),
             Err(problem) => {
@@ -103,6 +113,19 @@ impl Store {
             }
         }
         self.tell(kind, id, problems);
+    }
+
+    /// Whether what is known under this name is another proxy's.
+    fn is_others(&self, id: &ServiceName) -> bool {
+        self.others.get(id).is_some_and(|other| self.snapshot.services.get(id) == Some(other))
+    }
+
+    fn put_other(&mut self, id: &ServiceName, service: Arc<Service>) {
+        let place = self.is_others(id) || !self.snapshot.services.contains_key(id);
+        self.others.insert(id.clone(), service.clone());
+        if place {
+            self.put(id, Object::Service(service));
+        }
     }
 
     fn put(&mut self, id: &ServiceName, object: Object) {
@@ -144,7 +167,20 @@ impl Store {
 
     fn remove(&mut self, kind: Kind, id: &ServiceName) {
         match kind {
-            Kind::Service => self.changed |= self.snapshot.services.remove(id).is_some(),
+            Kind::Service if self.is_others(id) => {}
+            Kind::Service => {
+                self.changed |= self.snapshot.services.remove(id).is_some();
+                if let Some(other) = self.others.get(id).cloned() {
+                    self.put(id, Object::Service(other));
+                }
+            }
+            Kind::OtherService => {
+                let theirs = self.is_others(id);
+                self.others.remove(id);
+                if theirs {
+                    self.changed |= self.snapshot.services.remove(id).is_some();
+                }
+            }
             Kind::EndpointSlice => {
                 let Some(service) = self.owners.remove(id) else { return };
                 self.changed = true;
@@ -174,7 +210,8 @@ impl Store {
 
     fn holds(&self, kind: Kind, id: &ServiceName) -> bool {
         match kind {
-            Kind::Service => self.snapshot.services.contains_key(id),
+            Kind::Service => self.snapshot.services.contains_key(id) && !self.is_others(id),
+            Kind::OtherService => self.others.contains_key(id),
             Kind::EndpointSlice => self.owners.contains_key(id),
             Kind::Node => self.snapshot.nodes.contains_key(&id.name),
             Kind::ServiceCidr => self.ranges.contains_key(&id.name),

@@ -33,7 +33,45 @@ fn store() -> Store {
     store.take(listed(Kind::Node, &[json!({"metadata": {"name": "me"}})]));
     assert!(store.fresh().is_none(), "service ranges have not been listed");
     store.take(listed(Kind::ServiceCidr, &[]));
+    assert!(store.fresh().is_none(), "Services of others have not been listed");
+    store.take(listed(Kind::OtherService, &[]));
     store
+}
+
+fn others(name: &str, ip: &str) -> Value {
+    let mut service = service(name, ip);
+    service["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});
+    service
+}
+
+/// Two watches tell of one Service, in either order.
+#[test]
+fn a_service_that_changes_hands_is_never_lost() {
+    let of = |store: &mut Store| {
+        let snapshot = store.fresh()?;
+        Some(snapshot.services.get(&id("a"))?.proxy_name.clone())
+    };
+    for first in [Kind::Service, Kind::OtherService] {
+        let mut store = store();
+        store.fresh();
+        for kind in if first == Kind::Service { [first, Kind::OtherService] } else { [first, Kind::Service] } {
+            store.take(match kind {
+                Kind::Service => Update::Deleted(kind, id("a")),
+                _ => applied(kind, &others("a", "172.30.0.1")),
+            });
+        }
+        assert_eq!(of(&mut store), Some(Some("other".into())), "given away, {first:?} first");
+        // Another list of ours does not take it away.
+        store.take(listed(Kind::Service, &[service("b", "172.30.0.2")]));
+        assert!(store.fresh().is_none());
+        for kind in if first == Kind::Service { [first, Kind::OtherService] } else { [first, Kind::Service] } {
+            store.take(match kind {
+                Kind::Service => applied(kind, &service("a", "172.30.0.1")),
+                _ => Update::Deleted(kind, id("a")),
+            });
+        }
+        assert_eq!(of(&mut store), Some(None), "taken back, {first:?} first");
+    }
 }
 
 #[test]
@@ -123,6 +161,7 @@ fn an_api_that_is_not_there_holds_nothing_up() {
     store.take(listed(Kind::EndpointSlice, &[]));
     store.take(Update::Absent(Kind::Node));
     assert!(store.fresh().is_none());
+    store.take(listed(Kind::OtherService, &[]));
     store.take(Update::Absent(Kind::ServiceCidr));
     assert!(store.fresh().unwrap().complete);
 }

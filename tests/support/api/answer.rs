@@ -19,6 +19,7 @@ pub enum Answer {
 /// A watch that begins.
 pub struct Watch {
     path: String,
+    labels: String,
     from: u64,
     initial: bool,
     until: Instant,
@@ -55,7 +56,8 @@ fn status_object(status: u16, message: &str) -> Value {
 }
 
 fn list(state: &mut State, request: &Request) -> Answer {
-    let items = state.all(&request.path);
+    let items: Vec<Value> =
+        state.all(&request.path).into_iter().filter(|item| is_selected(request.get("labelSelector"), item)).collect();
     let token = request.get("continue").to_owned();
     let begin: usize = if token.is_empty() { 0 } else { token.split('@').next().unwrap().parse().unwrap() };
     if !token.is_empty() && state.trouble.tokens_expire {
@@ -83,6 +85,7 @@ fn watch(state: &State, request: &Request) -> Answer {
     let from = if initial { 0 } else { request.get("resourceVersion").parse().unwrap() };
     Answer::Watch(Watch {
         path: request.path.clone(),
+        labels: request.get("labelSelector").to_owned(),
         from,
         initial,
         until: Instant::now() + Duration::from_secs(seconds),
@@ -112,6 +115,9 @@ impl Watch {
                 // Newest last: the history is in order.
                 let begin = state.history.partition_point(|change| change.version <= self.from);
                 for change in state.history[begin..].iter().filter(|change| change.path == self.path) {
+                    if !is_selected(&self.labels, &change.object) {
+                        continue;
+                    }
                     lines += &event(change.kind, &change.object);
                 }
                 self.from = self.from.max(state.version);
@@ -134,7 +140,9 @@ impl Watch {
         let (objects, version, marked, broken) = {
             let state = connection.shared.lock();
             let trouble = &state.trouble;
-            (state.all(&self.path), state.version, !trouble.no_end_of_list, trouble.lists_break_off)
+            let mut all = state.all(&self.path);
+            all.retain(|object| is_selected(&self.labels, object));
+            (all, state.version, !trouble.no_end_of_list, trouble.lists_break_off)
         };
         self.from = version;
         for (index, object) in objects.iter().enumerate() {
@@ -145,6 +153,19 @@ impl Watch {
         }
         if marked { connection.send(&event("BOOKMARK", &bookmark(version, true))) } else { Ok(()) }
     }
+}
+
+/// Whether an object has the labels of a selector: `key`, `!key`, `key=value`, `key!=value`, with commas between.
+fn is_selected(selector: &str, object: &Value) -> bool {
+    let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    selector.split(',').filter(|term| !term.is_empty()).all(|term| match term.split_once("!=") {
+        Some((key, value)) => label(key) != Some(value),
+        None => match (term.split_once('='), term.strip_prefix('!')) {
+            (Some((key, value)), _) => label(key) == Some(value),
+            (None, Some(key)) => label(key).is_none(),
+            (None, None) => label(term).is_some(),
+        },
+    })
 }
 
 fn event(kind: &str, object: &Value) -> String {
