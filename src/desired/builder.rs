@@ -200,7 +200,7 @@ impl Builder {
 
     fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
         let service = self.snapshot.services.get(name)?;
-        (service.is_forwarded() && service.proxy_name == self.settings.proxy_name).then(|| service.clone())
+        service.is_served_by(self.settings.proxy_name.as_deref()).then(|| service.clone())
     }
 
     /// The slices of a Service that are not meant for another proxy.

@@ -1,5 +1,5 @@
-//! The service ranges without the cluster IPs of Services that another proxy serves (label
-//! `service.kubernetes.io/service-proxy-name`): those must not become local to the node.
+//! The service ranges without the cluster IPs of Services that are none of this proxy's (labels
+//! `service.kubernetes.io/service-proxy-name` and `service.kubernetes.io/headless`): those must not become local to the node.
 
 use super::Settings;
 use crate::model::{Service, ServiceName};
@@ -28,7 +28,8 @@ impl Ranges {
         let whole = if settings.service_ranges.is_empty() { announced } else { &settings.service_ranges };
         let mut changed = !self.known || self.whole != whole;
         for (name, service) in services {
-            let foreign = service.filter(|service| service.is_forwarded() && service.proxy_name != settings.proxy_name);
+            let proxy_name = settings.proxy_name.as_deref();
+            let foreign = service.filter(|service| service.is_forwarded() && !service.is_served_by(proxy_name));
             let addresses = foreign.map(|service| service.cluster_ips.clone());
             let before = match addresses.clone() {
                 Some(addresses) => self.foreign.insert(name.clone(), addresses),

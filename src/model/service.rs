@@ -162,6 +162,8 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// Label `service.kubernetes.io/service-proxy-name`: which proxy is responsible.
     pub proxy_name: Option<Arc<str>>,
+    /// Label `service.kubernetes.io/headless`: no proxy forwards it, even if it has a cluster IP.
+    pub labelled_headless: bool,
     /// Our own annotation or none: the IPVS scheduler of this Service.
     pub scheduler: Option<Arc<str>>,
 }
@@ -170,6 +172,11 @@ impl Service {
     /// Whether there is anything to forward: headless Services and aliases have nothing.
     pub fn is_forwarded(&self) -> bool {
         self.service_type != ServiceType::ExternalName && !self.cluster_ips.is_empty()
+    }
+
+    /// Whether the proxy of this name (none: the node's default one) forwards it.
+    pub fn is_served_by(&self, proxy_name: Option<&str>) -> bool {
+        self.is_forwarded() && !self.labelled_headless && self.proxy_name.as_deref() == proxy_name
     }
 
     /// A Service with nothing in it.
@@ -188,6 +195,7 @@ impl Service {
             internal_policy_local: false,
             health_check_node_port: None,
             proxy_name: None,
+            labelled_headless: false,
             scheduler: None,
         }
     }

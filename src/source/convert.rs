@@ -50,10 +50,6 @@ pub fn is_wanted(kind: &str, api_version: &str) -> bool {
 /// When a field has the wrong type or something without which the object has no meaning is missing; the error names
 /// the field's path.
 pub fn from_value(kind: &str, value: &Value, problems: &mut Vec<Problem>) -> Result<Option<Object>, Problem> {
-    // kube-proxy does not even list Services and slices with this label (`IsHeadlessService` in cmd/kube-proxy).
-    if value.pointer("/metadata/labels").is_some_and(|labels| labels.get(HEADLESS_LABEL).is_some()) && kind != "Node" {
-        return Ok(None);
-    }
     match kind {
         "Service" => service(&typed::<core::Service>(value)?, problems).map(|service| Some(Object::Service(service))),
         "EndpointSlice" => slice(&typed::<discovery::EndpointSlice>(value)?, problems),
@@ -109,6 +105,7 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
             .and_then(|port| u16::try_from(port).ok())
             .filter(|p| *p > 0),
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from),
+        labelled_headless: label(&object.metadata, HEADLESS_LABEL).is_some(),
         scheduler: scheduler(&object.metadata, problems),
     }))
 }
@@ -214,6 +211,10 @@ fn port_number(number: i32) -> Option<u16> {
 }
 
 fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Result<Option<Object>, Problem> {
+    // kube-proxy does not even list slices with this label (`Run` in cmd/kube-proxy/app/server.go).
+    if label(&object.metadata, HEADLESS_LABEL).is_some() {
+        return Ok(None);
+    }
     let own = name(&object.metadata)?;
     let family = match object.address_type.as_str() {
         "IPv4" => IpFamily::V4,

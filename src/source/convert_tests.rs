@@ -86,9 +86,14 @@ fn a_range_of_everybody_counts_for_its_family_alone() {
 }
 
 #[test]
-fn what_is_labelled_headless_is_not_looked_at() {
-    for kind in ["Service", "EndpointSlice"] {
-        let value = json!({"kind": kind, "metadata": {"name": "a", "labels": {"service.kubernetes.io/headless": ""}}});
-        assert_eq!(from_value(kind, &value, &mut Vec::new()), Ok(None));
-    }
+fn what_is_labelled_headless_is_not_forwarded() {
+    let metadata = json!({"name": "a", "labels": {"service.kubernetes.io/headless": ""}});
+    let slice = json!({"kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4", "endpoints": []});
+    assert_eq!(from_value("EndpointSlice", &slice, &mut Vec::new()), Ok(None));
+    // The Service is kept: its cluster IP must not become local to the node.
+    let service = json!({"kind": "Service", "metadata": metadata, "spec": {"clusterIP": "172.30.0.1"}});
+    let Ok(Some(Object::Service(service))) = from_value("Service", &service, &mut Vec::new()) else {
+        panic!("a Service was expected");
+    };
+    assert!(service.is_forwarded() && !service.is_served_by(None));
 }

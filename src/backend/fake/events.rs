@@ -94,6 +94,7 @@ fn service(number: u8, choices: u16) -> Service {
         internal_policy_local: bit(9),
         health_check_node_port: bit(8).then_some(31_000 + u16::from(number)),
         proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
+        labelled_headless: false,
         scheduler: bit(10).then(|| "lc".into()),
     }
 }

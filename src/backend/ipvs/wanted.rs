@@ -120,7 +120,9 @@ fn localhost(port: &ServicePort, node: &NodeRules) -> Option<(Set, Entry)> {
 /// The entries that restrict the load-balancer addresses, if anything does.
 fn firewall(port: &ServicePort) -> BTreeSet<(Set, Entry)> {
     let mut entries = BTreeSet::new();
-    if port.source_ranges.is_empty() {
+    // Without any endpoint everybody is refused, and at once: those who are not admitted, too (kube-proxy's iptables mode
+    // has a KUBE-FW- chain only `if hasEndpoints`).
+    if port.source_ranges.is_empty() || !port.has_any_endpoints {
         return entries;
     }
     let (protocol, number) = (set_protocol(port.key.protocol), port.port);

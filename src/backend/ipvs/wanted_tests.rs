@@ -117,10 +117,14 @@ fn what_a_policy_forbids_is_dropped_and_what_nobody_serves_is_not() {
 
 #[test]
 fn who_is_restricted_is_restricted_at_the_shadow_as_well() {
-    let range = vec!["203.0.113.0/25".parse().unwrap()];
-    let wanted = render(&context(), &ServicePort { source_ranges: range, ..port(true, Vec::new()) }, &node(false));
-    let restricted: Vec<String> = verdicts(&wanted).into_iter().filter(|line| line.starts_with("Restricted")).collect();
-    assert_eq!(restricted, ["Restricted 198.51.100.1,tcp:80", "Restricted 246.51.100.1,tcp:80"]);
+    let restricted = |endpoints| {
+        let source_ranges = vec!["203.0.113.0/25".parse().unwrap()];
+        let wanted = render(&context(), &ServicePort { source_ranges, ..port(true, endpoints) }, &node(false));
+        verdicts(&wanted).into_iter().filter(|line| line.starts_with("Restricted")).collect::<Vec<String>>()
+    };
+    let elsewhere = vec![endpoint("10.180.1.1:8080", false)];
+    assert_eq!(restricted(elsewhere), ["Restricted 198.51.100.1,tcp:80", "Restricted 246.51.100.1,tcp:80"]);
+    assert_eq!(restricted(Vec::new()), [""; 0], "without any endpoint everybody is refused");
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn service(index: u32) -> Service {
         internal_policy_local: false,
         health_check_node_port: None,
         proxy_name: None,
+        labelled_headless: false,
         scheduler: None,
     }
 }
