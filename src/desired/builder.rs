@@ -8,8 +8,10 @@ use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
 use super::ranges::Ranges;
 use super::topology::{Place, Policies};
-use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
-use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use super::{
+    Desired, NodeFacts, NodeRules, Scheduling, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family,
+};
+use crate::model::{self, Balancing, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -290,6 +292,9 @@ impl Builder {
             return Vec::new();
         };
         let slices = self.slices(&service.name);
+        let balancing = &service.balancing;
+        let scheduler = self.scheduler(balancing, slices.as_deref());
+        let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
         let each = |wanted: &model::ServicePort| {
             let key =
                 ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
@@ -305,7 +310,11 @@ impl Builder {
                 internal_policy_local: service.internal_policy_local,
                 external_policy_local: service.external_policy_local,
                 health_check_port: health::port(service),
-                scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
+                scheduler: scheduler.clone(),
+                scheduling: Scheduling {
+                    source_port: balancing.source_port,
+                    one_packet: balancing.one_packet && wanted.protocol == model::Protocol::Udp,
+                },
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
                 left_local: None,
@@ -317,10 +326,29 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place);
+                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place, weights);
             port
         };
         service.ports.iter().map(each).collect()
+    }
+
+    /// The scheduler of a Service. Who gives weights and names no scheduler wants one that counts them.
+    fn scheduler(&self, balancing: &Balancing, slices: Option<&Slices>) -> Arc<str> {
+        if let Some(named) = &balancing.scheduler {
+            return named.clone();
+        }
+        let by_slices = || {
+            slices
+                .into_iter()
+                .flat_map(|slices| slices.values())
+                .any(|slice| slice.endpoints.iter().any(|e| e.weight.is_some()))
+        };
+        let weighted = if !balancing.weights.is_empty() || by_slices() {
+            model::with_weights(&self.settings.scheduler)
+        } else {
+            None
+        };
+        weighted.map_or_else(|| self.settings.scheduler.clone(), Arc::from)
     }
 
     /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.

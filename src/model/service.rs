@@ -1,5 +1,6 @@
 //! A Service, reduced to what forwarding needs.
 
+use super::Balancing;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -162,8 +163,8 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// Label `service.kubernetes.io/service-proxy-name`: which proxy is responsible.
     pub proxy_name: Option<Arc<str>>,
-    /// Our own annotation or none: the IPVS scheduler of this Service.
-    pub scheduler: Option<Arc<str>>,
+    /// What our own annotations ask for.
+    pub balancing: Balancing,
 }
 
 impl Service {
@@ -188,7 +189,7 @@ impl Service {
             internal_policy_local: false,
             health_check_node_port: None,
             proxy_name: None,
-            scheduler: None,
+            balancing: Balancing::default(),
         }
     }
 }

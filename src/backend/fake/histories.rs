@@ -52,6 +52,7 @@ pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::desired::{DetectLocal, Settings};
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort, ServiceType, Snapshot,
+    Balancing, Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort,
+    ServiceType, Snapshot,
 };
 use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
@@ -114,7 +115,7 @@ fn service(index: u32) -> Service {
         internal_policy_local: false,
         health_check_node_port: None,
         proxy_name: None,
-        scheduler: None,
+        balancing: Balancing::default(),
     }
 }
 
@@ -130,6 +131,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: None,
     };
     let slice = EndpointSlice {
         name: format!("service-{index:06}-slice").into(),
