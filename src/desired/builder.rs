@@ -12,6 +12,7 @@ use super::{
     Desired, NodeFacts, NodeRules, Scheduling, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family,
 };
 use crate::model::{self, Balancing, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use imbl::OrdSet;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,6 +70,8 @@ pub struct Builder {
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
     health_checks: HealthChecks,
+    /// Services that ask for what only IPVS has.
+    ipvs_only: OrdSet<ServiceName>,
 }
 
 impl Builder {
@@ -89,6 +92,7 @@ impl Builder {
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
+            ipvs_only: OrdSet::new(),
         }
     }
 
@@ -120,6 +124,11 @@ impl Builder {
             reasons.clone().into_iter().map(move |reason| Refusal { port: port.clone(), reason })
         };
         self.refusals.iter().flat_map(each)
+    }
+
+    /// The Services that ask, with our own annotations, for what only IPVS has.
+    pub fn ipvs_only(&self) -> &OrdSet<ServiceName> {
+        &self.ipvs_only
     }
 
     /// Takes in a snapshot and the node's facts.
@@ -242,6 +251,12 @@ impl Builder {
     /// Brings what is desired of a Service up to date.
     fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
         let service = self.service(name);
+        // Touched only when it changes, so that who compares it finds the same one.
+        match service.as_deref().is_some_and(|service| service.balancing.needs_ipvs()) {
+            true if !self.ipvs_only.contains(name) => drop(self.ipvs_only.insert(name.clone())),
+            false if self.ipvs_only.contains(name) => drop(self.ipvs_only.remove(name)),
+            _ => {}
+        }
         let slices = self.slices(name);
         match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}

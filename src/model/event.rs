@@ -18,17 +18,19 @@ pub enum Regarding {
     /// Our own node, whatever its name.
     Node,
     /// A Service.
-    Service(ServiceName),
-    /// An EndpointSlice, by its own namespace and name.
-    EndpointSlice(ServiceName),
+    Service {
+        /// Its namespace and name.
+        name: ServiceName,
+        /// The identity of this very object; another one may have the same name later.
+        uid: Option<Arc<str>>,
+    },
 }
 
 impl fmt::Display for Regarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node => f.write_str("Node"),
-            Self::Service(name) => write!(f, "Service {name}"),
-            Self::EndpointSlice(name) => write!(f, "EndpointSlice {name}"),
+            Self::Service { name, .. } => write!(f, "Service {name}"),
         }
     }
 }
@@ -113,7 +115,7 @@ impl Event {
 
     /// An event about a Service.
     pub fn of_service(service: &ServiceName, reason: Reason, note: impl Into<String>) -> Self {
-        Self { regarding: Regarding::Service(service.clone()), reason, note: note.into() }
+        Self { regarding: Regarding::Service { name: service.clone(), uid: None }, reason, note: note.into() }
     }
 }
 

@@ -141,6 +141,8 @@ pub struct ServicePort {
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// The identity of this very object, for events about it.
+    pub uid: Option<Arc<str>>,
     /// Its type.
     pub service_type: ServiceType,
     /// Cluster IPs, at most one a family; empty for headless Services.
@@ -178,6 +180,7 @@ impl Service {
     pub fn for_test(namespace: &str, name: &str) -> Self {
         Self {
             name: ServiceName::new(namespace, name),
+            uid: None,
             service_type: ServiceType::ClusterIp,
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),

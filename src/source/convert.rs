@@ -96,6 +96,7 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
     let balancing = annotations::of_service(object.metadata.annotations.as_ref(), udp, problems);
     Ok(Arc::new(Service {
         name: name(&object.metadata)?,
+        uid: object.metadata.uid.as_deref().map(Arc::from),
         service_type,
         cluster_ips: cluster_ips(spec, problems),
         external_ips,

@@ -83,6 +83,7 @@ fn service(number: u8, choices: u16) -> Service {
     }
     Service {
         name: name(number),
+        uid: None,
         service_type: ServiceType::LoadBalancer,
         cluster_ips,
         external_ips: if bit(4) { vec![ip(format!("192.168.99.{shared}"))] } else { Vec::new() },

@@ -98,6 +98,7 @@ fn name(index: u32) -> ServiceName {
 fn service(index: u32) -> Service {
     Service {
         name: name(index),
+        uid: None,
         service_type: ServiceType::ClusterIp,
         cluster_ips: vec![Ipv4Addr::from(FIRST_CLUSTER_IP + RESERVED + index).into()],
         external_ips: Vec::new(),
