@@ -3,7 +3,12 @@
 //! In the lab pods of this node hang on interfaces called `veth…`; what pods elsewhere and the client send comes in on
 //! `eth0`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 

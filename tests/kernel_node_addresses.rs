@@ -1,6 +1,11 @@
 //! Node ports follow the addresses of the node while it runs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail loudly, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
 
 mod support;
 
