@@ -13,9 +13,9 @@ mod support;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
-use kube_ipvs::model::{ServiceName, Snapshot};
+use kube_ipvs::model::{Event, Events, Reason, ServiceName, Snapshot};
 use kube_ipvs::source::Snapshots;
-use kube_ipvs::source::cluster::{Access, Interest, Timing, start};
+use kube_ipvs::source::cluster::{Access, EventWriter, Interest, Timing, start};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -115,7 +115,8 @@ async fn a_real_server() {
     let access = Access { kubeconfig: Some(kubeconfig.clone()), master: None };
     let gateway = access.open().await.expect("access to the API server");
     let interest = Interest { node_name: "none-of-this-name".into(), proxy_name: None };
-    let mut snapshots = start(gateway, &interest, Timing::default()).snapshots;
+    let source = start(gateway, &interest, Timing::default(), Events::default());
+    let mut snapshots = source.snapshots.clone();
     let first = until(&mut snapshots, "the first lists", |snapshot| snapshot.complete).await;
     let service = first.services.get(&cluster.id("named")).expect("the Service is in the snapshot");
     assert_eq!(service.cluster_ips, [address]);
@@ -123,6 +124,8 @@ async fn a_real_server() {
     assert!(!first.services.contains_key(&cluster.id("headless")), "headless Services are not sent");
     assert!(first.service_ranges.is_empty() || first.service_ranges.iter().any(|range| range.contains(&address)));
     eprintln!("{} services, ranges {:?}", first.services.len(), first.service_ranges);
+
+    events(&cluster, &mut source.event_writer(), named.metadata.uid.as_deref().unwrap()).await;
 
     // An endpoint that changes, a Service that comes, one that goes.
     cluster.put("named", "10.180.0.2").await;
@@ -142,6 +145,20 @@ async fn a_real_server() {
 
     plan(&kubeconfig, &cluster.id("named"), address);
     cluster.end().await;
+}
+
+/// The server takes events, and counts what happens again.
+async fn events(cluster: &Cluster, writer: &mut EventWriter, uid: &str) {
+    let event = Event::of_service(&cluster.id("named"), Reason::AddressRefused, "a test of kube-ipvs");
+    writer.write(&event, 1).await;
+    writer.write(&event, 2).await;
+    let api = cluster.api("events.k8s.io", "Event");
+    let found = api.list(&kube::api::ListParams::default()).await.unwrap().items;
+    let ours: Vec<_> = found.iter().filter(|event| event.data["reason"] == "AddressRefused").collect();
+    assert_eq!(ours.len(), 1, "{found:#?}");
+    assert_eq!(ours[0].data["regarding"]["uid"], uid);
+    assert_eq!(ours[0].data["series"]["count"], 3, "{:#?}", ours[0].data);
+    api.delete(ours[0].metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
 }
 
 /// What `plan` says of the Service; it reads this machine's kernel, and needs root for it.

@@ -29,6 +29,7 @@ const HOUSE: &[Unit] = &[
         "source::convert",
         &[
             ("source::Problem", "what it could not use"),
+            ("source::annotations", "what the annotations of an object ask for"),
             ("model", ARROW),
             ("crate:k8s_openapi", "the one place that knows the API"),
         ],
@@ -48,7 +49,7 @@ const HOUSE: &[Unit] = &[
         &[
             ("desired", ARROW),
             ("backend", "the border: Dataplane, Report, Lost; never a mode"),
-            ("model", "IP families and the snapshot that it hands on"),
+            ("model", "IP families, the snapshot that it hands on, events about what it refuses"),
             ("source::Snapshots", "the slot out of which it takes snapshots, whatever fills it"),
         ],
     ),
@@ -142,7 +143,7 @@ const HOUSE: &[Unit] = &[
         &[
             ("desired", "what load balancers are told"),
             ("reconcile::Status", "whether it may be believed"),
-            ("model", "IP families and names of Services"),
+            ("model", "IP families, names of Services, events"),
         ],
     ),
     (

@@ -9,7 +9,7 @@ use crate::control::Record;
 use crate::kernel::interface::{Detour, Interface};
 use crate::kernel::ipset;
 use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
-use crate::model::{IpFamily, PerFamily};
+use crate::model::{Event, Events, IpFamily, PerFamily, Reason};
 use crate::reconcile::{Mode, Modes, Planes, Status, Trigger, Wish};
 use anyhow::Context;
 use iptables::{Chain, ChainName, Commands, Family, Rule, SetDir, Table, Target, Transaction};
@@ -21,11 +21,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-/// Chooses the modes and logs why. What was switched to under the same flags counts more than the flags.
+/// As [`choose_and_tell`], telling nobody but the log.
 ///
 /// # Errors
 /// When the mode that was asked for does not work here; nothing was changed then.
 pub fn choose(config: &Config) -> anyhow::Result<Planes> {
+    choose_and_tell(config, &Events::default())
+}
+
+/// Chooses the modes and logs why. What was switched to under the same flags counts more than the flags. That the node
+/// has to do with the second best is an event.
+///
+/// # Errors
+/// When the mode that was asked for does not work here; nothing was changed then.
+pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Planes> {
     let asked = wish_of(config.mode);
     let mut modes = NodeModes::open(config, asked)?;
     let families: Vec<IpFamily> =
@@ -51,7 +60,11 @@ pub fn choose(config: &Config) -> anyhow::Result<Planes> {
         _ if recorded.is_some_and(|recorded| recorded == wish) => {
             info!(ipv4 = %active.v4, ipv6 = %active.v6, "proxy modes as they were switched to");
         }
-        (Wish::Auto, Some(missing)) => info!("proxy mode iptables, as IPVS does not work here: {missing}"),
+        (Wish::Auto, Some(missing)) => {
+            let note = format!("proxy mode iptables, as IPVS does not work here: {missing}");
+            info!("{note}");
+            events.tell(Event::of_node(Reason::ModeFallback, note));
+        }
         (Wish::Only(Mode::Iptables), _) => info!("proxy mode iptables, as asked for"),
         (_, None) => info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs"),
     }

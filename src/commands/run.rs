@@ -7,6 +7,7 @@ use super::{cleanup, dataplane, duties, init, node, require_root};
 use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
 use crate::control::{self, Lock, LockError, Server, ServerError};
 use crate::exit::Exit;
+use crate::model::{Event, Events, Reason};
 use crate::observe::health_check;
 use crate::reconcile::{self, Mode, Planes, Reconciler, Status, Switcher};
 use anyhow::Context;
@@ -69,7 +70,8 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     let config = loaded.config.clone();
     let server = if args.once { None } else { listen(args.control_socket.as_deref())? };
     let source = Opened::open(&config).await?;
-    let planes = dataplane::choose(&config)?;
+    let (events, queue) = Events::queue();
+    let planes = dataplane::choose_and_tell(&config, &events)?;
     let later = !duties::tracking_is_loaded();
     let (mode, settings) = (starting_mode(&planes).name(), duties::perform(&config));
     let (sender, triggers) = mpsc::unbounded_channel();
@@ -77,18 +79,21 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
     let snapshots = tokio::select! {
-        snapshots = source.start() => snapshots?,
+        snapshots = source.start(events.clone(), queue) => snapshots?,
         () = stop.wait() => return Ok(Exit::Success),
         () = following.restart() => return Ok(Exit::Success),
     };
     // First listen, then look: what changes in between is seen as a notification.
     node::follow(sender.clone()).context("following the kernel's notifications")?;
     let facts = node::facts().context("reading the node's addresses")?;
-    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts).telling(events.clone());
     let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
     let mut servers = JoinSet::new();
     if !args.once {
-        let sources = health_check::Sources { checks: handle.health_checks.clone(), status: handle.status.clone() };
+        events
+            .tell(Event::of_node(Reason::Starting, format!("kube-ipvs {} in mode {mode}", env!("CARGO_PKG_VERSION"))));
+        let (checks, status) = (handle.health_checks.clone(), handle.status.clone());
+        let sources = health_check::Sources { checks, status, events };
         servers.spawn(health_check::run(sources));
         if let Some(server) = server {
             servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone()));

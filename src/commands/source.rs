@@ -1,9 +1,11 @@
 //! Opens the source that was configured: manifest files or the API server.
 
 use crate::config::{Config, Source};
-use crate::model::Snapshot;
+use crate::model::{EventQueue, Events, Snapshot};
+use crate::observe;
+use crate::observe::events::{Due, Nowhere, Sink};
 use crate::source::Snapshots;
-use crate::source::cluster::{self, Gateway, Interest, Timing};
+use crate::source::cluster::{self, EventWriter, Gateway, Interest, Timing};
 use crate::source::manifests::{self, Inputs, Manifests};
 use anyhow::Context;
 use std::time::Duration;
@@ -11,6 +13,15 @@ use tracing::warn;
 
 /// How long `plan` waits for an API server.
 const PLAN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Events go to the API server.
+struct ToServer(EventWriter);
+
+impl Sink for ToServer {
+    async fn tell(&mut self, due: Due) {
+        self.0.write(&due.event, due.count).await;
+    }
+}
 
 /// A source that can be read, as far as that can be told without reading it.
 #[derive(Debug)]
@@ -39,16 +50,21 @@ impl Opened {
     }
 
     /// Starts following the source. With an API server this takes until everything was listed once, however long that
-    /// is: a proxy that knows nothing must not touch what is there.
+    /// is: a proxy that knows nothing must not touch what is there. Events go where the Services come from.
     ///
     /// # Errors
     /// When files cannot be watched.
-    pub async fn start(self) -> anyhow::Result<Snapshots> {
+    pub async fn start(self, events: Events, queue: EventQueue) -> anyhow::Result<Snapshots> {
         match self {
-            Self::Manifests(inputs) => manifests::start(inputs),
+            Self::Manifests(inputs) => {
+                tokio::spawn(observe::events::run(queue, Nowhere));
+                manifests::start(inputs)
+            }
             Self::Cluster(gateway, interest) => {
-                let mut cluster = cluster::start(gateway, &interest, Timing::default());
+                let mut cluster = cluster::start(gateway, &interest, Timing::default(), events);
                 cluster.snapshots.wait_for(|snapshot| snapshot.complete).await.context("the source ended by itself")?;
+                // What happened until now waits in the queue: a server that was away before is there now.
+                tokio::spawn(observe::events::run(queue, ToServer(cluster.event_writer())));
                 Ok(cluster.snapshots)
             }
         }
@@ -69,7 +85,7 @@ impl Opened {
             }
             Self::Cluster(gateway, interest) => {
                 let server = gateway.server().to_owned();
-                let cluster = cluster::start(gateway, &interest, Timing::default());
+                let cluster = cluster::start(gateway, &interest, Timing::default(), Events::default());
                 let mut snapshots = cluster.snapshots.clone();
                 let complete = tokio::time::timeout(PLAN_PATIENCE, snapshots.wait_for(|snapshot| snapshot.complete));
                 match complete.await {

@@ -8,8 +8,11 @@ use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
 use super::ranges::Ranges;
 use super::topology::{Place, Policies};
-use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family};
-use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use super::{
+    Desired, NodeFacts, NodeRules, Scheduling, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family,
+};
+use crate::model::{self, Balancing, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use imbl::OrdSet;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -67,6 +70,8 @@ pub struct Builder {
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
     health_checks: HealthChecks,
+    /// Services that ask for what only IPVS has.
+    ipvs_only: OrdSet<ServiceName>,
 }
 
 impl Builder {
@@ -87,6 +92,7 @@ impl Builder {
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
+            ipvs_only: OrdSet::new(),
         }
     }
 
@@ -118,6 +124,11 @@ impl Builder {
             reasons.clone().into_iter().map(move |reason| Refusal { port: port.clone(), reason })
         };
         self.refusals.iter().flat_map(each)
+    }
+
+    /// The Services that ask, with our own annotations, for what only IPVS has.
+    pub fn ipvs_only(&self) -> &OrdSet<ServiceName> {
+        &self.ipvs_only
     }
 
     /// Takes in a snapshot and the node's facts.
@@ -240,6 +251,12 @@ impl Builder {
     /// Brings what is desired of a Service up to date.
     fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
         let service = self.service(name);
+        // Touched only when it changes, so that who compares it finds the same one.
+        match service.as_deref().is_some_and(|service| service.balancing.needs_ipvs()) {
+            true if !self.ipvs_only.contains(name) => drop(self.ipvs_only.insert(name.clone())),
+            false if self.ipvs_only.contains(name) => drop(self.ipvs_only.remove(name)),
+            _ => {}
+        }
         let slices = self.slices(name);
         match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
@@ -290,6 +307,9 @@ impl Builder {
             return Vec::new();
         };
         let slices = self.slices(&service.name);
+        let balancing = &service.balancing;
+        let scheduler = self.scheduler(balancing, slices.as_deref());
+        let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
         let each = |wanted: &model::ServicePort| {
             let key =
                 ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
@@ -305,7 +325,11 @@ impl Builder {
                 internal_policy_local: service.internal_policy_local,
                 external_policy_local: service.external_policy_local,
                 health_check_port: health::port(service),
-                scheduler: service.scheduler.clone().unwrap_or_else(|| self.settings.scheduler.clone()),
+                scheduler: scheduler.clone(),
+                scheduling: Scheduling {
+                    source_port: balancing.source_port,
+                    one_packet: balancing.one_packet && wanted.protocol == model::Protocol::Udp,
+                },
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
                 left_local: None,
@@ -317,10 +341,29 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place);
+                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place, weights);
             port
         };
         service.ports.iter().map(each).collect()
+    }
+
+    /// The scheduler of a Service. Who gives weights and names no scheduler wants one that counts them.
+    fn scheduler(&self, balancing: &Balancing, slices: Option<&Slices>) -> Arc<str> {
+        if let Some(named) = &balancing.scheduler {
+            return named.clone();
+        }
+        let by_slices = || {
+            slices
+                .into_iter()
+                .flat_map(|slices| slices.values())
+                .any(|slice| slice.endpoints.iter().any(|e| e.weight.is_some()))
+        };
+        let weighted = if !balancing.weights.is_empty() || by_slices() {
+            model::with_weights(&self.settings.scheduler)
+        } else {
+            None
+        };
+        weighted.map_or_else(|| self.settings.scheduler.clone(), Arc::from)
     }
 
     /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.

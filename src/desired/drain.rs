@@ -111,6 +111,7 @@ mod tests {
             external_policy_local,
             health_check_port: None,
             scheduler: "rr".into(),
+            scheduling: crate::desired::Scheduling::default(),
             endpoints: endpoints.iter().map(endpoint).collect(),
             has_any_endpoints: true,
             left_local: None,

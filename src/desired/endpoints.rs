@@ -2,17 +2,19 @@
 
 use super::topology::{Place, Policies, categorize};
 use super::{Endpoint, Role, ServicePortKey};
-use crate::model::{self, IpFamily, Slices};
+use crate::model::{self, IpFamily, Slices, Weights};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// The endpoints of a port in one family, sorted by address, and whether any of them could serve anywhere.
+/// The endpoints of a port in one family, sorted by address, and whether any of them could serve anywhere. A slice's word
+/// about weights comes before the Service's; `None` where the scheduler knows none.
 pub fn of_port(
     slices: Option<&Slices>,
     key: &ServicePortKey,
     family: IpFamily,
     policies: Policies,
     place: &Place,
+    weights: Option<&Weights>,
 ) -> (Vec<Endpoint>, bool) {
     let found = collect(slices, key, family, place);
     let list: Vec<&model::Endpoint> = found.values().copied().collect();
@@ -20,10 +22,11 @@ pub fn of_port(
     let mut endpoints = Vec::with_capacity(list.len());
     for ((address, endpoint), verdict) in found.iter().zip(uses) {
         if verdict.cluster || verdict.local {
+            let weight = weights.map_or(1, |weights| endpoint.weight.or_else(|| weights.of(endpoint)).unwrap_or(1));
             endpoints.push(Endpoint {
                 address: *address,
-                cluster: verdict.cluster.then_some(Role::Serve { weight: 1 }),
-                local: verdict.local.then_some(Role::Serve { weight: 1 }),
+                cluster: verdict.cluster.then_some(Role::Serve { weight }),
+                local: verdict.local.then_some(Role::Serve { weight }),
                 on_this_node: place.has(endpoint),
                 pod: endpoint.pod.clone(),
             });
@@ -75,6 +78,7 @@ mod tests {
             zone_hints: Vec::new(),
             node_hints: Vec::new(),
             pod: None,
+            weight: None,
         });
         EndpointSlice {
             name: name.into(),
@@ -93,12 +97,12 @@ mod tests {
         }
         let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
         let policies = Policies { internal_local: false, external_local: false, externally_accessible: false };
-        let (endpoints, any) = of_port(Some(&slices), &key, IpFamily::V4, policies, &Place::default());
+        let (endpoints, any) = of_port(Some(&slices), &key, IpFamily::V4, policies, &Place::default(), None);
         let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(any);
         let udp = ServicePortKey { protocol: Protocol::Udp, ..key };
-        assert!(of_port(Some(&slices), &udp, IpFamily::V4, policies, &Place::default()).0.is_empty());
+        assert!(of_port(Some(&slices), &udp, IpFamily::V4, policies, &Place::default(), None).0.is_empty());
     }
 
     #[test]

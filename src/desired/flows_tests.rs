@@ -73,6 +73,7 @@ fn endpoint(address: &str) -> model::Endpoint {
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: None,
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
             zone_hints: Vec::new(),
             node_hints: Vec::new(),
             pod: None,
+            weight: None,
         };
         let port = |name: &str| EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: 80 };
         EndpointSlice {

@@ -91,6 +91,12 @@ impl Endpoint {
         [self.cluster, self.local].into_iter().flatten().any(Role::serves)
     }
 
+    /// Its share of new connections where it serves; 0 where it does nowhere.
+    pub fn weight(&self) -> u32 {
+        let weight = |role| if let Role::Serve { weight } = role { weight } else { 0 };
+        [self.cluster, self.local].into_iter().flatten().map(weight).max().unwrap_or_default()
+    }
+
     /// Whether it drains in any list.
     pub fn drains(&self) -> bool {
         [self.cluster, self.local].into_iter().flatten().any(|role| !role.serves())
@@ -108,6 +114,15 @@ pub enum FrontendKind {
     LoadBalancerIp,
     /// A port on the node's addresses.
     NodePort,
+}
+
+/// How an IPVS scheduler works, besides its defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    /// `sh` and `mh`: the client's port counts as well as its address.
+    pub source_port: bool,
+    /// Every packet is balanced by itself; UDP only.
+    pub one_packet: bool,
 }
 
 /// One service port in one family, with everything that a backend needs to forward its traffic.
@@ -137,6 +152,8 @@ pub struct ServicePort {
     pub health_check_port: Option<u16>,
     /// IPVS scheduler.
     pub scheduler: Arc<str>,
+    /// How the scheduler is to work.
+    pub scheduling: Scheduling,
     /// Endpoints, sorted by address; those that serve and those that drain.
     pub endpoints: Vec<Endpoint>,
     /// Some endpoint somewhere could serve, even if no policy lets this node use it. Decides refuse against drop.

@@ -141,6 +141,7 @@ mod tests {
             zone_hints: Vec::new(),
             node_hints: Vec::new(),
             pod: None,
+            weight: None,
         }
     }
 

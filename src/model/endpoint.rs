@@ -27,8 +27,10 @@ pub struct Endpoint {
     pub zone_hints: Vec<Arc<str>>,
     /// Nodes for which the control plane meant it (`hints.forNodes`).
     pub node_hints: Vec<Arc<str>>,
-    /// The pod behind it, for people.
+    /// The pod behind it.
     pub pod: Option<Arc<str>>,
+    /// Its share of new connections, where its slice has our own annotation.
+    pub weight: Option<u32>,
 }
 
 /// A port that all endpoints of a slice serve.

@@ -5,12 +5,16 @@
 //! the world, and a lost notification cannot matter.
 
 mod address;
+mod balancing;
 mod endpoint;
+mod event;
 mod node;
 mod service;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
+pub use balancing::{Balancing, MAX_WEIGHT, Weights, WeightsError, counts_weights, with_weights};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
+pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
 

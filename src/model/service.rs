@@ -1,5 +1,6 @@
 //! A Service, reduced to what forwarding needs.
 
+use super::Balancing;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -140,6 +141,8 @@ pub struct ServicePort {
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// The identity of this very object, for events about it.
+    pub uid: Option<Arc<str>>,
     /// Its type.
     pub service_type: ServiceType,
     /// Cluster IPs, at most one a family; empty for headless Services.
@@ -164,8 +167,8 @@ pub struct Service {
     pub proxy_name: Option<Arc<str>>,
     /// Label `service.kubernetes.io/headless`: no proxy forwards it, even if it has a cluster IP.
     pub labelled_headless: bool,
-    /// Our own annotation or none: the IPVS scheduler of this Service.
-    pub scheduler: Option<Arc<str>>,
+    /// What our own annotations ask for.
+    pub balancing: Balancing,
 }
 
 impl Service {
@@ -184,6 +187,7 @@ impl Service {
     pub fn for_test(namespace: &str, name: &str) -> Self {
         Self {
             name: ServiceName::new(namespace, name),
+            uid: None,
             service_type: ServiceType::ClusterIp,
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
@@ -196,7 +200,7 @@ impl Service {
             health_check_node_port: None,
             proxy_name: None,
             labelled_headless: false,
-            scheduler: None,
+            balancing: Balancing::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::http::{Answer, Handler, Server};
 use crate::desired::{HealthChecks, NodePortAddresses};
-use crate::model::{IpFamily, ServiceName};
+use crate::model::{Event, Events, IpFamily, Reason, ServiceName};
 use crate::reconcile::Status;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -30,6 +30,8 @@ pub struct Sources {
     pub checks: watch::Receiver<HealthChecks>,
     /// What the reconciler is doing.
     pub status: watch::Receiver<Status>,
+    /// Where it is told that a port cannot be opened.
+    pub events: Events,
 }
 
 impl Sources {
@@ -119,6 +121,7 @@ impl Servers {
                 Err(error) => {
                     if refused.is_none() {
                         warn_refused(place, &error);
+                        self.sources.events.tell(refused_event(place, &error));
                     }
                     let wait = refused.map_or(RETRY_MIN, |refused| (refused.wait * 2).min(RETRY_MAX));
                     self.refused.insert(place.clone(), Refused { wait, again: now + wait });
@@ -143,6 +146,13 @@ fn warn_refused(place: &Place, error: &std::io::Error) {
         "the health check port cannot be opened: {error}. Load balancers will not send traffic of this Service to this \
          node. {remedy}; it is tried again"
     );
+}
+
+/// The words of upstream's event.
+fn refused_event(place: &Place, error: &std::io::Error) -> Event {
+    let (service, address) = (&place.service, place.address);
+    let note = format!("failed to start healthcheck {service} on {address}: {error}");
+    Event::of_service(service, Reason::FailedToStartServiceHealthcheck, note)
 }
 
 /// Where which Service's health check is answered.

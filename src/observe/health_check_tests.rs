@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::desired::HealthCheck;
-use crate::model::PerFamily;
+use crate::model::{Events, PerFamily};
 use std::net::TcpListener;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,7 +33,8 @@ struct Lab {
 fn start(first: HealthChecks) -> Lab {
     let (checks, checks_receiver) = watch::channel(first);
     let (status, status_receiver) = watch::channel(Status::default());
-    let task = tokio::spawn(run(Sources { checks: checks_receiver, status: status_receiver }));
+    let task =
+        tokio::spawn(run(Sources { checks: checks_receiver, status: status_receiver, events: Events::default() }));
     Lab { checks, status, task }
 }
 

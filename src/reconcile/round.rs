@@ -9,8 +9,9 @@ use super::status::Status;
 use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::Report;
-use crate::desired::{Builder, Change, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
-use crate::model::{IpFamily, PerFamily, Snapshot};
+use crate::desired::{Builder, Change, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
+use crate::model::{Event, Events, IpFamily, PerFamily, Reason, ServiceName, Snapshot};
+use imbl::OrdSet;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,7 +48,10 @@ pub struct Reconciler {
     pub(super) handed_over: bool,
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
-    told: BTreeSet<String>,
+    told: BTreeSet<Refusal>,
+    /// Services that were told that iptables mode has not what they ask for.
+    told_without_effect: OrdSet<ServiceName>,
+    pub(super) events: Events,
 }
 
 impl Reconciler {
@@ -71,9 +75,18 @@ impl Reconciler {
             probed: None,
             hysteresis: Hysteresis::default(),
             told: BTreeSet::new(),
+            told_without_effect: OrdSet::new(),
+            events: Events::default(),
         };
         IpFamily::BOTH.into_iter().for_each(|family| reconciler.moved(family));
         reconciler
+    }
+
+    /// Tells there what the owners of objects should know.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
+        self
     }
 
     /// Another mode serves a family now.
@@ -159,6 +172,7 @@ impl Reconciler {
         let mut change = self.builder.update(&self.snapshot, &self.facts, now);
         merge(&mut change, self.builder.expire(now));
         self.tell_refusals();
+        self.tell_without_effect();
         self.status.rounds += 1;
         self.handed_over = false;
         self.tell_news();
@@ -301,11 +315,40 @@ impl Reconciler {
     }
 
     fn tell_refusals(&mut self) {
-        let refusals: BTreeSet<String> = self.builder.refusals().map(|refusal| refusal.to_string()).collect();
+        let refusals: BTreeSet<Refusal> = self.builder.refusals().collect();
         for refusal in refusals.difference(&self.told) {
             warn!("{refusal}");
+            self.events.tell(Event::of_service(&refusal.port.service, Reason::AddressRefused, refusal.to_string()));
         }
         self.told = refusals;
+    }
+
+    /// Says of which Services annotations have no effect, as iptables mode has neither schedulers nor one-packet
+    /// scheduling. Once for each; a Service that asks again, or a mode that comes again, is news.
+    fn tell_without_effect(&mut self) {
+        let iptables = |family: &IpFamily| *self.planes.active.get(*family) == super::Mode::Iptables;
+        let families: Vec<String> =
+            self.planes.families.iter().filter(|family| iptables(family)).map(ToString::to_string).collect();
+        let now = if families.is_empty() { OrdSet::new() } else { self.builder.ipvs_only().clone() };
+        if now.ptr_eq(&self.told_without_effect) {
+            return;
+        }
+        let news: Vec<&ServiceName> = now.iter().filter(|name| !self.told_without_effect.contains(*name)).collect();
+        for name in &news {
+            let note = format!(
+                "a scheduler or one-packet scheduling was asked for by annotation; {} is served in iptables mode, which \
+                 has neither",
+                families.join(" and ")
+            );
+            self.events.tell(Event::of_service(name, Reason::AnnotationWithoutEffect, note));
+        }
+        if let Some(first) = news.first() {
+            info!(
+                services = news.len(),
+                "annotations that ask for a scheduler have no effect in iptables mode: {first}, ..."
+            );
+        }
+        self.told_without_effect = now;
     }
 }
 

@@ -5,7 +5,7 @@ use super::retire::State;
 use super::round::Reconciler;
 use super::wish::{Mode, Wish};
 use crate::backend::Report;
-use crate::model::{IpFamily, PerFamily};
+use crate::model::{Event, IpFamily, PerFamily, Reason};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
@@ -123,6 +123,8 @@ impl Reconciler {
         };
         for (family, report) in moving.iter().copied().zip(reports) {
             info!(%family, from = %target.other(), to = %target, "switched; what is open drains");
+            let note = format!("{family}: mode {target} serves instead of {}; what is open drains", target.other());
+            self.events.tell(Event::of_node(Reason::ModeChanged, note));
             self.hand_over(family, target, &report, drain, now);
         }
         for family in families.iter().filter(|family| !moving.contains(family)) {
@@ -310,7 +312,11 @@ impl Reconciler {
         }
         match &missing {
             None => info!("IPVS has become available; moving to it, as auto says"),
-            Some(missing) => warn!("IPVS does not work any more: {missing}; moving to iptables, as auto says"),
+            Some(missing) => {
+                let note = format!("IPVS does not work any more: {missing}; moving to iptables, as auto says");
+                warn!("{note}");
+                self.events.tell(Event::of_node(Reason::ModeFallback, note));
+            }
         }
         self.hysteresis.moved(now);
         self.switches.push_back(Switch {

@@ -2,9 +2,9 @@
 //!
 //! Anything that can't be used is left out and told as a [`Problem`] with its field; the rest of the object works.
 
-use super::Problem;
+use super::{Problem, annotations};
 use crate::model::{
-    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, SCHEDULERS, Service, ServiceName,
+    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, Service, ServiceName,
     ServicePort, ServiceType, TargetPort, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
@@ -20,8 +20,6 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-/// Our own annotation on a Service: its IPVS scheduler.
-pub const SCHEDULER_ANNOTATION: &str = "kube-ipvs.io/scheduler";
 
 /// An object that forwarding needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,14 +87,18 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
     let external_ips = addresses(spec.external_ips.as_deref(), "spec.externalIPs", problems);
     let accepts_external = external || !external_ips.is_empty();
     let load_balancer = service_type == ServiceType::LoadBalancer;
+    let ports = ports(spec, external, problems);
+    let udp = ports.iter().any(|port| port.protocol == Protocol::Udp);
+    let balancing = annotations::of_service(object.metadata.annotations.as_ref(), udp, problems);
     Ok(Arc::new(Service {
         name: name(&object.metadata)?,
+        uid: object.metadata.uid.as_deref().map(Arc::from),
         service_type,
         cluster_ips: cluster_ips(spec, problems),
         external_ips,
         load_balancer_ips: if load_balancer { load_balancer_ips(object, problems) } else { Vec::new() },
         source_ranges: if load_balancer { source_ranges(spec, problems) } else { Vec::new() },
-        ports: ports(spec, external, problems),
+        ports,
         affinity: affinity(spec),
         external_policy_local: accepts_external && spec.external_traffic_policy.as_deref() == Some("Local"),
         internal_policy_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
@@ -106,20 +108,8 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
             .filter(|p| *p > 0),
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from),
         labelled_headless: label(&object.metadata, HEADLESS_LABEL).is_some(),
-        scheduler: scheduler(&object.metadata, problems),
+        balancing,
     }))
-}
-
-/// The annotation, where it names a scheduler that there is.
-fn scheduler(metadata: &ObjectMeta, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
-    let name = metadata.annotations.as_ref()?.get(SCHEDULER_ANNOTATION)?;
-    if SCHEDULERS.contains(&name.as_str()) {
-        return Some(name.as_str().into());
-    }
-    let field = format!("metadata.annotations[{SCHEDULER_ANNOTATION}]");
-    let message = format!("{name:?} is not one of {}; the default is used", SCHEDULERS.join(", "));
-    problems.push(Problem::in_field(field, message));
-    None
 }
 
 fn cluster_ips(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpAddr> {
@@ -233,10 +223,14 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
         let Some(protocol) = Protocol::from_api(port.protocol.as_deref().unwrap_or("")) else { continue };
         ports.push(EndpointPort { name: port.name.as_deref().unwrap_or("").into(), protocol, port: number });
     }
+    let weights = annotations::of_slice(object.metadata.annotations.as_ref(), problems);
     let mut endpoints = Vec::new();
     for (index, entry) in object.endpoints.iter().flatten().enumerate() {
         match endpoint(entry, family) {
-            Ok(endpoint) => endpoints.push(endpoint),
+            Ok(mut endpoint) => {
+                endpoint.weight = weights.of(&endpoint);
+                endpoints.push(endpoint);
+            }
             Err(message) => {
                 let field = format!("endpoints[{index}].addresses[0]");
                 problems.push(Problem::in_field(field, format!("{message}; endpoint ignored")));
@@ -273,6 +267,7 @@ fn endpoint(entry: &discovery::Endpoint, family: IpFamily) -> Result<Endpoint, S
         zone_hints: zones.iter().map(|zone| zone.name.as_str().into()).collect(),
         node_hints: nodes.iter().map(|node| node.name.as_str().into()).collect(),
         pod: entry.target_ref.as_ref().and_then(|target| target.name.as_deref()).map(Arc::from),
+        weight: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Where Services come from. Every source yields the same: complete snapshots through one `watch` slot, of which the
 //! reader sees the newest.
 
+pub mod annotations;
 pub mod cluster;
 pub mod convert;
 pub mod manifests;

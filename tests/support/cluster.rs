@@ -98,8 +98,13 @@ impl Cluster {
 
     /// Starts `kube-ipvs run` in the cluster's mode on an API server in the node's network namespace.
     pub fn launch_on(&self, api: &Api) -> Proxy {
+        self.launch_on_as(api, self.mode.name())
+    }
+
+    /// The same with another `--proxy-mode`.
+    pub fn launch_on_as(&self, api: &Api, mode: &str) -> Proxy {
         let kubeconfig = self.kubeconfig(api);
-        let mut arguments = vec!["run", "--kubeconfig", &kubeconfig, "--proxy-mode", self.mode.name()];
+        let mut arguments = vec!["run", "--kubeconfig", &kubeconfig, "--proxy-mode", mode];
         arguments.extend(SETTINGS);
         self.spawn(&arguments, "")
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kube_ipvs::model::{ServiceName, Snapshot};
+use kube_ipvs::model::{Events, ServiceName, Snapshot};
 use kube_ipvs::source::Snapshots;
 use kube_ipvs::source::cluster::{self, Access, Cluster, Interest, Timing};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl Followed {
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
         let interest = Interest { node_name: "demo-node".into(), proxy_name: None };
-        let cluster = cluster::start(access.open().await.unwrap(), &interest, timing);
+        let cluster = cluster::start(access.open().await.unwrap(), &interest, timing, Events::default());
         Self { snapshots: cluster.snapshots.clone(), cluster, log, _guard: guard }
     }
 

@@ -13,6 +13,8 @@ pub struct Service {
     pub node_port: Option<u16>,
     pub sticky: bool,
     pub external_ips: Vec<String>,
+    /// Annotations of the Service.
+    pub annotations: Vec<(&'static str, String)>,
     /// The port of the endpoints.
     pub target: u16,
     /// Endpoints by number and whether they are ready: 1 to 3 are on the node, 11 and 12 elsewhere.
@@ -30,6 +32,7 @@ impl Service {
             node_port: None,
             sticky: false,
             external_ips: Vec::new(),
+            annotations: Vec::new(),
             target: 80,
             endpoints: vec![(1, true), (2, true), (11, true)],
         }
@@ -38,6 +41,12 @@ impl Service {
     /// The same with these endpoints, all ready.
     pub fn on(mut self, endpoints: &[u8]) -> Self {
         self.endpoints = endpoints.iter().map(|number| (*number, true)).collect();
+        self
+    }
+
+    /// The same with this annotation and no other.
+    pub fn annotated(mut self, name: &'static str, value: &str) -> Self {
+        self.annotations = vec![(name, value.to_owned())];
         self
     }
 
@@ -59,9 +68,11 @@ impl Service {
         if let Some(node_port) = self.node_port {
             port["nodePort"] = json!(node_port);
         }
+        let annotations: Value =
+            self.annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let ips = [format!("172.30.0.{number}"), format!("fd00:172:30::{number:x}")];
         let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name, "namespace": "default"},
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name, "namespace": "default", "annotations": annotations},
             "spec": {
                 "type": if self.node_port.is_some() { "NodePort" } else { "ClusterIP" },
                 "clusterIP": ips[0], "clusterIPs": ips,

@@ -25,7 +25,14 @@ impl Probability {
     /// give the kernel the same number. 0 counts as 1.
     #[must_use]
     pub fn one_in(count: u32) -> Self {
-        let text = format!("{:.10}", 1.0 / f64::from(count.max(1)));
+        Self::share(1, count.into())
+    }
+
+    /// `part` in `whole`, rounded as [`Self::one_in`] rounds. Of nothing it is all.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "ten decimals are kept")]
+    pub fn share(part: u32, whole: u64) -> Self {
+        let text = format!("{:.10}", f64::from(part.max(1)) / whole.max(1) as f64);
         text.parse().map_or(Self::ALWAYS, Self::from_f64)
     }
 
@@ -122,6 +129,9 @@ mod tests {
         }
         assert_eq!(Probability::one_in(7).to_string(), "0.14285714272");
         assert_eq!(Probability::one_in(1).to_string(), "1.00000000000");
+        assert_eq!(Probability::share(3, 6), Probability::one_in(2));
+        assert_eq!(Probability::share(3, 4).to_string(), "0.75000000000");
+        assert_eq!(Probability::share(7, 7), Probability::ALWAYS);
         assert_eq!(Probability::from_f64(f64::NAN).as_f64(), 0.0);
     }
 }

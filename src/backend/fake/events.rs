@@ -1,8 +1,8 @@
 //! Random histories of a small cluster.
 
 use crate::model::{
-    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort,
-    ServiceType, Snapshot,
+    AffinityTimeout, Balancing, Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName,
+    ServicePort, ServiceType, Snapshot, Weights,
 };
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -83,6 +83,7 @@ fn service(number: u8, choices: u16) -> Service {
     }
     Service {
         name: name(number),
+        uid: None,
         service_type: ServiceType::LoadBalancer,
         cluster_ips,
         external_ips: if bit(4) { vec![ip(format!("192.168.99.{shared}"))] } else { Vec::new() },
@@ -95,7 +96,17 @@ fn service(number: u8, choices: u16) -> Service {
         health_check_node_port: bit(8).then_some(31_000 + u16::from(number)),
         proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
         labelled_headless: false,
-        scheduler: bit(10).then(|| "lc".into()),
+        balancing: balancing(choices),
+    }
+}
+
+fn balancing(choices: u16) -> Balancing {
+    let bit = |n: u16| choices & (1 << n) != 0;
+    Balancing {
+        scheduler: bit(10).then(|| if bit(13) { "mh".into() } else { "lc".into() }),
+        source_port: bit(13),
+        one_packet: bit(14),
+        weights: Weights::read(if bit(15) { "10.180.0.1=3,node:other=2" } else { "" }).unwrap(),
     }
 }
 
@@ -113,6 +124,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: (last % 3 == 2).then_some(5),
     };
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
     EndpointSlice {

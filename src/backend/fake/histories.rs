@@ -21,11 +21,11 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn builder() -> Builder {
+pub fn builder() -> Builder {
     Builder::new(Arc::new(Settings { node_name: "me".into(), ..Settings::default() }))
 }
 
-fn facts() -> NodeFacts {
+pub fn facts() -> NodeFacts {
     let own = vec![ip("192.168.0.2")];
     NodeFacts { addresses: own.clone(), primary: own, gateways: Vec::new() }
 }
@@ -52,6 +52,7 @@ pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: None,
     }
 }
 
@@ -88,14 +89,14 @@ fn context() -> Context {
 }
 
 /// Brings a belief to what is desired, everything acknowledged, and returns the steps in words.
-fn settle(desired: &Desired, observed: &mut Observed, touched: Touched<'_>) -> Vec<String> {
+pub fn settle(desired: &Desired, observed: &mut Observed, touched: Touched<'_>) -> Vec<String> {
     let plan = plan_for_tests(context(), desired, observed, touched);
     plan.iter().for_each(|op| observed.acknowledge(op));
     observed.remember(desired, touched, &|port, rules| context().render(port, rules));
     plan.iter().map(ToString::to_string).collect()
 }
 
-fn connect_all(observed: &mut Observed) {
+pub fn connect_all(observed: &mut Observed) {
     let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.values_mut());
     destinations.for_each(|destination| destination.connections = 5);
 }

@@ -1,6 +1,7 @@
 //! A kernel in memory that refuses what the real one refuses, and fails at random. For properties only: what packets do
 //! is proved on real kernels.
 
+mod annotations;
 mod convergence;
 mod events;
 mod histories;

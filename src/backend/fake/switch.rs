@@ -34,7 +34,7 @@ impl FlowTable for NoFlows {
 
 /// The node: its kernel, and what outlives the program beside it.
 #[derive(Clone)]
-struct Node {
+pub struct Node {
     kernel: Shared,
     record: Arc<Mutex<Option<PerFamily<Wish>>>>,
     missing: Arc<Mutex<Option<String>>>,
@@ -62,7 +62,7 @@ impl Modes for Node {
 }
 
 impl Node {
-    fn new(faults_per_thousand: u32, seed: u64) -> Self {
+    pub fn new(faults_per_thousand: u32, seed: u64) -> Self {
         let kernel = kernel(faults_per_thousand, seed);
         let families = vec![IpFamily::V4];
         Self { kernel, record: Arc::default(), missing: Arc::default(), disk_full: Arc::default(), families }
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// Starts the program, configured to this mode.
-    fn start(&self, configured: Mode) -> Reconciler {
+    pub fn start(&self, configured: Mode) -> Reconciler {
         let wish = self.record.lock().unwrap().unwrap_or(PerFamily::from_fn(|_| Wish::Only(configured)));
         let active = PerFamily::from_fn(|family| match wish.get(family) {
             Wish::Only(mode) => *mode,
@@ -158,7 +158,7 @@ fn snapshot() -> Snapshot {
 }
 
 /// Rounds until nothing is left to do; each finds that much time has passed.
-fn settle(reconciler: &mut Reconciler, mut now: Instant) -> Instant {
+pub fn settle(reconciler: &mut Reconciler, mut now: Instant) -> Instant {
     for _ in 0..4 {
         reconciler.round(now);
         now += Duration::from_secs(1000);
@@ -166,7 +166,7 @@ fn settle(reconciler: &mut Reconciler, mut now: Instant) -> Instant {
     now
 }
 
-fn ask(reconciler: &mut Reconciler, mode: Mode) -> UnboundedReceiver<Step> {
+pub fn ask(reconciler: &mut Reconciler, mode: Mode) -> UnboundedReceiver<Step> {
     let (sender, steps) = unbounded_channel();
     let wish = Wish::Only(mode);
     let switch = Switch { wish, configured: false, families: Vec::new(), drain: None, progress: Progress::to(sender) };

@@ -18,6 +18,9 @@ pub struct Rendered {
     pub shared: Vec<(Table, ChainName, Rule)>,
 }
 
+/// What comes before an endpoint's weight in the comment of its rule.
+pub const WEIGHT_COMMENT: &str = " weight ";
+
 /// The names of the chains that a service port may have besides those of its endpoints.
 pub fn own_chains(name: &str, protocol: Protocol) -> [ChainName; 4] {
     let protocol = protocol.as_lower();
@@ -266,12 +269,16 @@ impl Renderer<'_> {
                 rules.push(Rule::new().comment(comment.clone()).recent(recent).jump(chain));
             }
         }
+        let mut left: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight())).sum();
         for (index, endpoint) in endpoints.iter().enumerate() {
-            let mut rule = Rule::new().comment(format!("{} -> {}", self.name, endpoint.address));
-            let left = endpoints.len() - index;
-            if left > 1 {
-                rule = rule.probability(Probability::one_in(u32::try_from(left).unwrap_or(u32::MAX)));
+            let weight = endpoint.weight();
+            // The weight is said for people and for `list`; the usual 1 is not, as upstream has no weights.
+            let weighted = if weight == 1 { String::new() } else { format!("{WEIGHT_COMMENT}{weight}") };
+            let mut rule = Rule::new().comment(format!("{} -> {}{weighted}", self.name, endpoint.address));
+            if index + 1 < endpoints.len() {
+                rule = rule.probability(Probability::share(weight, left));
             }
+            left = left.saturating_sub(weight.into());
             rules.push(rule.jump(self.sep(endpoint.address)));
         }
         self.out.chains.push(Chain { name, rules });

@@ -237,7 +237,9 @@ impl Ipvs {
         let missing = error.errno() == Some(nix::errno::Errno::ENOENT as i32) && service.scheduler != Scheduler::Rr;
         if missing && Arc::make_mut(&mut self.missing).insert(service.scheduler) {
             let (name, module) = (service.scheduler, service.scheduler.module());
-            tracing::warn!("this kernel has no scheduler {name} (module {module}); rr is used instead");
+            tracing::warn!(
+                "this kernel has no scheduler {name} (module {module}); rr (wrr where there are weights) is used instead"
+            );
         }
     }
 

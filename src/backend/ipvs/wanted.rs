@@ -151,7 +151,10 @@ pub fn host(address: IpAddr) -> IpNet {
 
 fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> Server {
     // The name was validated where it came in. What this kernel does not have must not cost the service its traffic.
-    let known = port.scheduler.parse().ok().filter(|scheduler| !context.missing.contains(scheduler));
+    let has = |scheduler: &Scheduler| !context.missing.contains(scheduler);
+    let weighted = port.endpoints.iter().any(|endpoint| endpoint.weight() > 1);
+    let known =
+        port.scheduler.parse().ok().filter(has).or_else(|| Some(Scheduler::Wrr).filter(|wrr| weighted && has(wrr)));
     let scheduler = known.unwrap_or(Scheduler::Rr);
     let mut service = Service::new(id, scheduler);
     if let Some(timeout) = port.affinity {
@@ -162,6 +165,14 @@ fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> 
         Scheduler::Sh => service = service.with_flags(ServiceFlags::SH_FALLBACK),
         Scheduler::Mh => service = service.with_flags(ServiceFlags::MH_FALLBACK),
         _ => {}
+    }
+    match scheduler {
+        Scheduler::Sh if port.scheduling.source_port => service = service.with_flags(ServiceFlags::SH_PORT),
+        Scheduler::Mh if port.scheduling.source_port => service = service.with_flags(ServiceFlags::MH_PORT),
+        _ => {}
+    }
+    if port.scheduling.one_packet {
+        service = service.with_flags(ServiceFlags::ONE_PACKET);
     }
     let role = |endpoint: &Endpoint| if local { endpoint.local } else { endpoint.cluster };
     let listed = port.endpoints.iter().filter_map(|endpoint| Some((endpoint.address, role(endpoint)?)));

@@ -59,6 +59,7 @@ fn port(external_policy_local: bool, endpoints: Vec<Endpoint>) -> ServicePort {
         external_policy_local,
         health_check_port: None,
         scheduler: "rr".into(),
+        scheduling: crate::desired::Scheduling::default(),
         has_any_endpoints: !endpoints.is_empty(),
         left_local: None,
         endpoints,

@@ -2,7 +2,8 @@
 
 use crate::desired::{DetectLocal, Settings};
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort, ServiceType, Snapshot,
+    Balancing, Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort,
+    ServiceType, Snapshot,
 };
 use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
@@ -97,6 +98,7 @@ fn name(index: u32) -> ServiceName {
 fn service(index: u32) -> Service {
     Service {
         name: name(index),
+        uid: None,
         service_type: ServiceType::ClusterIp,
         cluster_ips: vec![Ipv4Addr::from(FIRST_CLUSTER_IP + RESERVED + index).into()],
         external_ips: Vec::new(),
@@ -115,7 +117,7 @@ fn service(index: u32) -> Service {
         health_check_node_port: None,
         proxy_name: None,
         labelled_headless: false,
-        scheduler: None,
+        balancing: Balancing::default(),
     }
 }
 
@@ -131,6 +133,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
         pod: None,
+        weight: None,
     };
     let slice = EndpointSlice {
         name: format!("service-{index:06}-slice").into(),

@@ -4,7 +4,7 @@
 //! chain, or one that refuses because there are no endpoints. Its real servers are the DNAT targets that a sender from
 //! outside can reach. Where the rules do otherwise than IPVS:
 //!
-//! - the scheduler is `random`, every weight 1;
+//! - the scheduler is `random`; a weight is 1 where the rule's comment says nothing else;
 //! - connections are 0: the rules count none;
 //! - a node port stands once for each address of the node that the rules admit;
 //! - under the traffic policy Local, external addresses show the node's own endpoints, which is what senders from
@@ -14,11 +14,12 @@
 
 use super::sort;
 use super::table::{Forward, Frontend, Netmask, Persistence, RealServer, Table, VirtualServer};
+use crate::backend::iptables::service::WEIGHT_COMMENT;
 use iptables::{
     AddrType, ChainName, DnatTo, Family, Match, PortRange, Protocol, RecentAction, Rule, Saved, SavedChain,
     Table as RuleTable, Target,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Chains that lead to one service's endpoints: `KUBE-FW-` → `KUBE-EXT-` → `KUBE-SVC-` or `KUBE-SVL-`.
@@ -52,7 +53,8 @@ struct Reader<'a> {
 /// Endpoints behind a chain.
 #[derive(Default)]
 struct Backends {
-    endpoints: Vec<DnatTo>,
+    /// With their weights.
+    endpoints: Vec<(DnatTo, u32)>,
     /// Seconds of session affinity.
     affinity: Option<u32>,
 }
@@ -130,16 +132,21 @@ impl Reader<'_> {
 
     /// The rules of a policy chain. With affinity each endpoint appears twice.
     fn endpoints(&self, rules: &[Rule], backends: &mut Backends) {
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         for rule in rules {
             let Some(chain) = rule.target.as_ref().and_then(Target::chain) else { continue };
             if !chain.starts_with("KUBE-SEP-") {
                 continue;
             }
             backends.affinity = backends.affinity.or_else(|| affinity(rule));
-            if seen.insert(chain) {
-                let translation = self.chain(RuleTable::Nat, chain).and_then(|chain| chain.rules.iter().find_map(dnat));
-                backends.endpoints.extend(translation);
+            let index = *seen.entry(chain).or_insert_with(|| {
+                let chain = self.chain(RuleTable::Nat, chain)?;
+                backends.endpoints.push((chain.rules.iter().find_map(dnat)?, 1));
+                Some(backends.endpoints.len() - 1)
+            });
+            let known = index.and_then(|index| backends.endpoints.get_mut(index));
+            if let (Some((_, known)), Some(weight)) = (known, weight(rule)) {
+                *known = weight;
             }
         }
     }
@@ -152,7 +159,7 @@ fn servers_on(rule: &Rule, addresses: &[IpAddr], backends: &Backends) -> Vec<Vir
 }
 
 fn virtual_server(protocol: Protocol, address: IpAddr, port: u16, backends: &Backends) -> VirtualServer {
-    let real_server = |to: &DnatTo| {
+    let real_server = |(to, weight): &(DnatTo, u32)| {
         let endpoint = match *to {
             DnatTo::Address(address) => SocketAddr::new(address, port),
             DnatTo::Endpoint(endpoint) => endpoint,
@@ -161,7 +168,7 @@ fn virtual_server(protocol: Protocol, address: IpAddr, port: u16, backends: &Bac
             address: endpoint.ip(),
             port: endpoint.port(),
             forward: Forward::Masquerade,
-            weight: 1,
+            weight: *weight,
             active_connections: 0,
             inactive_connections: 0,
         }
@@ -219,6 +226,13 @@ fn affinity(rule: &Rule) -> Option<u32> {
         Match::Recent(recent) if recent.action == RecentAction::Rcheck => recent.seconds,
         _ => None,
     })
+}
+
+/// What the comment says of it, which is nothing where it is 1.
+fn weight(rule: &Rule) -> Option<u32> {
+    let comment =
+        rule.matches.iter().find_map(|test| if let Match::Comment(text) = test { Some(text) } else { None })?;
+    comment.rsplit_once(WEIGHT_COMMENT)?.1.parse().ok()
 }
 
 fn dnat(rule: &Rule) -> Option<DnatTo> {

@@ -7,12 +7,15 @@ use crate::model::ServiceName;
 use crate::source::Problem;
 use crate::source::convert::{Object, from_value};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// An object that arrived.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
     /// Namespace (empty for kinds without) and name.
     pub id: ServiceName,
+    /// The identity of this very object.
+    pub uid: Option<Arc<str>>,
     /// What it is to us: nothing if it is of no use to forwarding, the problem if it cannot be read.
     pub object: Result<Option<Object>, Problem>,
     /// What could not be used of it.
@@ -29,7 +32,8 @@ impl Arrival {
             Kind::Service | Kind::OtherService | Kind::EndpointSlice => text("/metadata/namespace"),
             Kind::Node | Kind::ServiceCidr => "",
         };
-        Self { id: ServiceName::new(namespace, text("/metadata/name")), object, problems }
+        let uid = Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from);
+        Self { id: ServiceName::new(namespace, text("/metadata/name")), uid, object, problems }
     }
 }
 

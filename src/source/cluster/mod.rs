@@ -11,6 +11,7 @@
 
 mod access;
 mod arrival;
+mod events;
 mod failure;
 mod outage;
 mod pace;
@@ -20,9 +21,10 @@ mod resource;
 mod store;
 
 pub use access::{Access, AccessError, Gateway};
+pub use events::EventWriter;
 pub use resource::Kind;
 
-use crate::model::Snapshot;
+use crate::model::{Events, Snapshot};
 use crate::source::Snapshots;
 use outage::Outage;
 use reflector::Reflector;
@@ -88,6 +90,8 @@ pub struct Cluster {
     /// The slot: an empty, incomplete snapshot until everything was listed once.
     pub snapshots: Snapshots,
     outage: Arc<Outage>,
+    gateway: Arc<Gateway>,
+    node_name: Arc<str>,
 }
 
 impl Cluster {
@@ -95,10 +99,16 @@ impl Cluster {
     pub fn failing(&self) -> Vec<String> {
         self.outage.failing()
     }
+
+    /// Writes events to the same server.
+    pub fn event_writer(&self) -> EventWriter {
+        EventWriter::new(self.gateway.clone(), self.node_name.clone(), self.snapshots.clone())
+    }
 }
 
-/// Begins to follow the API server in the background, for as long as somebody holds the slot.
-pub fn start(gateway: Gateway, interest: &Interest, timing: Timing) -> Cluster {
+/// Begins to follow the API server in the background, for as long as somebody holds the slot. What is wrong with objects is
+/// an event as well.
+pub fn start(gateway: Gateway, interest: &Interest, timing: Timing, events: Events) -> Cluster {
     let gateway = Arc::new(gateway);
     info!(server = gateway.server(), node = &*interest.node_name, "reading Services from the API server");
     let outage = Arc::new(Outage::new(gateway.server()));
@@ -109,8 +119,8 @@ pub fn start(gateway: Gateway, interest: &Interest, timing: Timing) -> Cluster {
         tokio::spawn(Reflector::new(kind, requests, outage.clone(), updates.clone(), timing).run());
     }
     let (sender, snapshots) = watch::channel(Snapshot::default());
-    tokio::spawn(keep(Store::default(), arrived, sender));
-    Cluster { snapshots, outage }
+    tokio::spawn(keep(Store::telling(events), arrived, sender));
+    Cluster { snapshots, outage, gateway, node_name: interest.node_name.clone() }
 }
 
 /// Puts what arrives into the store, and one snapshot into the slot for all that arrived together.

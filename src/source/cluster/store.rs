@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use super::resource::Kind;
-use crate::model::{Service, ServiceName, Snapshot};
+use crate::model::{Event, Events, Reason, Regarding, Service, ServiceName, Snapshot};
 use crate::source::Problem;
 use crate::source::convert::Object;
 use ipnet::IpNet;
@@ -37,9 +37,15 @@ pub struct Store {
     ranges: BTreeMap<Arc<str>, Vec<IpNet>>,
     told: BTreeMap<(Kind, ServiceName), Vec<Problem>>,
     changed: bool,
+    events: Events,
 }
 
 impl Store {
+    /// An empty one that tells what is wrong with objects there, too.
+    pub fn telling(events: Events) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     /// Takes in an update.
     pub fn take(&mut self, update: Update) {
         match update {
@@ -96,7 +102,7 @@ impl Store {
     }
 
     fn apply(&mut self, kind: Kind, arrival: Arrival) {
-        let Arrival { id, object, mut problems } = arrival;
+        let Arrival { id, uid, object, mut problems } = arrival;
         match object {
             Ok(Some(Object::Service(service))) if kind == Kind::OtherService => {
                 // A server that knows no selectors sends ours as well.
@@ -112,7 +118,7 @@ impl Store {
                 problems.push(Problem { message, ..problem });
             }
         }
-        self.tell(kind, id, problems);
+        self.tell(kind, id, uid, problems);
     }
 
     /// Whether what is known under this name is another proxy's.
@@ -219,7 +225,7 @@ impl Store {
     }
 
     /// Says each problem once, for as long as it lasts.
-    fn tell(&mut self, kind: Kind, id: ServiceName, problems: Vec<Problem>) {
+    fn tell(&mut self, kind: Kind, id: ServiceName, uid: Option<Arc<str>>, problems: Vec<Problem>) {
         let object = match &*id.namespace {
             "" => format!("{} {}", kind.name(), id.name),
             _ => format!("{} {id}", kind.name()),
@@ -230,6 +236,9 @@ impl Store {
         let known = self.told.get(&key).map(Vec::as_slice).unwrap_or_default();
         for problem in named.iter().filter(|problem| !known.contains(problem)) {
             warn!("{problem}");
+            if let Some(event) = self.event(kind, &key.1, uid.clone(), problem) {
+                self.events.tell(event);
+            }
         }
         for problem in known.iter().filter(|problem| !named.contains(problem)) {
             info!("mended: {problem}");
@@ -239,6 +248,20 @@ impl Store {
         } else {
             self.told.insert(key, named);
         }
+    }
+
+    /// What is wrong with a slice is told on its Service, where people look.
+    fn event(&self, kind: Kind, id: &ServiceName, uid: Option<Arc<str>>, problem: &Problem) -> Option<Event> {
+        let regarding = match kind {
+            Kind::Service => Regarding::Service { name: id.clone(), uid },
+            Kind::EndpointSlice => Regarding::Service { name: self.owners.get(id)?.clone(), uid: None },
+            Kind::OtherService | Kind::Node | Kind::ServiceCidr => return None,
+        };
+        let annotation = problem.field.as_deref().is_some_and(|field| field.starts_with("metadata.annotations["));
+        let reason = if annotation { Reason::InvalidAnnotation } else { Reason::InvalidObject };
+        // The object's name stands on the event already, unless it is the slice's.
+        let object = problem.object.clone().filter(|_| kind == Kind::EndpointSlice);
+        Some(Event { regarding, reason, note: Problem { object, ..problem.clone() }.to_string() })
     }
 
     /// What is wrong with the objects at present.

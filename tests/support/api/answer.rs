@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::events;
 use super::http::{Connection, Request};
 use super::state::{State, path_of};
 
@@ -33,13 +34,16 @@ pub fn answer(shared: &Shared, request: &Request) -> Answer {
     if let Some(status) = state.trouble.status.or(troubled) {
         return failure(status, "trouble");
     }
+    if let Some(answer) = events::answer(&mut state, request) {
+        return answer;
+    }
     if !known.contains(&request.path.as_str()) {
         return failure(404, "the server could not find the requested resource");
     }
     if request.get("watch") == "true" { watch(&state, request) } else { list(&mut state, request) }
 }
 
-fn failure(status: u16, message: &str) -> Answer {
+pub fn failure(status: u16, message: &str) -> Answer {
     Answer::Whole(status, status_object(status, message).to_string())
 }
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as far as a client of the Kubernetes API needs it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,8 +12,10 @@ use super::answer::{Answer, answer};
 
 /// A request.
 pub struct Request {
+    pub method: String,
     pub path: String,
     pub query: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -59,7 +61,8 @@ fn read(reader: &mut impl BufRead, shared: &Shared) -> Option<Request> {
     if reader.read_line(&mut line).ok()? == 0 {
         return None;
     }
-    let target = line.split_whitespace().nth(1)?.to_owned();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -67,6 +70,9 @@ fn read(reader: &mut impl BufRead, shared: &Shared) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
     let mut state = shared.lock();
     state.headers = headers;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -76,8 +82,10 @@ fn read(reader: &mut impl BufRead, shared: &Shared) -> Option<Request> {
         .map(|(key, value)| (decode(key), decode(value)))
         .collect();
     let words: Vec<String> = query.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    state.requests.push(format!("{path}?{}", words.join("&")));
-    Some(Request { path: path.to_owned(), query })
+    if method == "GET" {
+        state.requests.push(format!("{path}?{}", words.join("&")));
+    }
+    Some(Request { method, path: path.to_owned(), query, body })
 }
 
 /// Percent-encoding and plus signs.

@@ -1,10 +1,11 @@
 //! An API server of our own: lists (in pages or as a stream), watches, bookmarks, and whatever goes wrong with them.
 //!
-//! One thread for each connection, plain HTTP, GET only. Selectors are recorded, not evaluated: what is put in is what is
+//! One thread for each connection, plain HTTP; GET, and POST and PATCH for events. Selectors are recorded, not evaluated: what is put in is what is
 //! wanted. Real semantics are kept where a client can tell: one growing version for everything, a history that forgets,
 //! `continue` tokens that hold a version, 410 for versions that are forgotten.
 
 mod answer;
+mod events;
 mod http;
 mod state;
 
@@ -121,6 +122,16 @@ impl Api {
     /// The requests so far: path and query.
     pub fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.clone()
+    }
+
+    /// The events that were written, in the order in which they came.
+    pub fn events(&self) -> Vec<Value> {
+        self.shared.lock().events.iter().map(|(_, event)| event.clone()).collect()
+    }
+
+    /// Forgets all events, as a server does after an hour.
+    pub fn forget_events(&self) {
+        self.shared.lock().events.clear();
     }
 
     /// Forgets the requests so far.

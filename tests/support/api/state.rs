@@ -38,6 +38,8 @@ pub struct Trouble {
     pub delay: Duration,
     /// Connections are accepted and nothing is ever said.
     pub mute: bool,
+    /// Whoever writes an event is answered with this status.
+    pub events: Option<u16>,
 }
 
 /// The server's memory.
@@ -56,6 +58,8 @@ pub struct State {
     pub requests: Vec<String>,
     pub headers: BTreeMap<String, String>,
     pub expired_tokens: BTreeSet<String>,
+    /// Events that were written, by namespace and name, in the order in which they came.
+    pub events: Vec<((String, String), Value)>,
 }
 
 impl State {
