@@ -45,7 +45,9 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
         |wish: &PerFamily<Wish>| families.iter().any(|family| *wish.get(*family) != Wish::Only(Mode::Iptables));
     let missing = if wanted(&wish) { modes.probe(Mode::Ipvs).err() } else { None };
     if let (Some(_), Some(missing)) = (&recorded, &missing) {
-        warn!("what was switched to does not work any more: {missing}; back to what is configured");
+        let note = format!("what was switched to does not work any more: {missing}; back to what is configured");
+        warn!("{note}");
+        events.tell(Event::of_node(Reason::ModeFallback, note));
         wish = PerFamily { v4: asked, v6: asked };
     }
     let active = PerFamily::from_fn(|family| match wish.get(family) {

@@ -7,11 +7,12 @@ use super::claims::{self, Claims, Frontend};
 use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
 use super::ranges::Ranges;
+use super::scheduling;
 use super::topology::{Place, Policies};
 use super::{
     Desired, NodeFacts, NodeRules, Scheduling, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family,
 };
-use crate::model::{self, Balancing, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
 use imbl::OrdSet;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -308,7 +309,7 @@ impl Builder {
         };
         let slices = self.slices(&service.name);
         let balancing = &service.balancing;
-        let scheduler = self.scheduler(balancing, slices.as_deref());
+        let scheduler = scheduling::scheduler(&self.settings, balancing, slices.as_deref());
         let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
         let each = |wanted: &model::ServicePort| {
             let key =
@@ -326,10 +327,7 @@ impl Builder {
                 external_policy_local: service.external_policy_local,
                 health_check_port: health::port(service),
                 scheduler: scheduler.clone(),
-                scheduling: Scheduling {
-                    source_port: balancing.source_port,
-                    one_packet: balancing.one_packet && wanted.protocol == model::Protocol::Udp,
-                },
+                scheduling: Scheduling::of(balancing, wanted.protocol),
                 endpoints: Vec::new(),
                 has_any_endpoints: false,
                 left_local: None,
@@ -345,25 +343,6 @@ impl Builder {
             port
         };
         service.ports.iter().map(each).collect()
-    }
-
-    /// The scheduler of a Service. Who gives weights and names no scheduler wants one that counts them.
-    fn scheduler(&self, balancing: &Balancing, slices: Option<&Slices>) -> Arc<str> {
-        if let Some(named) = &balancing.scheduler {
-            return named.clone();
-        }
-        let by_slices = || {
-            slices
-                .into_iter()
-                .flat_map(|slices| slices.values())
-                .any(|slice| slice.endpoints.iter().any(|e| e.weight.is_some()))
-        };
-        let weighted = if !balancing.weights.is_empty() || by_slices() {
-            model::with_weights(&self.settings.scheduler)
-        } else {
-            None
-        };
-        weighted.map_or_else(|| self.settings.scheduler.clone(), Arc::from)
     }
 
     /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.

@@ -11,6 +11,7 @@ mod flows;
 mod health;
 mod node;
 mod ranges;
+mod scheduling;
 mod settings;
 mod topology;
 
@@ -18,6 +19,7 @@ pub use builder::{Builder, Change, Refusal};
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
+pub use scheduling::Scheduling;
 pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 
 use crate::model::{AffinityTimeout, IpFamily, Protocol, ServiceName};
@@ -114,15 +116,6 @@ pub enum FrontendKind {
     LoadBalancerIp,
     /// A port on the node's addresses.
     NodePort,
-}
-
-/// How an IPVS scheduler works, besides its defaults.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scheduling {
-    /// `sh` and `mh`: the client's port counts as well as its address.
-    pub source_port: bool,
-    /// Every packet is balanced by itself; UDP only.
-    pub one_packet: bool,
 }
 
 /// One service port in one family, with everything that a backend needs to forward its traffic.
