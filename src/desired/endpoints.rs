@@ -25,6 +25,7 @@ pub fn of_port(
                 cluster: verdict.cluster.then_some(Role::Serve { weight: 1 }),
                 local: verdict.local.then_some(Role::Serve { weight: 1 }),
                 on_this_node: place.has(endpoint),
+                elsewhere: endpoint.node.is_some() && !place.has(endpoint),
                 pod: endpoint.pod.clone(),
             });
         }
