@@ -20,7 +20,7 @@ pub struct Reading {
 #[derive(Debug)]
 pub enum Step {
     /// There is more.
-    Unfinished(Reading),
+    Unfinished(Box<Reading>),
     /// All was read.
     Read(Read),
 }
@@ -34,9 +34,9 @@ pub struct Read {
 
 impl Reading {
     /// Starts to read.
-    pub fn start(commands: &Commands) -> Self {
+    pub fn start(commands: &Commands) -> Box<Self> {
         let saving = commands.start_saving(&[Table::Nat, Table::Filter]);
-        Self { saving, reader: FoundReader::new(Ours), written: HashSet::new() }
+        Box::new(Self { saving, reader: FoundReader::new(Ours), written: HashSet::new() })
     }
 
     /// A step that is carried out meanwhile.
@@ -48,7 +48,7 @@ impl Reading {
     ///
     /// # Errors
     /// When the rules cannot be read.
-    pub fn step(mut self, until: Instant) -> Result<Step, SaveError> {
+    pub fn step(mut self: Box<Self>, until: Instant) -> Result<Step, SaveError> {
         if !self.saving.step(until, &mut self.reader)? {
             return Ok(Step::Unfinished(self));
         }

@@ -5,6 +5,7 @@ mod audit;
 pub mod names;
 pub mod node;
 mod plan;
+mod rehearsal;
 pub mod service;
 
 use super::rules::{Found, FoundReader, RuleOp, Writer};
@@ -15,6 +16,7 @@ use crate::model::{IpFamily, PerFamily};
 use audit::Step;
 use imbl::OrdMap;
 use iptables::{ChainName, Commands, Table, Variant};
+pub use rehearsal::Rehearsal;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +30,7 @@ pub struct Iptables {
     guests: PerFamily<affinity::Guests>,
     /// The next sync brings this mode up beside another one that serves: nothing may be seen of it before it is complete.
     beside: PerFamily<bool>,
-    audits: PerFamily<Option<audit::Reading>>,
+    audits: PerFamily<Option<Box<audit::Reading>>>,
     effort: Effort,
 }
 
