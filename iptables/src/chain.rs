@@ -33,15 +33,31 @@ impl Chain {
 /// variants; the chain's name does not count. SHA-256 underneath, because comments carry names chosen by users.
 #[must_use]
 pub fn hash_rules(rules: &[Rule]) -> u64 {
-    let mut digest = Sha256::new();
-    let mut line = String::with_capacity(256);
-    for rule in rules {
-        line.clear();
+    let mut digest = RulesDigest::default();
+    rules.iter().for_each(|rule| digest.add(rule));
+    digest.finish()
+}
+
+/// [`hash_rules`] of rules that come one by one.
+#[derive(Debug, Clone, Default)]
+pub struct RulesDigest {
+    digest: Sha256,
+    line: String,
+}
+
+impl RulesDigest {
+    /// The next rule.
+    pub fn add(&mut self, rule: &Rule) {
+        self.line.clear();
         // Writing into a String does not fail.
-        let _ = rule.write(&mut line).and_then(|()| line.write_char('\n'));
-        digest.update(line.as_bytes());
+        let _ = rule.write(&mut self.line).and_then(|()| self.line.write_char('\n'));
+        self.digest.update(self.line.as_bytes());
     }
-    digest.finalize().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+
+    /// The digest of all rules since the last one; begins anew.
+    pub fn finish(&mut self) -> u64 {
+        self.digest.finalize_reset().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    }
 }
 
 #[cfg(test)]

@@ -45,15 +45,17 @@ mod protocol;
 mod quote;
 mod rule;
 mod save;
+mod save_reader;
 mod target;
 pub mod tracer;
 mod transaction;
 
 pub use apply::ApplyError;
-pub use chain::{Chain, hash_rules};
+pub use chain::{Chain, RulesDigest, hash_rules};
 pub use chain_name::{ChainName, ChainNameError, MAX_CHAIN_NAME};
 pub use commands::{
-    Commands, DetectError, RestoreError, RestoreInput, RestoreReport, RunFailure, SaveError, SaveFailure, Version,
+    Commands, DetectError, RestoreError, RestoreInput, RestoreReport, RunFailure, SaveError, SaveFailure, Saving,
+    Version,
 };
 pub use ext::AnyOf;
 pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};
@@ -68,6 +70,7 @@ pub use matches::Match;
 pub use protocol::{PortRange, Protocol};
 pub use rule::Rule;
 pub use save::{Counters, ParseError, Policy, Saved, SavedChain, SavedTable, parse_save};
+pub use save_reader::{SaveReader, SaveSink, SavedRule};
 pub use target::{DnatTo, Target};
 pub use transaction::{Position, Transaction};
 

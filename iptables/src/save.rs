@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::quote::{self, Word};
-use crate::{Chain, ChainName, Rule, Table, hash_rules, parse_rule};
+use crate::save_reader::{SaveReader, SaveSink, SavedRule};
+use crate::{Chain, ChainName, Rule, Table, hash_rules};
 
 /// The content of some tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,96 +124,31 @@ impl Saved {
 /// When a line is neither a table, a chain, a rule, `COMMIT` nor a comment, or when the text ends within a table:
 /// iptables-nft-save can fail half-way and still exit with 0.
 pub fn parse_save(text: &str) -> Result<Saved, ParseError> {
-    let mut saved = Saved::default();
-    let mut open: Option<Open> = None;
-    let mut last = (0, "");
-    for (index, line) in text.lines().enumerate() {
-        last = (index + 1, line);
-        let fail = |problem| ParseError { line: index + 1, problem, text: line.to_owned() };
-        let line = line.trim_end();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if let Some(name) = line.strip_prefix('*') {
-            if open.is_some() {
-                return Err(fail("a table begins within a table"));
-            }
-            open = Some(Open { table: name.parse().ok(), content: SavedTable::default() });
-        } else if line == "COMMIT" {
-            let table = open.take().ok_or_else(|| fail("COMMIT outside a table"))?;
-            if let Some(name) = table.table {
-                saved.tables.insert(name, table.content);
-            }
-        } else {
-            let table = open.as_mut().ok_or_else(|| fail("outside a table"))?;
-            table.line(line).map_err(fail)?;
-        }
+    let (mut saved, mut reader) = (Saved::default(), SaveReader::default());
+    reader.feed(text.as_bytes(), &mut saved)?;
+    for table in reader.finish(&mut saved)? {
+        saved.tables.entry(table).or_default();
     }
-    match open {
-        None => Ok(saved),
-        Some(_) => Err(ParseError { line: last.0, problem: "no COMMIT after it", text: last.1.to_owned() }),
-    }
+    Ok(saved)
 }
 
-struct Open {
-    table: Option<Table>,
-    content: SavedTable,
-}
-
-impl Open {
-    fn line(&mut self, line: &str) -> Result<(), &'static str> {
-        match line.strip_prefix(':') {
-            Some(declaration) => self.declare(declaration),
-            None => self.append(line),
-        }
+impl SaveSink for Saved {
+    fn chain(&mut self, table: Table, name: ChainName, policy: Option<Policy>) {
+        self.tables.entry(table).or_default().chains.entry(name).or_default().policy = policy;
     }
 
-    /// `NAME POLICY [packets:bytes]`
-    fn declare(&mut self, declaration: &str) -> Result<(), &'static str> {
-        let mut words = declaration.split_ascii_whitespace();
-        let name = words.next().ok_or("no chain name")?;
-        let name = ChainName::new(name).map_err(|_| "no valid chain name")?;
-        let policy = match words.next() {
-            Some("ACCEPT") => Some(Policy::Accept),
-            Some("DROP") => Some(Policy::Drop),
-            Some("-") => None,
-            _ => return Err("no chain policy"),
-        };
-        self.content.chains.entry(name).or_default().policy = policy;
-        Ok(())
-    }
-
-    /// `[packets:bytes] -A NAME …`
-    fn append(&mut self, line: &str) -> Result<(), &'static str> {
-        let words = quote::split(line);
-        let (counters, words) = match words.split_first() {
-            Some((first, rest)) if first.text.starts_with('[') => (Some(counters(first).ok_or("no counters")?), rest),
-            _ => (None, words.as_slice()),
-        };
-        let [command, name, rule @ ..] = words else { return Err("no rule") };
-        if !command.is("-A") {
-            return Err("no rule");
-        }
-        let name = ChainName::new(&name.text).map_err(|_| "no valid chain name")?;
-        let known = |text: &str| ChainName::new(text).is_ok_and(|name| self.content.chains.contains_key(&name));
-        let rule = parse_rule::from_words(rule, &known);
-        let chain = self.content.chains.get_mut(&name).ok_or("a chain that was not declared")?;
-        chain.rules.push(rule);
+    fn rule(&mut self, table: Table, chain: ChainName, found: SavedRule<'_>) {
+        let chain = self.tables.entry(table).or_default().chains.entry(chain).or_default();
+        chain.rules.push(found.rule);
         if chain.is_builtin() {
-            chain.raw.push(line.to_owned());
+            chain.raw.push(found.line.to_owned());
         }
         // A program may print counters for some rules only.
-        if counters.is_some() || !chain.counters.is_empty() {
+        if found.counters.is_some() || !chain.counters.is_empty() {
             chain.counters.resize(chain.rules.len() - 1, Counters::default());
-            chain.counters.push(counters.unwrap_or_default());
+            chain.counters.push(found.counters.unwrap_or_default());
         }
-        Ok(())
     }
-}
-
-fn counters(word: &Word<'_>) -> Option<Counters> {
-    let (packets, bytes) = word.text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
-    Some(Counters { packets: packets.parse().ok()?, bytes: bytes.parse().ok()? })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
-use super::{Affinity, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
+use super::{Affinity, Ahead, Audit, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
 use crate::desired::{Desired, Touched};
 use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
@@ -29,6 +29,31 @@ impl<B: Backend> Driver<B> {
     /// The backend, for tests that inject faults.
     pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
+    }
+
+    /// Carries out what may come before the plan as a whole, until something fails: the plan tries that again, and it is
+    /// told all the same, so that the kernel is read before anything else.
+    fn go_ahead(
+        &mut self,
+        family: IpFamily,
+        desired: &Desired,
+        belief: &mut B::Observed,
+        times: &mut Times,
+    ) -> (usize, Vec<Failure>) {
+        let (mut ahead, mut steps) = (Ahead::default(), 0);
+        loop {
+            let planning = Instant::now();
+            let piece = self.backend.plan_ahead(family, desired, belief, &mut ahead);
+            times.plan += planning.elapsed();
+            let Some(piece) = piece else { return (steps, Vec::new()) };
+            steps += piece.len();
+            let applying = Instant::now();
+            let failures = self.backend.apply(family, piece, belief);
+            times.apply += applying.elapsed();
+            if !failures.is_empty() {
+                return (steps, failures);
+            }
+        }
     }
 
     /// The belief, taken out, and whether it had to be read.
@@ -75,12 +100,20 @@ where
         };
         // What was just read may differ from what was desired last time in any place.
         let touched = if observed { Touched::All } else { touched };
-        let reading = started.elapsed();
+        let mut times = Times { observe: started.elapsed(), ..Times::default() };
+        let (mut steps, mut failures) = (0, Vec::new());
+        if matches!(touched, Touched::All) {
+            (steps, failures) = self.go_ahead(family, desired, &mut belief, &mut times);
+        }
+        let planning = Instant::now();
         let plan = self.backend.plan(family, desired, &belief, touched, now);
-        let planned = started.elapsed();
-        let steps = plan.len();
-        let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
-        let applied = started.elapsed();
+        times.plan += planning.elapsed();
+        steps += plan.len();
+        let applying = Instant::now();
+        if !plan.is_empty() {
+            failures.extend(self.backend.apply(family, plan, &mut belief));
+        }
+        times.apply += applying.elapsed();
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
@@ -93,11 +126,7 @@ where
             connections,
             observed,
             duration: started.elapsed(),
-            times: Times {
-                observe: reading,
-                plan: planned.saturating_sub(reading),
-                apply: applied.saturating_sub(planned),
-            },
+            times,
             effort: self.backend.take_effort(),
         }
     }
@@ -113,6 +142,19 @@ where
 
     fn distrust(&mut self, family: IpFamily) {
         *self.belief.get_mut(family) = None;
+        self.backend.end_audit(family);
+    }
+
+    fn audit(&mut self, family: IpFamily, until: Instant) -> Audit {
+        let Some(belief) = self.belief.get(family) else { return Audit::Doubtful };
+        match self.backend.audit(family, belief, until) {
+            Ok(audit) => audit,
+            Err(error) => {
+                // The sync that follows meets the same and tells it.
+                tracing::debug!(%family, "audit: {error}");
+                Audit::Doubtful
+            }
+        }
     }
 
     fn affinities(&mut self, family: IpFamily) -> Result<Vec<Affinity>, ObserveError> {

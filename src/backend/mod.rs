@@ -14,7 +14,7 @@ pub mod rules;
 pub use driver::Driver;
 pub use flows::{Conntrack, FlowError};
 
-use crate::desired::{Desired, Touched, UdpFlows};
+use crate::desired::{Desired, ServicePortKey, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
@@ -63,9 +63,36 @@ pub trait Backend {
         now: Instant,
     ) -> Vec<Self::Op>;
 
+    /// The next steps of a plan that would be large, which may be carried out before the rest of it is known; `None` when
+    /// [`Backend::plan`] is to tell the rest, which sees what these have done. Asked only where everything may differ.
+    /// It keeps a cold start from holding every rule of the node in memory at once, and lets what matters most come
+    /// first. Pure.
+    fn plan_ahead(
+        &self,
+        _family: IpFamily,
+        _desired: &Desired,
+        _observed: &Self::Observed,
+        _ahead: &mut Ahead,
+    ) -> Option<Vec<Self::Op>> {
+        None
+    }
+
     /// Carries out the steps. `observed` moves forward only for what the kernel acknowledged; a step that fails never
     /// stops those that don't need it.
     fn apply(&mut self, family: IpFamily, plan: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure>;
+
+    /// Compares the belief with the kernel, until that instant; goes on where it stopped with the next call, and what is
+    /// written meanwhile is taken into account. A mode for which reading is cheap leaves it to [`Backend::observe`] by
+    /// doubting at once.
+    ///
+    /// # Errors
+    /// As [`Backend::observe`]; the comparison begins anew with the next call.
+    fn audit(&mut self, _family: IpFamily, _believed: &Self::Observed, _until: Instant) -> Result<Audit, ObserveError> {
+        Ok(Audit::Doubtful)
+    }
+
+    /// Gives up a comparison that is under way.
+    fn end_audit(&mut self, _family: IpFamily) {}
 
     /// Whether an object that somebody deleted is one that we believe to be there (and did not delete ourselves).
     fn believes(&self, _observed: &Self::Observed, _lost: &Lost) -> bool {
@@ -101,6 +128,26 @@ pub trait Backend {
     fn take_effort(&mut self) -> Effort {
         Effort::default()
     }
+}
+
+/// How far the comparison of the belief with the kernel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// There is more to compare.
+    Unfinished,
+    /// The kernel is as believed.
+    Holds,
+    /// It is not, or nobody knows: the kernel has to be read by the next sync.
+    Doubtful,
+}
+
+/// How far a plan was carried out piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead {
+    /// Pieces so far.
+    pub pieces: usize,
+    /// The last service port that was looked at.
+    pub last: Option<ServicePortKey>,
 }
 
 /// The settings that are not as they should be; those that this kernel does not have are left out.
@@ -149,6 +196,12 @@ pub trait Dataplane: Send {
 
     /// The next call reads the kernel first.
     fn distrust(&mut self, family: IpFamily);
+
+    /// Compares what is believed with the kernel, until that instant; goes on with the next call. Between the calls
+    /// changes may be synced as ever.
+    fn audit(&mut self, _family: IpFamily, _until: Instant) -> Audit {
+        Audit::Doubtful
+    }
 
     /// The clients that stay with an endpoint, as far as this mode can tell.
     ///

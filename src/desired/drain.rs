@@ -96,6 +96,7 @@ mod tests {
             cluster: SERVE,
             local: SERVE.filter(|_| external_policy_local && *here),
             on_this_node: *here,
+            elsewhere: !*here,
             pod: None,
         };
         ServicePort {

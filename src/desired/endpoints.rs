@@ -28,6 +28,7 @@ pub fn of_port(
                 cluster: verdict.cluster.then_some(Role::Serve { weight }),
                 local: verdict.local.then_some(Role::Serve { weight }),
                 on_this_node: place.has(endpoint),
+                elsewhere: endpoint.node.is_some() && !place.has(endpoint),
                 pod: endpoint.pod.clone(),
             });
         }

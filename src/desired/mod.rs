@@ -83,6 +83,8 @@ pub struct Endpoint {
     pub local: Option<Role>,
     /// It runs on this node.
     pub on_this_node: bool,
+    /// It is said to run on another node. Of some endpoints nobody says where they run.
+    pub elsewhere: bool,
     /// The pod behind it, for people.
     pub pod: Option<Arc<str>>,
 }

@@ -4,11 +4,11 @@ use super::Trigger;
 use super::auto::Hysteresis;
 use super::flows::Flows;
 use super::retire::{Retirement, State};
-use super::schedule::{Schedule, Timing};
+use super::schedule::{AUDIT_SLICE, Schedule, Timing};
 use super::status::Status;
 use super::switch::{Follower, Switch};
 use super::wish::Planes;
-use crate::backend::Report;
+use crate::backend::{Audit, Report};
 use crate::desired::{Builder, Change, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
 use crate::model::{Event, Events, IpFamily, PerFamily, Reason, ServiceName, Snapshot};
 use imbl::OrdSet;
@@ -219,12 +219,15 @@ impl Reconciler {
             pending.held = true;
             return;
         }
-        if schedule.audit_is_due(now, &self.timing) {
-            self.distrust(family);
-        } else if schedule.drain_is_due(now, &self.timing) {
+        // What changed goes first, and a slice of the audit after it.
+        let audit = schedule.audit_is_due(now, &self.timing);
+        if audit && !changed {
+            self.audit(family);
+        }
+        if schedule.drain_is_due(now, &self.timing) {
             let draining = self.builder.draining(family).iter().cloned();
             self.pending.get_mut(family).ports.extend(draining);
-        } else if !changed && !schedule.retry_is_due(now) {
+        } else if !audit && !changed && !schedule.retry_is_due(now) {
             return;
         }
         let pending = std::mem::take(self.pending.get_mut(family));
@@ -242,6 +245,22 @@ impl Reconciler {
         }
         self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
         self.record(family, &report);
+        if audit && changed && !report.observed {
+            self.audit(family);
+        }
+    }
+
+    /// Compares a little further. What does not hold is read by the sync that follows, and mended.
+    fn audit(&mut self, family: IpFamily) {
+        let Some(plane) = self.planes.active(family) else { return };
+        let outcome = plane.audit(family, Instant::now() + AUDIT_SLICE);
+        let now = Instant::now();
+        let schedule = self.schedules.get_mut(family);
+        match outcome {
+            Audit::Unfinished => schedule.audit_goes_on(now),
+            Audit::Holds => schedule.audited(now),
+            Audit::Doubtful => self.distrust(family),
+        }
     }
 
     /// After the sync, so that a flow that begins anew finds its new endpoint.

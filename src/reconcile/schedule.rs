@@ -29,6 +29,12 @@ impl Default for Timing {
     }
 }
 
+/// For so long at most an audit keeps the loop from changes.
+pub const AUDIT_SLICE: Duration = Duration::from_millis(5);
+
+/// Between two slices of an audit: what iptables-save prints meanwhile fills its pipe in less.
+const AUDIT_PAUSE: Duration = Duration::from_millis(5);
+
 /// The state of the clock of one family.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Schedule {
@@ -36,6 +42,8 @@ pub struct Schedule {
     failures: u32,
     audited: Option<Instant>,
     drained: Option<Instant>,
+    /// An audit is under way, and goes on then.
+    auditing: Option<Instant>,
     synced: Option<Instant>,
 }
 
@@ -43,7 +51,7 @@ impl Schedule {
     /// A sync ended; `retry` if it should be tried again.
     pub fn synced(&mut self, now: Instant, retry: bool, observed: bool, timing: &Timing) {
         if observed {
-            self.audited = Some(now);
+            self.audited(now);
         }
         self.drained = Some(now);
         self.synced = Some(now);
@@ -55,6 +63,16 @@ impl Schedule {
             self.retry_at = None;
             self.failures = 0;
         }
+    }
+
+    /// The kernel was compared with the belief.
+    pub fn audited(&mut self, now: Instant) {
+        (self.audited, self.auditing) = (Some(now), None);
+    }
+
+    /// An audit has more to do.
+    pub fn audit_goes_on(&mut self, now: Instant) {
+        self.auditing = Some(now + AUDIT_PAUSE);
     }
 
     /// When what failed is tried again, if it did.
@@ -80,7 +98,10 @@ impl Schedule {
 
     /// Whether the kernel is to be read again.
     pub fn audit_is_due(&self, now: Instant, timing: &Timing) -> bool {
-        self.audited.is_some_and(|at| at + timing.audit <= now)
+        match self.auditing {
+            Some(at) => at <= now,
+            None => self.audited.is_some_and(|at| at + timing.audit <= now),
+        }
     }
 
     /// Whether draining endpoints are to be looked at again.
@@ -94,7 +115,7 @@ impl Schedule {
         if let Some(at) = self.retry_at {
             return at.max(now);
         }
-        let audit = self.audited.map_or(now + timing.audit, |at| at + timing.audit);
+        let audit = self.auditing.unwrap_or_else(|| self.audited.unwrap_or(now) + timing.audit);
         let drain = draining.then(|| self.drained.map_or(now, |at| at + timing.drain));
         drain.into_iter().fold(audit, Instant::min)
     }

@@ -14,6 +14,7 @@ mod detect;
 mod error;
 mod probe;
 mod process;
+mod saving;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 pub use self::detect::DetectError;
 pub use self::error::{RestoreError, RunFailure, SaveError, SaveFailure};
 use self::process::Run;
-use crate::{Family, Saved, Table, Transaction, Variant, parse_save};
+pub use self::saving::Saving;
+use crate::{Family, SaveSink, Saved, Table, Transaction, Variant};
 
 /// The programs for one family, and how to run them. Clones share the count of processes started.
 #[derive(Debug, Clone)]
@@ -198,14 +200,31 @@ impl Commands {
 
     fn save_with(&self, tables: &[Table], options: &[&str]) -> Result<Saved, SaveError> {
         let mut saved = Saved::default();
-        let existing = self.existing_legacy_tables();
-        for table in tables {
-            if existing.as_ref().is_some_and(|existing| !existing.contains(table)) {
-                continue;
-            }
-            saved.merge(self.save_table(*table, options)?);
+        for table in self.start_saving_with(tables, options).run(&mut saved)? {
+            saved.tables.entry(table).or_default();
         }
         Ok(saved)
+    }
+
+    /// Reads tables into a sink as they are printed, so that tables of any size need no more memory than the sink keeps.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save); what the sink has taken by then is of no use.
+    pub fn save_into(&self, tables: &[Table], sink: &mut dyn SaveSink) -> Result<(), SaveError> {
+        self.start_saving(tables).run(sink).map(drop)
+    }
+
+    /// Reads tables little by little.
+    #[must_use]
+    pub fn start_saving(&self, tables: &[Table]) -> Saving {
+        self.start_saving_with(tables, &[])
+    }
+
+    fn start_saving_with(&self, tables: &[Table], options: &[&str]) -> Saving {
+        let existing = self.existing_legacy_tables();
+        let exists = |table: &&Table| existing.as_ref().is_none_or(|existing| existing.contains(table));
+        let tables = tables.iter().filter(exists).copied().collect();
+        Saving::new(self.clone(), tables, options.iter().map(|option| (*option).to_owned()).collect())
     }
 
     /// Reading a legacy table that does not exist would create it, with its hooks.
@@ -220,25 +239,6 @@ impl Commands {
         // The file is missing while the kernel's module is not loaded; iptables-save loads it and says what is wrong.
         let names = std::fs::read_to_string(file).ok()?;
         Some(names.lines().filter_map(|name| name.parse().ok()).collect())
-    }
-
-    fn save_table(&self, table: Table, options: &[&str]) -> Result<Saved, SaveError> {
-        let mut arguments = vec!["-t".to_owned(), table.as_str().to_owned()];
-        arguments.extend(options.iter().map(|option| (*option).to_owned()));
-        let command = error::command_line(&self.save_path, &arguments);
-        let fail = |failure| SaveError { command: command.clone(), failure };
-        let output = self.run(&self.save_path, &arguments, "").map_err(|error| fail(error.into()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(fail(RunFailure::Refused { status: output.status, stderr }.into()));
-        }
-        let saved =
-            parse_save(&text).map_err(|error| fail(SaveFailure::Unreadable { error, stderr: stderr.clone() }))?;
-        // iptables-nft-save may print an error and exit with 0. Nothing at all and no complaint is a table that does
-        // not exist.
-        let complete = saved.tables.contains_key(&table) || (text.trim().is_empty() && !error::complains(&stderr));
-        if complete { Ok(saved) } else { Err(fail(SaveFailure::Incomplete { stderr })) }
     }
 
     fn run_restore(&self, input: String, test: bool) -> Result<RestoreReport, RestoreError> {

@@ -3,11 +3,14 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// What is read at once: what a pipe holds.
+const PIECE: usize = 64 << 10;
 
 /// How a child ended.
 #[derive(Debug)]
@@ -58,6 +61,116 @@ pub(crate) fn run(program: &Path, arguments: &[String], input: &[u8], timeout: D
     }
 }
 
+/// A child that is listened to little by little.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    child: Child,
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+    stderr: Vec<u8>,
+    deadline: Instant,
+    timeout: Duration,
+    ended: bool,
+}
+
+impl Reading {
+    /// Starts a program without input.
+    pub(crate) fn start(program: &Path, arguments: &[String], timeout: Duration) -> Result<Self, RunError> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(RunError::Start)?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let deadline = Instant::now() + timeout;
+        let reading = Self { child, out, err, stderr: Vec::new(), deadline, timeout, ended: false };
+        nonblocking(reading.out.as_ref()).and_then(|()| nonblocking(reading.err.as_ref())).map_err(RunError::Pipe)?;
+        Ok(reading)
+    }
+
+    /// Hands over what it prints until it ends, or until that instant: then `None`. What it takes to wait for the next
+    /// piece is waited only if `patient`.
+    pub(crate) fn step(
+        &mut self,
+        until: Instant,
+        patient: bool,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<ExitStatus>, RunError> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let mut idle = true;
+            if let Some(pipe) = &mut self.out {
+                match pipe.read(&mut piece) {
+                    Ok(0) => self.out = None,
+                    Ok(count) => {
+                        idle = false;
+                        take(piece.get(..count).unwrap_or_default());
+                    }
+                    Err(error) if pending(&error) => {}
+                    Err(error) => return Err(RunError::Pipe(error)),
+                }
+            }
+            drain(&mut self.err, &mut self.stderr).map_err(RunError::Pipe)?;
+            if self.out.is_none() && self.err.is_none() {
+                return self.end(until, patient);
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Err(self.timed_out());
+            }
+            if now >= until || (idle && !patient) {
+                return Ok(None);
+            }
+            if idle {
+                let mut waiting = Vec::with_capacity(2);
+                waiting.extend(self.out.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+                waiting.extend(self.err.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+                wait_for(&mut waiting, until.min(self.deadline) - now).map_err(RunError::Pipe)?;
+            }
+        }
+    }
+
+    /// What it said beside its output.
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    fn end(&mut self, until: Instant, patient: bool) -> Result<Option<ExitStatus>, RunError> {
+        let until = if patient { until.min(self.deadline) } else { Instant::now() };
+        match wait_until(&mut self.child, until).map_err(RunError::Pipe)? {
+            Some(status) => {
+                self.ended = true;
+                Ok(Some(status))
+            }
+            None if Instant::now() >= self.deadline => Err(self.timed_out()),
+            None => Ok(None),
+        }
+    }
+
+    fn timed_out(&mut self) -> RunError {
+        RunError::TimedOut { after: self.timeout, stderr: std::mem::take(&mut self.stderr) }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if !self.ended {
+            end(&mut self.child);
+        }
+    }
+}
+
+fn wait_for(waiting: &mut [PollFd<'_>], left: Duration) -> io::Result<()> {
+    // Rounded up: a rest under a millisecond must not spin.
+    let wait = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+    match poll(waiting, wait) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Kills the child and takes its exit status, so that no zombie stays. Both can only fail when it is gone already.
 fn end(child: &mut Child) {
     let _ = child.kill();
@@ -101,13 +214,7 @@ fn talk(
         waiting.extend(out.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         waiting.extend(err.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         if !(stdin.is_some() && input.is_empty()) {
-            // Rounded up: a rest under a millisecond must not spin.
-            let millis = left.as_millis().saturating_add(1);
-            let wait = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-            match poll(&mut waiting, wait) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            wait_for(&mut waiting, left)?;
         }
     }
 }
@@ -181,6 +288,28 @@ mod tests {
         // One that closes its outputs first.
         let error = sh("exec sleep 60 >/dev/null 2>&1", b"", Duration::from_millis(200)).unwrap_err();
         assert!(matches!(error, RunError::TimedOut { .. }));
+    }
+
+    #[test]
+    fn a_child_is_read_little_by_little() {
+        let start = |script: &str, timeout| {
+            Reading::start(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], timeout).unwrap()
+        };
+        let mut reading = start("sleep 0.2; seq 100000; echo hm >&2; exit 3", Duration::from_secs(30));
+        let (mut text, mut steps) = (Vec::new(), 0);
+        let status = loop {
+            steps += 1;
+            let step = reading.step(Instant::now(), false, &mut |piece| text.extend_from_slice(piece)).unwrap();
+            if let Some(status) = step {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!((status.code(), text.len(), reading.stderr()), (Some(3), 588_895, "hm\n".to_owned()));
+        assert!(steps > 5, "{steps}");
+        let mut hanging = start("exec sleep 60", Duration::from_millis(100));
+        let far = Instant::now() + Duration::from_secs(60);
+        assert!(matches!(hanging.step(far, true, &mut |_| {}), Err(RunError::TimedOut { .. })));
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn one_service_that_the_kernel_refuses_does_not_stop_the_others() {
     let mut kernel = WithoutSctp(FakeKernel::new(0, 1));
     let desired = builder.desired().get(IpFamily::V4);
     for _ in 0..2 {
-        let mut observed = iptables::Observed::of_rules(Found::from_saved(&kernel.0.tables, &iptables::Ours));
+        let mut observed = iptables::Observed::of_rules(Found::from_saved(&kernel.0.tables, iptables::Ours));
         let ops = iptables::plan_for_tests(IpFamily::V4, desired, &observed, Touched::All);
         let rules = |op| if let iptables::Op::Rule(rule) = op { Some(rule) } else { None };
         let ops = ops.into_iter().filter_map(rules).collect();

@@ -1,19 +1,19 @@
 //! iptables mode over the kernel in memory.
 
 use super::{FakeBackend, Shared};
-use crate::backend::iptables::{Observed, Op, Ours, plan_for_tests};
+use crate::backend::iptables::{Observed, Op, Ours, ahead_for_tests, plan_for_tests};
 use crate::backend::rules::{Found, RuleOp, Writer};
-use crate::backend::{Backend, Failure, ObserveError};
+use crate::backend::{Affinity, Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
-use crate::model::IpFamily;
+use crate::model::{IpFamily, PerFamily};
 use std::time::Instant;
 
 #[derive(Debug)]
-pub struct FakeIptables(Shared);
+pub struct FakeIptables(Shared, PerFamily<bool>);
 
 impl FakeBackend for FakeIptables {
     fn on(kernel: Shared) -> Self {
-        Self(kernel)
+        Self(kernel, PerFamily::default())
     }
 }
 
@@ -31,7 +31,7 @@ impl Backend for FakeIptables {
         if kernel.fails() {
             return Err(ObserveError::new("rules", "injected fault"));
         }
-        Ok(Observed::of_rules(Found::from_saved(&kernel.tables, &Ours)))
+        Ok(Observed::of_rules(Found::from_saved(&kernel.tables, Ours)))
     }
 
     fn plan(
@@ -43,6 +43,20 @@ impl Backend for FakeIptables {
         _: Instant,
     ) -> Vec<Op> {
         plan_for_tests(family, desired, observed, touched)
+    }
+
+    fn plan_ahead(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        ahead: &mut Ahead,
+    ) -> Option<Vec<Op>> {
+        ahead_for_tests(family, desired, observed, *self.1.get(family), ahead)
+    }
+
+    fn expect(&mut self, family: IpFamily, _: &Desired, _: &[Affinity]) {
+        *self.1.get_mut(family) = true;
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {

@@ -41,16 +41,18 @@ impl Backend for FakeIpvs {
         if kernel.fails() {
             return Err(ObserveError::new("virtual servers", "injected fault"));
         }
-        Ok(Observed {
+        let mut observed = Observed {
             servers: kernel.servers.clone().into_iter().collect(),
             interface: kernel.interface,
             interface_up: kernel.interface,
             detour: kernel.detour,
             routes: kernel.routes.clone(),
             sets: kernel.sets.iter().map(|(set, entries)| (*set, entries.iter().copied().collect())).collect(),
-            rules: Found::from_saved(&kernel.tables, &Ours),
+            rules: Found::from_saved(&kernel.tables, Ours),
             ..Observed::default()
-        })
+        };
+        observed.look_for_all_drains();
+        Ok(observed)
     }
 
     /// Nothing is ever connected here.

@@ -1,18 +1,22 @@
 //! iptables mode: kube-proxy's chains, written through the `iptables` crate.
 
 mod affinity;
+mod audit;
 pub mod names;
 pub mod node;
 mod plan;
+mod rehearsal;
 pub mod service;
 
-use super::rules::{Found, RuleOp, Writer};
-use super::{Affinity, Backend, Effort, Failure, ObserveError};
+use super::rules::{Found, FoundReader, RuleOp, Writer};
+use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
+use audit::Step;
 use imbl::OrdMap;
-use iptables::{ChainName, Commands, Table};
+use iptables::{ChainName, Commands, Table, Variant};
+pub use rehearsal::Rehearsal;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +28,9 @@ pub struct Iptables {
     sysctl: Ledger,
     kernel: KernelVersion,
     guests: PerFamily<affinity::Guests>,
+    /// The next sync brings this mode up beside another one that serves: nothing may be seen of it before it is complete.
+    beside: PerFamily<bool>,
+    audits: PerFamily<Option<Box<audit::Reading>>>,
     effort: Effort,
 }
 
@@ -56,7 +63,7 @@ impl Observed {
 }
 
 #[cfg(test)]
-pub(super) use plan::plan as plan_for_tests;
+pub(super) use plan::{ahead as ahead_for_tests, plan as plan_for_tests};
 
 /// What was wanted when the kernel was last brought there.
 #[derive(Debug, Clone)]
@@ -99,7 +106,15 @@ impl super::rules::Ownership for Ours {
 impl Iptables {
     /// A backend that runs these commands; a family without them cannot be programmed.
     pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion, sysctl: Ledger) -> Self {
-        Self { commands, sysctl, kernel, guests: PerFamily::default(), effort: Effort::default() }
+        Self {
+            commands,
+            sysctl,
+            kernel,
+            guests: PerFamily::default(),
+            beside: PerFamily::default(),
+            audits: PerFamily::default(),
+            effort: Effort::default(),
+        }
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
@@ -128,9 +143,12 @@ impl Backend for Iptables {
     fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
         let what = || format!("{family} rules");
         let commands = self.commands(family).map_err(|error| ObserveError::new(what(), error))?;
-        let saved = commands.save(&[Table::Nat, Table::Filter]).map_err(|error| ObserveError::new(what(), error))?;
+        let mut reader = FoundReader::new(Ours);
+        commands
+            .save_into(&[Table::Nat, Table::Filter], &mut reader)
+            .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
-        Ok(Observed { rules: Found::from_saved(&saved, &Ours), unset: self.unset(family)?, previous: None })
+        Ok(Observed { rules: reader.finish(), unset: self.unset(family)?, previous: None })
     }
 
     fn plan(
@@ -142,6 +160,18 @@ impl Backend for Iptables {
         _now: Instant,
     ) -> Vec<Op> {
         plan::plan(family, desired, observed, touched)
+    }
+
+    fn plan_ahead(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        ahead: &mut Ahead,
+    ) -> Option<Vec<Op>> {
+        // Legacy rewrites the whole table with every piece.
+        let in_pieces = self.commands.get(family).as_ref().is_some_and(|commands| commands.variant == Variant::Nft);
+        in_pieces.then(|| plan::ahead(family, desired, observed, *self.beside.get(family), ahead)).flatten()
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
@@ -159,7 +189,15 @@ impl Backend for Iptables {
                 },
             }
         }
-        let guests = std::mem::take(self.guests.get_mut(family));
+        let is_jump = |op: &RuleOp| matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain));
+        // With the jumps this mode serves, be it beside another one or not; until then nobody needs a seat.
+        let serves = rules.iter().any(is_jump);
+        *self.beside.get_mut(family) &= !serves;
+        let guests = if serves { std::mem::take(self.guests.get_mut(family)) } else { affinity::Guests::default() };
+        // Refused or not: what was tried may be there.
+        if let Some(reading) = self.audits.get_mut(family) {
+            rules.iter().for_each(|op| reading.passed_over(op));
+        }
         let commands = match self.commands(family) {
             Ok(commands) => commands,
             Err(reason) => {
@@ -170,8 +208,6 @@ impl Backend for Iptables {
         };
         let mut writer = Writer::new(commands, &Ours);
         if !guests.is_empty() {
-            let is_jump =
-                |op: &RuleOp| matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain));
             let (jumps, chains) = rules.into_iter().partition(is_jump);
             rules = jumps;
             failures.extend(writer.write(chains, &mut observed.rules));
@@ -183,8 +219,35 @@ impl Backend for Iptables {
         failures
     }
 
+    fn audit(&mut self, family: IpFamily, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {
+        let error = |error| ObserveError::new(format!("{family} rules"), error);
+        let reading = match self.audits.get_mut(family).take() {
+            Some(reading) => reading,
+            None => {
+                let commands = self.commands(family).map_err(error)?;
+                audit::Reading::start(commands)
+            }
+        };
+        match reading.step(until).map_err(|failure| ObserveError::new(format!("{family} rules"), failure))? {
+            Step::Unfinished(reading) => {
+                *self.audits.get_mut(family) = Some(reading);
+                Ok(Audit::Unfinished)
+            }
+            Step::Read(found) => {
+                self.effort.restores += 1;
+                let holds = found.is_as(&believed.rules) && self.unset(family)? == believed.unset;
+                Ok(if holds { Audit::Holds } else { Audit::Doubtful })
+            }
+        }
+    }
+
+    fn end_audit(&mut self, family: IpFamily) {
+        *self.audits.get_mut(family) = None;
+    }
+
     fn expect(&mut self, family: IpFamily, desired: &Desired, affinities: &[Affinity]) {
         *self.guests.get_mut(family) = affinity::guests(desired, affinities);
+        *self.beside.get_mut(family) = true;
     }
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {

@@ -2,11 +2,14 @@
 
 use super::service::{self, Rendered};
 use super::{Observed, Op, names, node};
+use crate::backend::Ahead;
 use crate::backend::rules::{RuleOp, plan_chain, plan_jumps, plan_removal, plan_shared};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::model::IpFamily;
+use imbl::OrdMap;
 use iptables::{ChainName, Position, Rule, Table};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
 
 /// Plans everything, or only what is touched where it is known what was there before.
 pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
@@ -26,6 +29,54 @@ pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: T
     ops.extend(steps.into_iter().map(Op::Rule));
     ops
 }
+
+/// The chains of a cold start, piece by piece. Nothing jumps to them before the plan as a whole, so that nothing is ever
+/// half there; but for `default/kubernetes`, which is served before anything else is written: a new node needs its API
+/// server. Not `beside` another mode that serves.
+pub fn ahead(
+    family: IpFamily,
+    desired: &Desired,
+    observed: &Observed,
+    beside: bool,
+    ahead: &mut Ahead,
+) -> Option<Vec<Op>> {
+    let rules = desired.rules.as_deref().filter(|_| !desired.retiring)?;
+    let found = &observed.rules;
+    // What stands there in good part is compared as a whole.
+    if ahead.pieces == 0 && (found.chains.len() >= desired.ports.len() || desired.ports.len() < WORTHWHILE) {
+        return None;
+    }
+    ahead.pieces += 1;
+    if ahead.pieces == 1 {
+        let head = desired.ports.iter().filter(|(key, _)| is_first(key));
+        let ports: OrdMap<_, _> = head.map(|(key, port)| (key.clone(), port.clone())).collect();
+        if beside || ports.is_empty() || found.has(Table::Nat, &names::services()) {
+            let chains = node::chains(rules).into_iter().filter_map(|(table, chain)| plan_chain(found, table, chain));
+            return Some(chains.map(Op::Rule).collect());
+        }
+        // Only additions: what stands there belongs to what is still to come.
+        let head = Desired { ports, incomplete: true, ..desired.clone() };
+        return Some(plan(family, &head, observed, Touched::All));
+    }
+    let mut steps = Vec::new();
+    let from = ahead.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+    for (key, port) in desired.ports.range((from, Bound::Unbounded)) {
+        let chains = service::render(port, rules).chains.into_iter();
+        steps.extend(chains.filter_map(|chain| plan_chain(found, Table::Nat, chain)).map(Op::Rule));
+        if steps.len() >= PIECE {
+            ahead.last = Some(key.clone());
+            break;
+        }
+    }
+    // The piece that comes to the end is left to the plan as a whole.
+    ahead.last.is_some().then_some(steps)
+}
+
+/// Steps of a piece: as many as go into one run of iptables-restore. Tests have few services and want pieces all the same.
+const PIECE: usize = if cfg!(test) { 2 } else { 600 };
+
+/// Service ports for which pieces are worthwhile.
+const WORTHWHILE: usize = if cfg!(test) { 2 } else { 100 };
 
 fn sysctls(observed: &Observed, rules: &NodeRules) -> Vec<Op> {
     let wanted = |path: &str| !path.ends_with("route_localnet") || rules.localhost_node_ports;
@@ -95,10 +146,13 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
 
 /// `default/kubernetes` first: a new node needs its API server before anything else.
 fn in_order(desired: &Desired) -> impl Iterator<Item = &ServicePort> {
-    let first = |key: &ServicePortKey| &*key.service.namespace == "default" && &*key.service.name == "kubernetes";
-    let head = desired.ports.iter().filter(move |(key, _)| first(key));
-    let rest = desired.ports.iter().filter(move |(key, _)| !first(key));
+    let head = desired.ports.iter().filter(|(key, _)| is_first(key));
+    let rest = desired.ports.iter().filter(|(key, _)| !is_first(key));
     head.chain(rest).map(|(_, port)| &**port)
+}
+
+fn is_first(key: &ServicePortKey) -> bool {
+    &*key.service.namespace == "default" && &*key.service.name == "kubernetes"
 }
 
 fn changed<'a>(
@@ -121,8 +175,7 @@ fn changed<'a>(
     let mut steps: Vec<RuleOp> =
         new.chains.into_iter().filter_map(|chain| plan_chain(found, Table::Nat, chain)).collect();
     let stands = |(table, chain, rule): &(Table, ChainName, Rule)| {
-        let known = found.chains.get(&(*table, *chain)).and_then(|chain| chain.rules.as_ref());
-        known.is_some_and(|known| known.contains(&rule.normalised()))
+        found.shared.get(&(*table, *chain)).is_some_and(|known| known.contains(rule))
     };
     for (table, chain, rule) in new.shared.iter().filter(|entry| !stands(entry)).cloned() {
         steps.push(RuleOp::Insert { table, chain, position: Position::First, rule });

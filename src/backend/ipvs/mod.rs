@@ -9,12 +9,14 @@ mod observe;
 mod observed;
 mod order;
 mod plan;
+mod rehearsal;
 mod shadow;
 mod steps;
 mod timeouts;
 mod wanted;
 
 pub use observed::{FoundDestination, FoundServer, Observed};
+pub use rehearsal::{Rehearsal, Script};
 
 use super::rules::RuleOp;
 use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError};

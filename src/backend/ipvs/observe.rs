@@ -5,7 +5,7 @@ use super::names::Set;
 use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
-use crate::backend::rules::Found;
+use crate::backend::rules::FoundReader;
 use crate::backend::{Effort, ObserveError, unset_sysctls};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::sysctl::{Needs, settings};
@@ -24,6 +24,7 @@ impl Ipvs {
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
         self.read_recorded(&mut observed, now)?;
+        observed.look_for_all_drains();
         observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
         if family == IpFamily::V4 {
             observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
@@ -31,11 +32,12 @@ impl Ipvs {
         let what = || format!("{family} rules");
         let commands = self.commands.get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
-        let saved = commands
-            .save(&[Table::Mangle, Table::Filter, Table::Nat])
+        let mut reader = FoundReader::new(Ours);
+        commands
+            .save_into(&[Table::Mangle, Table::Filter, Table::Nat], &mut reader)
             .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
-        observed.rules = Found::from_saved(&saved, &Ours);
+        observed.rules = reader.finish();
         let needs = Needs {
             ipvs: true,
             ipv6: family == IpFamily::V6,

@@ -39,6 +39,12 @@ pub struct FoundServer {
     pub destinations: BTreeMap<SocketAddr, FoundDestination>,
 }
 
+impl FoundServer {
+    fn drains(&self) -> bool {
+        self.destinations.values().any(|found| found.weight == 0)
+    }
+}
+
 /// Counts who asks for something that several service ports may share.
 #[derive(Debug, Clone, Default)]
 pub struct Uses<T>(HashMap<T, u32>);
@@ -77,6 +83,8 @@ pub struct Previous {
 pub struct Observed {
     /// All virtual servers with an address of the family.
     pub servers: HashMap<ServiceId, FoundServer>,
+    /// Those that have a destination of weight 0, so that a change need not look at all.
+    pub drains: HashSet<ServiceId>,
     /// The device is there.
     pub interface: bool,
     /// The device is up: IPv6 takes no routes to one that is down.
@@ -183,6 +191,7 @@ impl Observed {
             }
             Command::DeleteService(id) => {
                 self.servers.remove(id);
+                self.drains.remove(id);
             }
             Command::AddDestination { service, destination } | Command::SetDestination { service, destination } => {
                 let Some(server) = self.servers.get_mut(service) else { return };
@@ -196,20 +205,35 @@ impl Observed {
                     drained_since: None,
                 };
                 server.destinations.insert(address, found);
+                self.look_for_drains(service);
             }
             Command::DeleteDestination { service, address, port } => {
                 if let Some(server) = self.servers.get_mut(service) {
                     server.destinations.remove(&SocketAddr::new(*address, *port));
                 }
+                self.look_for_drains(service);
             }
             Command::SetTimeouts(set) => self.timeouts = Some(timeouts::after(*set, self.timeouts)),
             _ => {}
         }
     }
 
+    fn look_for_drains(&mut self, id: &ServiceId) {
+        if self.servers.get(id).is_some_and(FoundServer::drains) {
+            self.drains.insert(*id);
+        } else {
+            self.drains.remove(id);
+        }
+    }
+
+    /// The virtual servers were read.
+    pub fn look_for_all_drains(&mut self) {
+        self.drains = self.servers.iter().filter(|(_, server)| server.drains()).map(|(id, _)| *id).collect();
+    }
+
     /// Destinations of ours that take no new connections.
     pub fn draining(&self) -> impl Iterator<Item = &FoundDestination> {
-        let own = self.servers.iter().filter(|(id, _)| self.is_recorded(id)).map(|(_, server)| server);
+        let own = self.drains.iter().filter(|id| self.is_recorded(id)).filter_map(|id| self.servers.get(id));
         own.flat_map(|server| server.destinations.values()).filter(|found| found.weight == 0)
     }
 

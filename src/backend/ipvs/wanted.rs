@@ -63,8 +63,15 @@ pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted
     }
     wanted.verdicts.extend(firewall(port));
     wanted.verdicts.extend(localhost(port, node));
-    wanted.loop_back = port.endpoints.iter().filter(|endpoint| endpoint.serves()).map(|e| loop_back(port, e)).collect();
+    let reached = port.endpoints.iter().filter(|endpoint| endpoint.serves() && may_reach_itself(port, endpoint));
+    wanted.loop_back = reached.map(|endpoint| loop_back(port, endpoint)).collect();
     wanted
+}
+
+/// Whether what an endpoint sends to the service may be balanced here, and to itself. An endpoint of another node is
+/// balanced there; but with policy Local it is sent to the shadow here, unmasqueraded.
+fn may_reach_itself(port: &ServicePort, endpoint: &Endpoint) -> bool {
+    !endpoint.elsewhere || port.external_policy_local || port.left_local.is_some()
 }
 
 /// Where a virtual server stands, and what it is for.

@@ -40,6 +40,7 @@ fn endpoint(address: &str, local: bool) -> Endpoint {
         cluster: serve,
         local: serve.filter(|_| local),
         on_this_node: local,
+        elsewhere: false,
         pod: None,
     }
 }

@@ -1,23 +1,71 @@
 //! What of ours is in the kernel's tables, as far as we know.
 
 use super::{Jump, RuleOp};
-use iptables::{ChainName, Position, Rule, Saved, Table, Target};
+use iptables::{ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules};
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hasher as _;
 
-/// A chain of ours.
+/// A rule that is kept: as text, a third of what it takes otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundChain {
-    /// Digest of its rules.
-    pub hash: u64,
-    /// The rules, kept only of chains to which single rules are added.
-    pub rules: Option<VecDeque<Rule>>,
+struct Kept {
+    /// Of the text: with ten thousand rules in a chain, texts are compared where digests are equal.
+    digest: u64,
+    /// In normal form.
+    text: Box<str>,
+}
+
+impl Kept {
+    fn of(rule: &Rule) -> Self {
+        let text = rule.to_string().into_boxed_str();
+        let mut hasher = DefaultHasher::new();
+        hasher.write(text.as_bytes());
+        Self { digest: hasher.finish(), text }
+    }
+}
+
+/// The rules of a chain to which single rules are added, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptRules(VecDeque<Kept>);
+
+impl KeptRules {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether a rule is among them.
+    pub fn contains(&self, rule: &Rule) -> bool {
+        self.0.contains(&Kept::of(rule))
+    }
+
+    /// The text of each rule in normal form, which [`Rule::parse`] reads back.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|kept| &*kept.text)
+    }
+
+    fn sorted(&self) -> Vec<&str> {
+        let mut texts: Vec<&str> = self.texts().collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    fn remove(&mut self, rule: &Rule) {
+        let gone = Kept::of(rule);
+        if let Some(index) = self.0.iter().position(|kept| *kept == gone) {
+            self.0.remove(index);
+        }
+    }
 }
 
 /// Chains of ours, and the jumps into them.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// Chains by table and name.
-    pub chains: HashMap<(Table, ChainName), FoundChain>,
+    /// The digest of each chain's rules, by table and name. That of a chain to which single rules are added is of its last
+    /// whole writing.
+    pub chains: HashMap<(Table, ChainName), u64>,
+    /// The rules of the chains to which single rules are added.
+    pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.
     pub jumps: Vec<Jump>,
     /// Chains of ours that chains of others jump to: these can't be deleted.
@@ -32,28 +80,120 @@ pub trait Ownership {
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool;
 }
 
+/// Picks out what is ours while tables are read. Of most chains only a digest is kept, whatever their size.
+#[derive(Debug)]
+pub struct FoundReader<O> {
+    ownership: O,
+    found: Found,
+    /// Chains of others, and whether they are the kernel's own.
+    others: HashMap<(Table, ChainName), bool>,
+    /// The chain of ours whose rules come just now.
+    current: Option<(Table, ChainName)>,
+    digest: RulesDigest,
+    empty: u64,
+}
+
+impl<O: Ownership> FoundReader<O> {
+    /// A reader that has seen nothing.
+    pub fn new(ownership: O) -> Self {
+        Self {
+            ownership,
+            found: Found::default(),
+            others: HashMap::new(),
+            current: None,
+            digest: RulesDigest::default(),
+            empty: hash_rules(&[]),
+        }
+    }
+
+    /// Everything was read.
+    pub fn finish(mut self) -> Found {
+        self.close();
+        self.found
+    }
+
+    fn close(&mut self) {
+        if let Some(key) = self.current.take() {
+            self.found.chains.insert(key, self.digest.finish());
+        }
+    }
+}
+
+impl<O: Ownership> SaveSink for FoundReader<O> {
+    fn chain(&mut self, table: Table, name: ChainName, policy: Option<Policy>) {
+        if !self.ownership.is_ours(table, &name) {
+            self.others.insert((table, name), policy.is_some());
+            return;
+        }
+        self.found.chains.insert((table, name), self.empty);
+        if self.ownership.is_shared(table, &name) {
+            self.found.shared.insert((table, name), KeptRules::default());
+        }
+    }
+
+    fn rule(&mut self, table: Table, chain: ChainName, SavedRule { rule, .. }: SavedRule<'_>) {
+        let key = (table, chain);
+        if let Some(builtin) = self.others.get(&key) {
+            let target = target_chain(&rule).filter(|target| self.ownership.is_ours(table, target));
+            match (target, builtin) {
+                (None, _) => {}
+                (Some(_), true) => self.found.jumps.push(Jump { table, from: chain, rule }),
+                // In a chain that somebody made it is his rule: CNI plugins jump to KUBE-MARK-MASQ.
+                (Some(target), false) => {
+                    self.found.referenced.insert(*target);
+                }
+            }
+            return;
+        }
+        if self.current != Some(key) {
+            // Rules of a chain stand together. If ever they did not, the digest would fit nothing that is wanted, and the
+            // chain would be written anew.
+            self.close();
+            self.current = Some(key);
+        }
+        if let Some(kept) = self.found.shared.get_mut(&key) {
+            kept.0.push_back(Kept::of(&rule));
+        }
+        self.digest.add(&rule);
+    }
+}
+
 impl Found {
-    /// Picks out what is ours.
-    pub fn from_saved(saved: &Saved, ownership: &dyn Ownership) -> Self {
-        let mut found = Self::default();
+    /// Picks out what is ours of tables that were read as a whole.
+    pub fn from_saved<O: Ownership>(saved: &Saved, ownership: O) -> Self {
+        let mut reader = FoundReader::new(ownership);
         for (table, content) in &saved.tables {
             for (name, chain) in &content.chains {
-                if ownership.is_ours(*table, name) {
-                    let rules = ownership.is_shared(*table, name).then(|| chain.rules.iter().cloned().collect());
-                    found.chains.insert((*table, *name), FoundChain { hash: chain.hash(), rules });
-                    continue;
-                }
+                reader.chain(*table, *name, chain.policy);
+            }
+            for (name, chain) in &content.chains {
                 for rule in &chain.rules {
-                    // In a chain that somebody made it is his rule: CNI plugins jump to KUBE-MARK-MASQ.
-                    if !chain.is_builtin() {
-                        found.referenced.extend(target_chain(rule).filter(|target| ownership.is_ours(*table, target)));
-                    } else if target_chain(rule).is_some_and(|target| ownership.is_ours(*table, target)) {
-                        found.jumps.push(Jump { table: *table, from: *name, rule: rule.clone() });
-                    }
+                    reader.rule(*table, *name, SavedRule { rule: rule.clone(), line: "", counters: None });
                 }
             }
         }
-        found
+        reader.finish()
+    }
+
+    /// Whether the kernel has the same as another state, but for the chains that are `ignored`. The order of single rules
+    /// and of jumps does not count.
+    pub fn is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
+        let counts = |key: &&(Table, ChainName)| !ignored(key.0, &key.1);
+        let same = |key: &(Table, ChainName)| match (self.shared.get(key), other.shared.get(key)) {
+            (Some(here), Some(there)) => here == there || here.sorted() == there.sorted(),
+            (None, None) => self.chains.get(key) == other.chains.get(key),
+            _ => false,
+        };
+        let jumps = |found: &Self| {
+            let compared = found.jumps.iter().filter(|jump| !ignored(jump.table, &jump.from));
+            let mut texts: Vec<_> = compared.map(|jump| (jump.table, jump.from, jump.rule.to_string())).collect();
+            texts.sort_unstable();
+            texts
+        };
+        self.chains.keys().filter(counts).all(same)
+            && other.chains.keys().filter(counts).all(|key| self.chains.contains_key(key))
+            && jumps(self) == jumps(other)
+            && self.referenced == other.referenced
     }
 
     /// Whether a chain is there.
@@ -65,28 +205,27 @@ impl Found {
     pub fn acknowledge(&mut self, op: &RuleOp, ownership: &dyn Ownership) {
         match op {
             RuleOp::Write { table, chain, .. } => {
-                let rules = || chain.rules.iter().map(Rule::normalised).collect();
-                let rules = ownership.is_shared(*table, &chain.name).then(rules);
-                self.chains.insert((*table, chain.name), FoundChain { hash: chain.hash(), rules });
+                if ownership.is_shared(*table, &chain.name) {
+                    let rules = chain.rules.iter().map(Kept::of).collect();
+                    self.shared.insert((*table, chain.name), KeptRules(rules));
+                }
+                self.chains.insert((*table, chain.name), chain.hash());
             }
             RuleOp::Insert { table, chain, position, rule } => {
-                let rule = rule.normalised();
-                if let Some(rules) = self.shared_rules(*table, chain) {
+                if let Some(rules) = self.shared.get_mut(&(*table, *chain)) {
                     match position {
-                        Position::First => rules.push_front(rule),
-                        Position::Last => rules.push_back(rule),
+                        Position::First => rules.0.push_front(Kept::of(rule)),
+                        Position::Last => rules.0.push_back(Kept::of(rule)),
                     }
                 } else {
-                    self.jumps.push(Jump { table: *table, from: *chain, rule });
+                    self.jumps.push(Jump { table: *table, from: *chain, rule: rule.normalised() });
                 }
             }
             RuleOp::Remove { table, chain, rule } => {
-                let rule = rule.normalised();
-                if let Some(rules) = self.shared_rules(*table, chain) {
-                    if let Some(index) = rules.iter().position(|found| *found == rule) {
-                        rules.remove(index);
-                    }
+                if let Some(rules) = self.shared.get_mut(&(*table, *chain)) {
+                    rules.remove(rule);
                 } else {
+                    let rule = rule.normalised();
                     let same = |jump: &Jump| jump.table == *table && jump.from == *chain && jump.rule == rule;
                     if let Some(index) = self.jumps.iter().position(same) {
                         self.jumps.remove(index);
@@ -95,12 +234,9 @@ impl Found {
             }
             RuleOp::Delete { table, name } => {
                 self.chains.remove(&(*table, *name));
+                self.shared.remove(&(*table, *name));
             }
         }
-    }
-
-    fn shared_rules(&mut self, table: Table, chain: &ChainName) -> Option<&mut VecDeque<Rule>> {
-        self.chains.get_mut(&(table, *chain))?.rules.as_mut()
     }
 }
 

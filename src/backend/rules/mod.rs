@@ -6,10 +6,10 @@ mod masquerade;
 mod plan;
 mod write;
 
-pub use found::{Found, FoundChain, Ownership, target_chain};
+pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
-pub use write::{Run, Writer};
+pub use write::{Recorder, Run, Writer};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;
@@ -67,6 +67,15 @@ pub enum RuleOp {
 }
 
 impl RuleOp {
+    /// The chain that the step is about.
+    pub fn chain(&self) -> ChainName {
+        match self {
+            Self::Write { chain, .. } => chain.name,
+            Self::Insert { chain, .. } | Self::Remove { chain, .. } => *chain,
+            Self::Delete { name, .. } => *name,
+        }
+    }
+
     /// The table that the step is about.
     pub fn table(&self) -> Table {
         match self {

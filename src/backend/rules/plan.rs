@@ -1,6 +1,6 @@
 //! The steps from the rules that are found to those that are wanted. Pure.
 
-use super::{Found, FoundChain, Jump, RuleOp};
+use super::{Found, Jump, RuleOp};
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::collections::HashMap;
 
@@ -10,37 +10,36 @@ const SINGLE_RULES: usize = 200;
 /// A chain that has exactly these rules.
 pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
     match found.chains.get(&(table, chain.name)) {
-        Some(known) if known.hash == chain.hash() => None,
+        Some(known) if *known == chain.hash() => None,
         known => Some(RuleOp::Write { table, replaces: known.is_some(), chain }),
     }
 }
 
 /// A chain that has these rules in any order, followed by `tail`.
 pub fn plan_shared(found: &Found, table: Table, name: ChainName, rules: Vec<Rule>, tail: Vec<Rule>) -> Vec<RuleOp> {
-    let known = found.chains.get(&(table, name));
     let whole = |rules: Vec<Rule>, tail: Vec<Rule>| {
         let chain = Chain { name, rules: rules.into_iter().chain(tail).collect() };
-        vec![RuleOp::Write { table, replaces: known.is_some(), chain }]
+        vec![RuleOp::Write { table, replaces: found.has(table, &name), chain }]
     };
-    let Some(FoundChain { rules: Some(known), .. }) = known else { return whole(rules, tail) };
+    let Some(known) = found.shared.get(&(table, name)) else { return whole(rules, tail) };
     let tail_stands = known.len() >= tail.len()
-        && known.iter().skip(known.len() - tail.len()).zip(&tail).all(|(found, wanted)| *found == wanted.normalised());
+        && known.texts().skip(known.len() - tail.len()).zip(&tail).all(|(found, wanted)| *found == wanted.to_string());
     if !tail_stands {
         return whole(rules, tail);
     }
-    let mut surplus: HashMap<&Rule, usize> = HashMap::new();
-    for rule in known.iter().take(known.len() - tail.len()) {
+    let mut surplus: HashMap<&str, usize> = HashMap::with_capacity(known.len());
+    for rule in known.texts().take(known.len() - tail.len()) {
         *surplus.entry(rule).or_default() += 1;
     }
     let mut missing = Vec::new();
     for rule in &rules {
-        match surplus.get_mut(&rule.normalised()) {
+        match surplus.get_mut(rule.to_string().as_str()) {
             Some(count) if *count > 0 => *count -= 1,
             _ => missing.push(rule.clone()),
         }
     }
     let surplus: Vec<Rule> =
-        surplus.into_iter().flat_map(|(rule, count)| std::iter::repeat_n(rule.clone(), count)).collect();
+        surplus.into_iter().flat_map(|(rule, count)| std::iter::repeat_n(Rule::parse(rule), count)).collect();
     if missing.len() + surplus.len() > SINGLE_RULES {
         return whole(rules, tail);
     }

@@ -32,6 +32,26 @@ impl Run for &Commands {
     }
 }
 
+/// Keeps what would have been run, and says that all went well.
+#[derive(Debug)]
+pub struct Recorder<'a> {
+    /// Steps of a run at most.
+    pub most: usize,
+    /// The input of each run.
+    pub texts: &'a mut Vec<String>,
+}
+
+impl Run for Recorder<'_> {
+    fn steps_per_run(&self) -> usize {
+        self.most
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+        self.texts.push(transaction.render());
+        Ok(())
+    }
+}
+
 /// Writes the rules of one family.
 #[derive(Debug)]
 pub struct Writer<'a, R> {

@@ -15,6 +15,8 @@ pub enum Task {
     SyncTrial(sync::trial::Trial),
     /// The same table written by another program.
     SyncPeer(sync::peer::Peer),
+    /// The same messages, sent barely.
+    SyncFloor(sync::floor::Floor),
 }
 
 /// Runs a task in a process of its own and returns what it found.
@@ -39,6 +41,7 @@ pub fn become_task(task: &str) -> anyhow::Result<ExitCode> {
     let found = match serde_json::from_str(task).context("reading the task")? {
         Task::SyncTrial(trial) => serde_json::to_string(&trial.run()?)?,
         Task::SyncPeer(peer) => serde_json::to_string(&peer.run()?)?,
+        Task::SyncFloor(floor) => serde_json::to_string(&floor.run()?)?,
     };
     println!("{found}");
     Ok(ExitCode::SUCCESS)

@@ -75,8 +75,13 @@ impl Synthetic {
 
     /// Replaces the first endpoint of a Service by one that was never there, as when a pod is made anew.
     pub fn replace_endpoint(self, snapshot: &mut Snapshot, index: u32) {
+        self.replace_with(snapshot, index, index);
+    }
+
+    /// Likewise; the same number is the same new endpoint.
+    pub fn replace_with(self, snapshot: &mut Snapshot, index: u32, number: u32) {
         // The last addresses of the range; services never get that far.
-        let fresh = Ipv4Addr::from(u32::from(PODS.broadcast()) - 1 - index);
+        let fresh = Ipv4Addr::from(u32::from(PODS.broadcast()) - 1 - number);
         let rest = (1..self.endpoints).map(|endpoint| self.endpoint(index, endpoint));
         set_endpoints(snapshot, index, std::iter::once(fresh).chain(rest).collect());
     }

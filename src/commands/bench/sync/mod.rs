@@ -7,8 +7,14 @@
 //! |---|---|
 //! | `trial.rs` | one run of ours, in a process and a network namespace of its own |
 //! | `peer.rs` | one run of another program, likewise |
+//! | `floor.rs` | the very messages of our run, sent by a bare loop |
+//! | `churn.rs` | changes that never end |
+//! | `headline.rs` | the figures that count, one each |
 //! | `report.rs` | all results of a call, as a table |
 
+mod churn;
+pub mod floor;
+mod headline;
 pub mod peer;
 mod report;
 pub mod trial;
@@ -43,6 +49,12 @@ pub struct SyncArgs {
     /// How many single changes of each kind are made in a run
     #[arg(long, value_name = "C", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     changes: u32,
+    /// For how many seconds endpoints change without end, after the single changes; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    churn: u32,
+    /// How many endpoints change in a second of that
+    #[arg(long, value_name = "PER SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    churn_rate: u32,
     /// Don't tell the proxy the service range, so that in IPVS mode every cluster IP costs a route
     #[arg(long)]
     unknown_range: bool,
@@ -84,7 +96,10 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
     }
     match args.output {
         Output::Table => print!("{}", report.table()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report).context("writing the results")?),
+        Output::Json => {
+            let headline = headline::Headline::of(&report);
+            println!("{}", serde_json::to_string_pretty(&headline).context("writing the results")?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,7 +108,7 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
 /// emulated machine.
 fn warm_up(args: &SyncArgs) -> anyhow::Result<()> {
     let range_known = !args.unknown_range;
-    let trial = Trial { mode: args.mode, services: 2, endpoints: 2, changes: 1, range_known, save: None };
+    let trial = Trial { mode: args.mode, services: 2, endpoints: 2, changes: 1, churn: None, range_known, save: None };
     child::run::<Found>(&Task::SyncTrial(trial)).map(drop)
 }
 
@@ -106,6 +121,7 @@ fn size(args: &SyncArgs, services: u32, scratch: &Scratch) -> anyhow::Result<Siz
             services,
             endpoints: args.endpoints,
             changes: args.changes,
+            churn: (args.churn > 0).then_some(churn::Load { seconds: args.churn, per_second: args.churn_rate }),
             range_known: !args.unknown_range,
             save,
         };
@@ -115,14 +131,21 @@ fn size(args: &SyncArgs, services: u32, scratch: &Scratch) -> anyhow::Result<Siz
         trials.push(found);
     }
     let mode = trials.first().map(|found| found.mode.clone()).unwrap_or_default();
-    let mut peers = Vec::new();
+    let (mut peers, mut floors) = (Vec::new(), Vec::new());
     if !args.no_peers {
+        for run in 1..=args.runs {
+            let floor =
+                floor::Floor { ipvs: mode == "ipvs", services, endpoints: args.endpoints, changes: args.changes };
+            let found: floor::Floors = child::run(&Task::SyncFloor(floor))?;
+            eprintln!("bench: {services} × {}, bare loop, run {run}: {:.3} s", args.endpoints, found.cold.wall);
+            floors.push(found);
+        }
         let single_routes = args.unknown_range && mode == "ipvs";
         for kind in peer::kinds(&mode, single_routes) {
             peers.push(peer_runs(args, services, *kind, scratch)?);
         }
     }
-    Ok(Size { services, endpoints: args.endpoints, mode, trials, peers })
+    Ok(Size { services, endpoints: args.endpoints, mode, trials, floors, peers })
 }
 
 fn peer_runs(args: &SyncArgs, services: u32, kind: peer::Kind, scratch: &Scratch) -> anyhow::Result<PeerRuns> {

@@ -1,27 +1,21 @@
 //! One run of another program that writes the very table that we wrote, in a namespace like ours.
 
-use super::super::measure::{measured, peak_memory};
 use super::super::program::{self, Outcome};
-use super::super::synthetic::Synthetic;
 use super::{saved_routes, saved_table};
 use crate::backend::ipvs::names::INTERFACE;
-use crate::desired::{Builder, NodeFacts};
 use crate::kernel::interface::Interface;
 use crate::lab::{Lab, Topology};
 use anyhow::Context;
 use iptables::{Commands, Family};
-use ipvs::{Client, Command, Destination, Protocol, Scheduler, Service, ServiceId, proc};
+use ipvs::proc;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Who writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Nobody else: our own crate, without everything around it. How fast this kernel takes the commands.
-    Floor,
     /// ipvsadm.
     Ipvsadm,
     /// ip, for the routes.
@@ -33,8 +27,8 @@ pub enum Kind {
 /// The kinds that a mode is compared with.
 pub fn kinds(mode: &str, single_routes: bool) -> &'static [Kind] {
     match (mode, single_routes) {
-        ("ipvs", false) => &[Kind::Floor, Kind::Ipvsadm],
-        ("ipvs", true) => &[Kind::Floor, Kind::Ipvsadm, Kind::IpBatch],
+        ("ipvs", false) => &[Kind::Ipvsadm],
+        ("ipvs", true) => &[Kind::Ipvsadm, Kind::IpBatch],
         _ => &[Kind::IptablesRestore],
     }
 }
@@ -43,7 +37,6 @@ impl Kind {
     /// Its name in a table.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Floor => "bare netlink batches",
             Self::Ipvsadm => "ipvsadm -R",
             Self::IpBatch => "ip -batch",
             Self::IptablesRestore => "iptables-restore",
@@ -53,10 +46,6 @@ impl Kind {
     /// What it does, in a sentence.
     pub fn what(self) -> &'static str {
         match self {
-            Self::Floor => {
-                "the commands for the same virtual servers and destinations through our ipvs crate alone: the least that \
-                 this kernel takes for them"
-            }
             Self::Ipvsadm => {
                 "the same virtual servers and destinations: `ipvsadm -S -n` after our cold start, read back by \
                  `ipvsadm -R`; without addresses, sets and rules"
@@ -93,7 +82,6 @@ impl Peer {
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
         lab.node().ns.run(|| match self.kind {
-            Kind::Floor => self.floor(),
             Kind::Ipvsadm => self.ipvsadm(),
             Kind::IpBatch => self.ip_batch(),
             Kind::IptablesRestore => self.iptables_restore(),
@@ -102,36 +90,6 @@ impl Peer {
 
     fn patience(&self) -> Duration {
         Duration::from_secs(self.patience.into())
-    }
-
-    fn floor(&self) -> anyhow::Result<Outcome> {
-        let commands = self.commands();
-        let mut client = Client::connect()?;
-        // The kernel loads the scheduler's module with the first service that uses it.
-        let service = Service::new(id("192.0.2.1".parse()?, 1), Scheduler::Rr);
-        client.execute(&Command::AddService(service.clone()))?;
-        client.execute(&Command::DeleteService(service.id))?;
-        let (results, cost) = measured(|| client.execute_batch(&commands));
-        results.into_iter().collect::<Result<Vec<()>, _>>()?;
-        self.check_table()?;
-        Ok(Outcome::Done { cost, peak_memory: peak_memory() })
-    }
-
-    /// What our cold start tells IPVS.
-    fn commands(&self) -> Vec<Command> {
-        let cluster = Synthetic { services: self.services, endpoints: self.endpoints };
-        let mut builder = Builder::new(Arc::new(cluster.settings(true)));
-        builder.update(&cluster.snapshot(), &NodeFacts::default(), Instant::now());
-        let mut commands = Vec::new();
-        for port in builder.desired().v4.ports.values() {
-            let service = id(port.cluster_ip, port.port);
-            commands.push(Command::AddService(Service::new(service, Scheduler::Rr)));
-            commands.extend(port.cluster_endpoints().map(|endpoint| {
-                let destination = Destination::new(endpoint.address.ip(), endpoint.address.port(), 1);
-                Command::AddDestination { service, destination }
-            }));
-        }
-        commands
     }
 
     fn ipvsadm(&self) -> anyhow::Result<Outcome> {
@@ -190,8 +148,4 @@ impl Peer {
 
 fn count_rules(text: &str) -> usize {
     text.lines().filter(|line| line.starts_with("-A ")).count()
-}
-
-fn id(address: std::net::IpAddr, port: u16) -> ServiceId {
-    ServiceId::Address { protocol: Protocol::Tcp, address, port }
 }

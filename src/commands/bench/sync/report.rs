@@ -3,6 +3,8 @@
 use super::super::machine::Machine;
 use super::super::measure::{Cost, Spread, Talk, spread};
 use super::super::program::Outcome;
+use super::churn::Churn;
+use super::floor::Floors;
 use super::trial::{Found, Step};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -31,6 +33,8 @@ pub struct Size {
     pub mode: String,
     /// Runs of ours.
     pub trials: Vec<Found>,
+    /// The same messages by a bare loop.
+    pub floors: Vec<Floors>,
     /// Runs of other programs.
     pub peers: Vec<PeerRuns>,
 }
@@ -116,10 +120,37 @@ impl Size {
         }
         let mut text = aligned(&rows);
         text.push_str(&self.memory());
+        if let Some(line) = self.floor(cold.map(|cold| cold.median.cost.wall)) {
+            text.push_str(&line);
+        }
+        if let Some(churn) = self.trials.iter().find_map(|found| found.churn) {
+            let Churn { changes, syncs, p50_ms, p99_ms, max_ms, longest_queue, lost } = churn;
+            let _ = writeln!(
+                text,
+                "churn: {changes} endpoints replaced in {syncs} syncs; from the change to the kernel's word {p50_ms:.0} ms \
+                 (median), {p99_ms:.0} ms (99 in 100), {max_ms:.0} ms (all); at most {longest_queue} waited; {lost} lost"
+            );
+        }
         for peer in &self.peers {
             text.push_str(&peer.line(cold.map(|cold| cold.median.cost)));
         }
         text
+    }
+
+    fn floor(&self, cold: Option<f64>) -> Option<String> {
+        let all: Vec<f64> = self.floors.iter().map(|floor| floor.cold.wall).collect();
+        let floor = spread(&all, |value| *value)?.median;
+        let single: Vec<f64> = self.floors.iter().flat_map(|floor| &floor.changes).map(|cost| cost.wall).collect();
+        let table: Vec<f64> = self.floors.iter().filter_map(|floor| Some(floor.table?.wall)).collect();
+        let table = spread(&table, |value| *value)
+            .map_or_else(String::new, |table| format!(" (of that the IPVS table {} s)", figure(table.median)));
+        let change = spread(&single, |value| *value)
+            .map_or_else(String::new, |change| format!("; one endpoint replaced {} s", figure(change.median)));
+        Some(format!(
+            "beside it the same messages by a bare loop: {} s{table}{change}; our cold start is {} of that\n",
+            figure(floor),
+            times(cold? / floor)
+        ))
     }
 
     fn memory(&self) -> String {
@@ -187,7 +218,7 @@ fn times(ratio: f64) -> String {
     if ratio < 0.095 { format!("{ratio:.3}×") } else { format!("{ratio:.2}×") }
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+pub fn mebibytes(bytes: u64) -> f64 {
     // Tenths of a mebibyte are shown, so that kibibytes are fine enough to stay within what f64 holds exactly.
     f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) / 1024.0
 }

@@ -5,6 +5,7 @@ use super::super::Mode;
 use super::super::measure::{Cost, Talk, measured, peak_memory};
 use super::super::program;
 use super::super::synthetic::Synthetic;
+use super::churn::{Churn, Load};
 use super::{saved_routes, saved_table};
 use crate::backend::ipvs::names::INTERFACE;
 use crate::backend::ipvs::{Options, VipBinding};
@@ -38,6 +39,8 @@ pub struct Trial {
     pub endpoints: u32,
     /// How many changes of each kind.
     pub changes: u32,
+    /// Changes without end.
+    pub churn: Option<Load>,
     /// The proxy knows the service range.
     pub range_known: bool,
     /// A folder in which to leave what was written.
@@ -61,6 +64,8 @@ pub struct Found {
     pub service_added: Vec<Step>,
     /// One service less.
     pub service_removed: Vec<Step>,
+    /// Changes without end.
+    pub churn: Option<Churn>,
     /// Memory, in bytes.
     pub memory: Memory,
 }
@@ -148,9 +153,10 @@ impl Trial {
             cluster.remove(&mut snapshot, number);
             service_removed.push(proxy.change(&snapshot)?);
         }
+        let churn = self.churn.map(|load| load.run(cluster, &mut snapshot, &mut proxy)).transpose()?;
         memory.end = peak_memory();
         let mode = proxy.plane.name().to_owned();
-        Ok(Found { mode, desired, cold, audit, endpoint_changed, service_added, service_removed, memory })
+        Ok(Found { mode, desired, cold, audit, endpoint_changed, service_added, service_removed, churn, memory })
     }
 
     /// Leaves what was written where other programs find it.
@@ -197,7 +203,7 @@ fn config(mode: Mode, settings: Arc<Settings>) -> Config {
 }
 
 /// What the reconciler has in `run`, without its clock.
-struct Proxy<'a> {
+pub struct Proxy<'a> {
     builder: Builder,
     facts: NodeFacts,
     plane: &'a mut dyn Dataplane,
@@ -243,8 +249,20 @@ impl Proxy<'_> {
         Ok(step)
     }
 
+    /// A new snapshot with any number of changes.
+    pub fn follow(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let change = self.builder.update(snapshot, &self.facts, Instant::now());
+        self.sync(Touched::Ports(change.ports.get(FAMILY))).map(drop)
+    }
+
+    /// What there is left to do when everything is read back.
+    pub fn left_to_do(&mut self) -> anyhow::Result<usize> {
+        self.plane.distrust(FAMILY);
+        self.sync_all().map(|step| step.steps)
+    }
+
     /// Lets go of what drains, as the reconciler does a second later.
-    fn drain(&mut self) -> anyhow::Result<()> {
+    pub fn drain(&mut self) -> anyhow::Result<()> {
         let draining = self.builder.draining(FAMILY).clone();
         if !draining.is_empty() {
             self.sync(Touched::Ports(&draining)).context("draining")?;
