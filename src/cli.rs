@@ -32,6 +32,8 @@ enum Command {
     Plan(Box<ProxyArgs>),
     /// Print the table of virtual servers as `ipvsadm -Ln` prints it; in iptables mode the same table from the rules
     List(commands::list::ListArgs),
+    /// Say what happens to a packet here and why, from what is wanted and from the kernel
+    Explain(Box<commands::explain::ExplainArgs>),
     /// Let the running daemon take over another mode without losing a connection
     Switch(commands::switch::SwitchArgs),
     /// Say how the running daemon stands: modes, what drains, last sync, last failure
@@ -70,6 +72,10 @@ impl Cli {
             let (_, loaded) = load(args, &self.log, Invocation::KubeIpvs, None)?;
             return commands::plan::run(&loaded.config).map(Into::into);
         }
+        if let Command::Explain(args) = &self.command {
+            let (_, loaded) = load(args.proxy(), &self.log, Invocation::KubeIpvs, None)?;
+            return commands::explain::run(args, &loaded.config).map(Into::into);
+        }
         self.log.start(&Logging::default())?;
         match self.command {
             Command::List(args) => commands::list::run(&args),
@@ -78,7 +84,7 @@ impl Cli {
             Command::Demo(args) => commands::demo::run(&args),
             Command::Bench(command) => commands::bench::run(&command),
             Command::Cleanup(args) => commands::cleanup::run(&args).map(Into::into),
-            Command::Run(_) | Command::Plan(_) => Ok(ExitCode::SUCCESS),
+            Command::Run(_) | Command::Plan(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
         }
     }
 }

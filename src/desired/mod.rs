@@ -13,6 +13,7 @@ mod node;
 mod ranges;
 mod settings;
 mod topology;
+pub mod verdict;
 
 pub use builder::{Builder, Change, Refusal};
 pub use flows::{UdpFlows, UdpWatch};

@@ -14,6 +14,7 @@ pub mod monitor;
 mod netfilter;
 mod netlink;
 pub mod recent;
+pub mod routing;
 mod rtnetlink;
 pub mod sysctl;
 
