@@ -34,6 +34,8 @@ enum Command {
     List(commands::list::ListArgs),
     /// Say what happens to a packet here and why, from what is wanted and from the kernel
     Explain(Box<commands::explain::ExplainArgs>),
+    /// Check the node: for each finding what it means, how sure that is, and the command that mends it
+    Doctor(commands::doctor::DoctorArgs),
     /// Let the running daemon take over another mode without losing a connection
     Switch(commands::switch::SwitchArgs),
     /// Say how the running daemon stands: modes, what drains, last sync, last failure
@@ -79,6 +81,7 @@ impl Cli {
         self.log.start(&Logging::default())?;
         match self.command {
             Command::List(args) => commands::list::run(&args),
+            Command::Doctor(args) => commands::doctor::run(&args).map(Into::into),
             Command::Switch(args) => commands::switch::run(&args).map(Into::into),
             Command::Status(args) => commands::status::run(&args).map(Into::into),
             Command::Demo(args) => commands::demo::run(&args),

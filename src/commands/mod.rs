@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cleanup;
 pub mod dataplane;
 pub mod demo;
+pub mod doctor;
 pub mod duties;
 pub mod explain;
 pub mod init;

@@ -144,6 +144,10 @@ impl Case<'_> {
         let owner = self.desired.ports.values().find(whose);
         let cluster_ip = owner.is_some_and(|port| port.cluster_ip == ip);
         let ranged = self.rules.service_ranges.iter().any(|range| range.contains(&ip));
+        if ip.is_loopback() && !self.from_node() {
+            steps.push(format!("{ip} is for the node itself: who sends to it from outside gets no answer"));
+            return ended(Fate::Dropped, steps);
+        }
         if self.is_local(ip) {
             steps.push(format!("{ip} is the node's own address: what listens there answers"));
             return ended(Fate::Untouched, steps);

@@ -1,8 +1,8 @@
 //! Packets and their fates, for one Service of each kind.
 
 use super::*;
-use crate::desired::{Role, ServicePortKey, Settings};
 use crate::desired::NodeFacts;
+use crate::desired::{Role, ServicePortKey, Settings};
 use crate::model::{AffinityTimeout, ServiceName};
 
 fn port() -> ServicePort {
@@ -102,5 +102,6 @@ fn node_ports_stand_on_the_nodes_addresses_and_for_the_node_on_localhost() {
     let local = of(&port, "loopback", "127.0.0.1:30080");
     assert_eq!((local.fate, local.affinity), (Fate::Balanced, Some(60)));
     assert_eq!(of(&port, "203.0.113.9", "192.168.0.2:80").fate, Fate::Untouched);
+    assert_eq!(of(&port, "203.0.113.9", "127.0.0.1:30080").fate, Fate::Dropped);
     assert!(local.steps.iter().any(|step| step.contains("60 s")), "{:?}", local.steps);
 }

@@ -10,6 +10,7 @@ mod attribute;
 pub mod conntrack;
 pub mod interface;
 pub mod ipset;
+pub mod links;
 pub mod monitor;
 mod netfilter;
 mod netlink;

@@ -5,9 +5,10 @@ use super::report::{Answer, Endpoint};
 use super::sets::Sets;
 use super::virtual_servers::VirtualServers;
 use crate::backend::ipvs::names::{self, DETOUR};
+use crate::kernel::conntrack;
 use crate::kernel::recent;
 use crate::kernel::routing::{self, Query};
-use crate::model::IpFamily;
+use crate::model::{IpFamily, Protocol};
 use anyhow::Context;
 use iptables::tracer::{Outcome, Packet, Route, Trace, Tracer, Verdict};
 use iptables::{ChainName, Commands, Family, Match, RecentAction, Saved, Table};
@@ -94,6 +95,33 @@ impl Kernel {
         answer.affinity_seconds = answer.affinity_seconds.or(self.servers.persistence.get());
         answer.sticks_to = answer.sticks_to.or(self.servers.sticks_to.get());
         answer
+    }
+
+    /// Who answers the connection that is open between these two, if one is.
+    pub fn open_connection(&self, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let protocol = match protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        };
+        let filter = conntrack::Filter {
+            protocol: Some(protocol),
+            destination: Some(to.ip()),
+            destination_port: Some(to.port()),
+            ..conntrack::Filter::family(IpFamily::of(to.ip()))
+        };
+        let mut found = None;
+        let read = conntrack::Client::open().and_then(|mut client| {
+            client.dump(&filter, |flow| {
+                if flow.original.source == from {
+                    found = Some(flow.reply.source);
+                }
+            })
+        });
+        if let Err(error) = read {
+            self.doubts.borrow_mut().insert(format!("open connections could not be read: {error}"));
+        }
+        found
     }
 
     fn tracer(&self) -> Tracer<'_> {

@@ -97,6 +97,9 @@ fn explain(args: &ExplainArgs, config: &Config) -> anyhow::Result<Report> {
         }
         None => None,
     };
+    answer.open_with = asked.source.zip(asked.port).and_then(|(source, port)| {
+        kernel.open_connection(args.to.protocol, SocketAddr::new(source, port), args.to.address)
+    });
     if let Some(wanted) = &wanted {
         answer.name_after(wanted);
     }
@@ -137,14 +140,14 @@ fn asked(args: &ExplainArgs, kernel: &Kernel) -> anyhow::Result<Asked> {
     let destination = args.to.address.ip();
     let query = |destination| Query { destination, source: None, input: None };
     let (source, port) = match args.from {
-        Sender::Node => {
+        Sender::Node(port) => {
             anyhow::ensure!(args.input.is_none(), "--in: what the node itself sends comes in by no interface");
             let route = kernel.route(query(destination));
             let unreachable = match &route {
                 routing::Answer::Nowhere(reason) => Some(reason.clone()),
                 _ => None,
             };
-            return Ok(Asked { source: route.source(), port: None, input: None, unreachable });
+            return Ok(Asked { source: route.source(), port, input: None, unreachable });
         }
         Sender::Address(source, port) => (source, port),
     };

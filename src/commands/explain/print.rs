@@ -63,7 +63,12 @@ fn describe(text: &mut String, who: &str, answer: &Answer, paint: Paint) -> std:
     for endpoint in &answer.endpoints {
         let masqueraded = if endpoint.masqueraded { "masqueraded" } else { "not masqueraded" };
         let pod = endpoint.pod.as_ref().map(|pod| format!("  {pod}")).unwrap_or_default();
-        writeln!(text, "  -> {:<24} {:5.1}%  {masqueraded}{pod}", endpoint.address.to_string(), endpoint.share * 100.0)?;
+        writeln!(
+            text,
+            "  -> {:<24} {:5.1}%  {masqueraded}{pod}",
+            endpoint.address.to_string(),
+            endpoint.share * 100.0
+        )?;
     }
     if let Some(endpoint) = answer.open_with {
         writeln!(text, "  its connection is open already, with {endpoint}")?;

@@ -7,8 +7,8 @@ use std::str::FromStr;
 /// Where a packet comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// The node, from the address that the kernel chooses.
-    Node,
+    /// The node, from the address that the kernel chooses. The port is known where it matters.
+    Node(Option<u16>),
     /// This address: a pod's, the node's own, or one outside. The port is known where it matters.
     Address(IpAddr, Option<u16>),
 }
@@ -18,7 +18,10 @@ impl FromStr for Sender {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "node" {
-            return Ok(Self::Node);
+            return Ok(Self::Node(None));
+        }
+        if let Some(Ok(port)) = text.strip_prefix("node:").map(str::parse) {
+            return Ok(Self::Node(Some(port)));
         }
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse() {
@@ -26,7 +29,10 @@ impl FromStr for Sender {
         }
         let with_port: Result<SocketAddr, _> = text.parse();
         with_port.map(|at| Self::Address(at.ip(), Some(at.port()))).map_err(|_| {
-            format!("{text:?} is no sender: give an address (10.180.0.1, fd00::1), an address and port (10.180.0.1:4711, [fd00::1]:4711) or `node`")
+            format!(
+                "{text:?} is no sender: give an address (10.180.0.1, fd00::1), an address and port (10.180.0.1:4711, \
+                 [fd00::1]:4711), `node` or `node:4711`"
+            )
         })
     }
 }
@@ -65,7 +71,8 @@ mod tests {
     #[test]
     fn senders_and_targets() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!("node".parse(), Ok(Sender::Node));
+        assert_eq!("node".parse(), Ok(Sender::Node(None)));
+        assert_eq!("node:7".parse(), Ok(Sender::Node(Some(7))));
         assert_eq!("fd00::1".parse(), Ok(Sender::Address(address("fd00::1"), None)));
         assert_eq!("[fd00::1]".parse(), Ok(Sender::Address(address("fd00::1"), None)));
         assert_eq!("[fd00::1]:7".parse(), Ok(Sender::Address(address("fd00::1"), Some(7))));

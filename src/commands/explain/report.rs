@@ -115,9 +115,10 @@ impl Answer {
 /// Where the kernel does otherwise than is wanted, each in a sentence.
 pub fn differences(wanted: &Answer, kernel: &Answer) -> Vec<String> {
     let mut found = Vec::new();
-    // What has no route reaches nobody, as what is left alone may.
     let fates = (wanted.fate, kernel.fate);
-    if fates.0 != fates.1 && fates != ("untouched", "unroutable") {
+    // What has no route reaches nobody: so may what is left alone, and so does what is dropped.
+    let nobody = kernel.fate == "unroutable" && matches!(wanted.fate, "untouched" | "dropped");
+    if fates.0 != fates.1 && !nobody {
         found.push(format!("the packet is to be {}, and is {}", wanted.fate, kernel.fate));
     }
     let addresses = |answer: &Answer| -> BTreeMap<SocketAddr, bool> {
@@ -133,8 +134,12 @@ pub fn differences(wanted: &Answer, kernel: &Answer) -> Vec<String> {
             (None, Some(_)) if wanted.fate == "balanced" => {
                 found.push(format!("endpoint {address} is not to get connections, and does"));
             }
-            (Some(true), Some(false)) => found.push(format!("for endpoint {address} it is to be masqueraded, and is not")),
-            (Some(false), Some(true)) => found.push(format!("for endpoint {address} it is not to be masqueraded, and is")),
+            (Some(true), Some(false)) => {
+                found.push(format!("for endpoint {address} it is to be masqueraded, and is not"))
+            }
+            (Some(false), Some(true)) => {
+                found.push(format!("for endpoint {address} it is not to be masqueraded, and is"))
+            }
             _ => {}
         }
     }

@@ -1,8 +1,8 @@
 //! What IPVS does with a packet: the virtual server that it finds (`ip_vs_service_find`), its destinations, its
 //! persistence templates.
 
-use ipvs::{AddressFamily, Client, ServiceEntry, ServiceFlags, ServiceId, proc, templates};
 use iptables::tracer::{Balancing, Packet};
+use ipvs::{AddressFamily, Client, ServiceEntry, ServiceFlags, ServiceId, proc, templates};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -109,4 +109,3 @@ fn template(packet: &Packet) -> Option<SocketAddr> {
     // Without the file there are none.
     templates::read(templates::PATH).ok()?.iter().find(own).map(|found| found.destination)
 }
-
