@@ -36,6 +36,11 @@ impl Paint {
         Self(std::io::stdout().is_terminal() && !unwanted)
     }
 
+    /// No colours.
+    pub fn plain() -> Self {
+        Self(false)
+    }
+
     /// The text, in the colour of its style.
     pub fn paint(self, style: Style, text: &str) -> String {
         let colour = match style {
@@ -53,7 +58,7 @@ mod tests {
 
     #[test]
     fn colours_only_where_wanted() {
-        assert_eq!(Paint(false).paint(Style::Bad, "x"), "x");
+        assert_eq!(Paint::plain().paint(Style::Bad, "x"), "x");
         assert_eq!(Paint(true).paint(Style::Bad, "x"), "\x1b[31mx\x1b[0m");
     }
 }
