@@ -111,7 +111,7 @@ impl Case<'_> {
         ip.is_loopback() || self.rules.node_addresses.contains(&ip)
     }
 
-    fn from_node(&self) -> bool {
+    fn is_from_node(&self) -> bool {
         self.packet.input.is_none()
     }
 
@@ -128,7 +128,7 @@ impl Case<'_> {
 
     fn sender(&self) -> String {
         let source = self.packet.source;
-        match (self.from_node(), self.is_pod()) {
+        match (self.is_from_node(), self.is_pod()) {
             (true, _) => format!("the sender {source} is the node itself"),
             (_, Some(true)) => format!("the sender {source} is a pod"),
             (_, Some(false)) => format!("the sender {source} is no pod: it comes from outside"),
@@ -144,7 +144,7 @@ impl Case<'_> {
         let owner = self.desired.ports.values().find(whose);
         let cluster_ip = owner.is_some_and(|port| port.cluster_ip == ip);
         let ranged = self.rules.service_ranges.iter().any(|range| range.contains(&ip));
-        if ip.is_loopback() && !self.from_node() {
+        if ip.is_loopback() && !self.is_from_node() {
             steps.push(format!("{ip} is for the node itself: who sends to it from outside gets no answer"));
             return ended(Fate::Dropped, steps);
         }
@@ -217,7 +217,7 @@ impl Case<'_> {
             steps.push("externalTrafficPolicy Cluster: all endpoints".into());
             return false;
         }
-        let inside = self.from_node() || self.is_pod() == Some(true);
+        let inside = self.is_from_node() || self.is_pod() == Some(true);
         steps.push(if inside {
             "externalTrafficPolicy Local, but the sender is within the cluster: all endpoints".into()
         } else {
@@ -235,7 +235,7 @@ impl Case<'_> {
                 None => (false, "pods cannot be told from others"),
             },
             _ if !port.external_policy_local => (true, "external address with policy Cluster"),
-            _ if self.from_node() => (true, "the node's own traffic"),
+            _ if self.is_from_node() => (true, "the node's own traffic"),
             _ => (false, "policy Local keeps the sender's address"),
         };
         let word = if masqueraded { "masqueraded" } else { "not masqueraded" };
@@ -246,7 +246,7 @@ impl Case<'_> {
     fn chosen(&self, endpoint: &Endpoint, masqueraded: bool, listed: &[&Endpoint]) -> Chosen {
         let hairpin = endpoint.address.ip() == self.packet.source;
         // What comes in and is delivered here does not pass POSTROUTING.
-        let stays = !self.from_node() && self.is_local(endpoint.address.ip());
+        let stays = !self.is_from_node() && self.is_local(endpoint.address.ip());
         let weights: f64 = listed.iter().map(|endpoint| weight(endpoint)).sum();
         Chosen {
             address: endpoint.address,

@@ -1,6 +1,7 @@
 //! What happens to a packet? Follows it through the tables and hooks, along every branch that chance can take.
 //!
-//! For tests: rules are judged by what they do and not by their text. The same tracer reads rules from the kernel
+//! Rules are judged by what they do and not by their text. What decides beside them (routes, sets, IPVS) is asked of the caller.
+//! The same tracer reads rules from the kernel
 //! ([`Commands::save`](crate::Commands::save)) and rules that were only planned ([`Saved::apply`]).
 //!
 //! ```

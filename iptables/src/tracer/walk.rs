@@ -28,6 +28,8 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) remembered: Vec<Arc<str>>,
     steps: Vec<Step>,
     remarks: Vec<Remark>,
+    /// Where it was sent last.
+    route: Option<Route>,
     pub(super) unknown: Vec<String>,
 }
 
@@ -61,6 +63,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             remembered: Vec::new(),
             steps: Vec::new(),
             remarks: Vec::new(),
+            route: None,
             unknown: Vec::new(),
         }
     }
@@ -145,6 +148,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         self.packet.mark = 0;
         self.packet.source = self.new_source.take().unwrap_or(self.packet.source);
         self.original = SocketAddr::new(self.packet.destination, self.packet.destination_port);
+        self.route = None;
         self.hooks()
     }
 
@@ -172,7 +176,16 @@ impl<'t, 'a> Walk<'t, 'a> {
 
     /// The routing decision; whether the node itself is where it goes.
     fn routed(&mut self) -> Result<bool, Verdict> {
-        match self.tracer.route_of(&self.packet) {
+        let route = self.tracer.route_of(&self.packet);
+        if route != self.route {
+            match &route {
+                Some(Route::Local) => self.remark("route: to the node itself".to_owned()),
+                Some(Route::Via(interface)) => self.remark(format!("route: out by {interface}")),
+                Some(Route::Nowhere(_)) | None => {}
+            }
+            self.route.clone_from(&route);
+        }
+        match route {
             Some(Route::Local) => {
                 if self.packet.in_interface.is_none() {
                     self.packet.out_interface = Some("lo".into());

@@ -51,8 +51,8 @@ fn daemon(facts: &mut Facts) -> Option<Modes> {
     client.ask(Ask::Status).ok()?;
     let Ok(Event::Status { status }) = client.answer() else { return None };
     facts.own_daemon = Some(status.pid);
-    let mode = |name: &str| status.families.iter().any(|family| family.mode.to_string() == name);
-    Some(Modes { ipvs: mode("ipvs"), iptables: mode("iptables") })
+    let modes: BTreeSet<String> = status.families.iter().map(|family| family.mode.to_string()).collect();
+    Some(Modes { ipvs: modes.contains("ipvs"), iptables: modes.contains("iptables") })
 }
 
 /// Each variant of each family by itself; a program that is not there has no rules.

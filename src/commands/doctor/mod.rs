@@ -89,7 +89,7 @@ fn text(findings: &[Finding], paint: Paint) -> Result<String, std::fmt::Error> {
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
-    writeln!(text, "{errors} errors, {warnings} warnings, {notes} notes")?;
+    writeln!(text, "errors: {errors}, warnings: {warnings}, notes: {notes}")?;
     writeln!(text, "nothing found: {}", checks::sound(findings).join(", "))?;
     Ok(text)
 }

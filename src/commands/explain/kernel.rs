@@ -10,8 +10,8 @@ use crate::kernel::recent;
 use crate::kernel::routing::{self, Query};
 use crate::model::{IpFamily, Protocol};
 use anyhow::Context;
-use iptables::tracer::{Outcome, Packet, Route, Trace, Tracer, Verdict};
-use iptables::{ChainName, Commands, Family, Match, RecentAction, Saved, Table};
+use iptables::tracer::{Outcome, Packet, Route, Step, Trace, Tracer, Verdict};
+use iptables::{ChainName, Commands, Family, Match, RecentAction, Rule, Saved, Table, Target};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -168,7 +168,7 @@ impl Kernel {
             affinity_seconds: None,
             sticks_to: None,
             open_with: None,
-            steps: trace.outcomes.first().map(|outcome| steps(outcome)).unwrap_or_default(),
+            steps: trace.outcomes.first().map(steps).unwrap_or_default(),
         }
     }
 
@@ -192,15 +192,37 @@ impl Kernel {
     }
 }
 
-/// The rules of a way, and how it ends.
+/// The rules of a way, and how it ends. Chains in which nothing happened are left out.
 fn steps(outcome: &Outcome) -> Vec<String> {
-    let mut steps: Vec<String> = outcome.lines().collect();
+    let remarks = |after: usize| outcome.remarks.iter().filter(move |remark| remark.after == after);
+    let mut steps: Vec<String> = remarks(0).map(|remark| remark.what.clone()).collect();
+    for (index, step) in outcome.steps.iter().enumerate() {
+        let entered = step.rule.target.as_ref().and_then(Target::chain);
+        let next = outcome.steps.get(index + 1).map(|next| next.chain);
+        if entered.is_none() || entered == next {
+            steps.push(describe(step));
+        }
+        steps.extend(remarks(index + 1).map(|remark| remark.what.clone()));
+    }
     steps.push(match &outcome.verdict {
         Verdict::Accept if outcome.delivered_locally => format!("delivered on the node, at {}", outcome.destination),
         Verdict::Accept => format!("sent on to {}", outcome.destination),
         other => other.to_string(),
     });
     steps
+}
+
+/// A rule with its comment behind it.
+fn describe(step: &Step) -> String {
+    let (mut matches, mut comment) = (Vec::new(), String::new());
+    for test in &step.rule.matches {
+        match test {
+            Match::Comment(text) => comment = format!("  # {text}"),
+            test => matches.push(test.clone()),
+        }
+    }
+    let rule = Rule { matches, target: step.rule.target.clone() };
+    format!("{} {} #{}: {rule}{comment}", step.table, step.chain, step.number)
 }
 
 fn fate(outcome: &Outcome) -> &'static str {
