@@ -9,8 +9,11 @@ pub enum Exit {
     Success,
     /// It could not be done; stderr says why.
     Failure,
-    /// `plan`: something would change. Also what clap uses for a wrong command line.
+    /// `plan`: something would change; `explain`: the kernel does otherwise than is wanted; `doctor`: warnings. Also what
+    /// clap uses for a wrong command line.
     Changes,
+    /// `doctor`: errors.
+    Broken,
 }
 
 impl From<Exit> for ExitCode {
@@ -19,6 +22,7 @@ impl From<Exit> for ExitCode {
             Exit::Success => 0,
             Exit::Failure => 1,
             Exit::Changes => 2,
+            Exit::Broken => 3,
         })
     }
 }

@@ -56,6 +56,15 @@ impl Open {
         }
     }
 
+    /// The sender's port, while something is open.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Stream(stream) => stream.stream.local_addr().ok().map(|address| address.port()),
+            Self::Datagrams(datagrams) => Some(datagrams.port),
+            Self::Port(_) => None,
+        }
+    }
+
     /// Whether the flow does after the step what it must.
     pub fn check(&self, world: &World, flow: &Flow, patience: Duration) -> Result<Result<(), String>> {
         let view = world.view(flow)?;
@@ -204,6 +213,7 @@ fn is_timeout(error: &io::Error) -> bool {
 /// A socket that sends a datagram every 100 ms until it is dropped.
 #[derive(Debug)]
 pub struct Datagrams {
+    port: u16,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -250,12 +260,13 @@ impl Datagrams {
             io::Result::Ok(socket)
         })?;
         let socket = socket.with_context(|| format!("opening UDP port {port} towards {to} at {}", ns.name()))?;
+        let port = socket.local_addr().context("a socket's port")?.port();
         let shared = Arc::new(Shared::default());
         let thread = {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(format!("datagrams {}", ns.name())).spawn(move || send(&socket, &shared))
         };
-        Ok(Self { shared, thread: Some(thread.context("starting a thread")?) })
+        Ok(Self { port, shared, thread: Some(thread.context("starting a thread")?) })
     }
 
     /// What came of the first datagram of which something came.

@@ -11,11 +11,13 @@
 //! | `play.rs` | one scenario from beginning to end |
 //! | `check.rs`, `held.rs`, `inject.rs` | sending packets: in rounds, across a step, by hand |
 //! | `judge.rs` | whether what came is what was expected |
+//! | `explained.rs` | whether `kube-ipvs explain` says the same |
 //! | `state.rs` | what the kernel holds, before and after |
 //! | `evidence.rs`, `report.rs` | what is shown |
 
 mod check;
 mod evidence;
+mod explained;
 mod flow;
 mod held;
 mod inject;
@@ -84,6 +86,9 @@ struct Args {
     /// Connections for each endpoint that is to answer
     #[arg(long, default_value_t = 20, value_name = "N")]
     per_endpoint: usize,
+    /// After each step that holds, ask `kube-ipvs explain` about every flow, and fail where it says otherwise
+    #[arg(long)]
+    explain: bool,
     /// Write results as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -159,6 +164,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         per_endpoint: args.per_endpoint.max(1),
         sctp: has_sctp(),
         without: &args.without,
+        explain: args.explain,
     };
     let system = nix::sys::utsname::uname().context("uname")?;
     let kernel = system.release().to_string_lossy().into_owned();
@@ -175,6 +181,10 @@ fn run(args: &Args) -> Result<ExitCode> {
     let passed = entries.len() - failed.len();
     failed.iter().for_each(|entry| println!("failed: {} ({})", entry.scenario.name, entry.mode.as_str()));
     println!("on kernel {kernel}: {:.0} s, {skipped} flows skipped", started.elapsed().as_secs_f64());
+    let explained: usize = entries.iter().map(|entry| entry.played.explained).sum();
+    if args.explain {
+        println!("explain agrees with the packets of {explained} flows");
+    }
     println!("conformance: {passed} passed, {} failed", failed.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

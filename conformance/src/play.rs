@@ -9,6 +9,7 @@ use kube_ipvs::lab::Protocol;
 
 use crate::check::{Check, Patience};
 use crate::evidence;
+use crate::explained::Explain;
 use crate::flow::Flow;
 use crate::held::Open;
 use crate::manifests::Manifests;
@@ -39,6 +40,8 @@ pub struct Stage<'a> {
     pub sctp: bool,
     /// Needs that flows are left out for.
     pub without: &'a [String],
+    /// Whether `kube-ipvs explain` is asked about every flow.
+    pub explain: bool,
 }
 
 /// How a scenario went.
@@ -52,6 +55,8 @@ pub struct Played {
     pub skipped: Vec<String>,
     /// Things worth knowing that are no failure.
     pub notes: Vec<String>,
+    /// Flows of which `kube-ipvs explain` said what came of them.
+    pub explained: usize,
     /// From the first namespace to the last comparison.
     pub elapsed: Duration,
 }
@@ -178,11 +183,39 @@ impl Play<'_> {
             }));
         }
         if checked.broken.is_empty() {
-            return Ok(true);
+            return self.ask_explain(index, &check, played);
         }
         played.failure = self.explain(index, step, &checked.broken, &check);
         self.proxy.must_run().context(played.failure.clone())?;
         Ok(false)
+    }
+
+    /// Asks `kube-ipvs explain` about every flow; false if it said otherwise than the packets did.
+    fn ask_explain(&self, index: usize, check: &Check<'_>, played: &mut Played) -> Result<bool> {
+        if !self.stage.explain {
+            return Ok(true);
+        }
+        let explain = Explain {
+            world: self.world,
+            program: self.program,
+            surroundings: self.stage.surroundings,
+            settings: &self.scenario.node,
+            folder: self.manifests.folder(),
+            mode: self.mode,
+        };
+        for (number, flow) in &check.flows {
+            match explain.check(flow, check.open.get(number))? {
+                Ok(()) => played.explained += 1,
+                Err(what) => {
+                    played.failure += &format!(
+                        "step {}, explain about {flow}:\n  expected {}\n  said     {what}",
+                        index + 1,
+                        flow.expect
+                    );
+                }
+            }
+        }
+        Ok(played.failure.is_empty())
     }
 
     /// Opens what is to be open before step `index`; the text says what could not be.

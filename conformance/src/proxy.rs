@@ -114,6 +114,18 @@ impl Program<'_> {
         Ok(text)
     }
 
+    /// Runs a subcommand to its end and returns what it printed on standard output, whatever its exit status.
+    pub fn run_for_output(&self, arguments: &[String]) -> Result<String> {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = self.command(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.node.spawn_process(command)?.wait_with_output().context("running the program under test")?;
+        if output.stdout.is_empty() {
+            bail!("kube-ipvs {}: {}\n{}", words.join(" "), output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// The program with `arguments`, in a form that dies with this process and that Ctrl-C on the terminal does not reach.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.file);
@@ -122,7 +134,8 @@ impl Program<'_> {
     }
 }
 
-fn arguments(surroundings: &Surroundings, settings: &NodeSettings) -> Result<Vec<String>> {
+/// The flags that say how the node is set up.
+pub fn arguments(surroundings: &Surroundings, settings: &NodeSettings) -> Result<Vec<String>> {
     let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let mut arguments = vec!["--hostname-override".to_owned(), surroundings.node_name().to_owned()];
     arguments.extend(["--service-cidr".to_owned(), list(surroundings.service_ranges())]);

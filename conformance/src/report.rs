@@ -51,7 +51,7 @@ impl Entry<'_> {
     }
 
     fn json(&self) -> Value {
-        let Played { failure, rounds, skipped, notes, elapsed } = &self.played;
+        let Played { failure, rounds, skipped, notes, elapsed, explained: _ } = &self.played;
         json!({
             "name": self.scenario.name,
             "area": self.scenario.area,

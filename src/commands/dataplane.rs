@@ -234,6 +234,14 @@ fn find_commands() -> anyhow::Result<PerFamily<Option<Commands>>> {
     Ok(PerFamily { v4: Some(v4), v6 })
 }
 
+/// Tries IPVS as `auto` would, for who only wants to know.
+///
+/// # Errors
+/// What is missing, in a sentence.
+pub fn try_ipvs(scheduler: &str) -> Result<(), String> {
+    missing_for_ipvs(scheduler, &find_commands().map_err(|error| format!("{error:#}"))?)
+}
+
 /// What keeps IPVS from working here, found by doing: in a network namespace of its own, so that nothing of the node
 /// is touched. Loads the kernel's modules as a side effect, as every use does.
 fn missing_for_ipvs(scheduler: &str, commands: &PerFamily<Option<Commands>>) -> Result<(), String> {

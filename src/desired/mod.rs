@@ -14,6 +14,7 @@ mod ranges;
 mod scheduling;
 mod settings;
 mod topology;
+pub mod verdict;
 
 pub use builder::{Builder, Change, Refusal};
 pub use flows::{UdpFlows, UdpWatch};

@@ -10,10 +10,12 @@ mod attribute;
 pub mod conntrack;
 pub mod interface;
 pub mod ipset;
+pub mod links;
 pub mod monitor;
 mod netfilter;
 mod netlink;
 pub mod recent;
+pub mod routing;
 mod rtnetlink;
 pub mod sysctl;
 

@@ -17,3 +17,12 @@ pub fn put(list: &str, client: IpAddr) -> io::Result<()> {
     let path = Path::new(FOLDER).join(list);
     OpenOptions::new().write(true).open(path)?.write_all(format!("+{client}\n").as_bytes())
 }
+
+/// Whether a client is on a list, however long ago its last connection came.
+#[must_use]
+pub fn holds(list: &str, client: IpAddr) -> bool {
+    // `recent_seq_show`: IPv6 addresses are written in full. Without the list nobody is on it.
+    let text = std::fs::read_to_string(Path::new(FOLDER).join(list)).unwrap_or_default();
+    let sources = text.lines().filter_map(|line| line.strip_prefix("src=")?.split_whitespace().next());
+    sources.filter_map(|source| source.parse::<IpAddr>().ok()).any(|source| source == client)
+}

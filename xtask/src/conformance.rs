@@ -44,6 +44,9 @@ pub struct ConformanceArgs {
     /// Leave out flows that need this: sctp, raw, slow
     #[arg(long, value_name = "NEED", value_delimiter = ',')]
     without: Vec<String>,
+    /// After each step that holds, ask `kube-ipvs explain` about every flow, and fail where it says otherwise
+    #[arg(long)]
+    explain: bool,
     /// Write results as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -84,6 +87,7 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode> {
             arguments.push(format!("{flag}={}", list.join(",")));
         }
     }
+    arguments.extend(args.explain.then(|| "--explain".to_owned()));
     let absolute = |path: &PathBuf| path.canonicalize().with_context(|| format!("{}", path.display()));
     let mut paths: Vec<PathBuf> = args.paths.iter().map(absolute).collect::<Result<_>>()?;
     if paths.is_empty() {

@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod libtest;
 mod lint;
+mod man;
 mod place;
 mod process;
 mod setup;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::TestArgs),
     /// Check formatting, clippy and, where installed, cargo-deny
     Lint,
+    /// Write man pages and shell completions of the product
+    Man(man::ManArgs),
     /// Install what the other commands need
     Setup,
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
+        Command::Man(args) => man::run(&args),
         Command::Setup => setup::install(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

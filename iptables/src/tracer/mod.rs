@@ -1,6 +1,7 @@
 //! What happens to a packet? Follows it through the tables and hooks, along every branch that chance can take.
 //!
-//! For tests: rules are judged by what they do and not by their text. The same tracer reads rules from the kernel
+//! Rules are judged by what they do and not by their text. What decides beside them (routes, sets, IPVS) is asked of the caller.
+//! The same tracer reads rules from the kernel
 //! ([`Commands::save`](crate::Commands::save)) and rules that were only planned ([`Saved::apply`]).
 //!
 //! ```
@@ -28,6 +29,7 @@
 //! ```
 
 mod packet;
+mod surroundings;
 mod tests_of_rules;
 mod trace;
 mod walk;
@@ -40,7 +42,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::packet::Packet;
-pub use self::trace::{Outcome, Step, Trace, Verdict};
+pub use self::surroundings::{Balancing, Route};
+pub use self::trace::{Outcome, Remark, Step, Trace, Verdict};
 use crate::{Saved, SetDir};
 
 /// What a set knows of a packet.
@@ -59,6 +62,7 @@ pub struct Tracer<'a> {
     routes: Vec<(IpNet, Arc<str>)>,
     recent: HashSet<(Arc<str>, IpAddr)>,
     sets: Box<Sets<'a>>,
+    surroundings: surroundings::Surroundings<'a>,
 }
 
 /// More branches than any test can look at: a ruleset with endless chance ends here.
@@ -74,6 +78,7 @@ impl<'a> Tracer<'a> {
             routes: Vec::new(),
             recent: HashSet::new(),
             sets: Box::new(|_, _, _| None),
+            surroundings: surroundings::Surroundings::default(),
         }
     }
 
@@ -125,7 +130,20 @@ impl<'a> Tracer<'a> {
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.local.contains(&address)
+        address.is_loopback()
+            || self.local.contains(&address)
+            || self.surroundings.local.as_ref().is_some_and(|is_local| is_local(address))
+    }
+
+    /// Where a packet goes on, as far as it is known.
+    fn route_of(&self, packet: &Packet) -> Option<Route> {
+        if let Some(routing) = &self.surroundings.routing {
+            return Some(routing(packet));
+        }
+        if self.is_local(packet.destination) {
+            return Some(Route::Local);
+        }
+        self.out_interface(packet.destination).map(Route::Via)
     }
 
     fn out_interface(&self, destination: IpAddr) -> Option<Arc<str>> {

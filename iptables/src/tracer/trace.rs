@@ -28,6 +28,8 @@ pub struct Outcome {
     pub destination: SocketAddr,
     /// Whether a DNAT made that its destination.
     pub translated: bool,
+    /// Whether IPVS made that its destination.
+    pub balanced: bool,
     /// Whether the source becomes the node's (MASQUERADE or SNAT).
     pub masqueraded: bool,
     /// Whether it ends on the node itself.
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub remembered: Vec<Arc<str>>,
     /// The rules that matched, in order.
     pub steps: Vec<Step>,
+    /// What else was decided on the way, and after how many of the steps.
+    pub remarks: Vec<Remark>,
     /// Tests and targets that the tracer cannot follow; a rule with such a test was taken not to match.
     pub unknown: Vec<String>,
 }
@@ -55,6 +59,15 @@ pub struct Step {
     pub rule: Rule,
 }
 
+/// Something that no rule decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// After so many rules that matched.
+    pub after: usize,
+    /// What happened.
+    pub what: String,
+}
+
 /// What became of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -64,14 +77,17 @@ pub enum Verdict {
     Drop,
     /// It was answered with an error; `None` is port-unreachable.
     Reject(Option<Arc<str>>),
+    /// Routing had nowhere to send it, for this reason.
+    Unroutable(Arc<str>),
 }
 
 impl Trace {
-    /// Where packets that pass after a DNAT go, and how often.
+    /// Where packets that pass after a DNAT or through IPVS go, and how often.
     #[must_use]
     pub fn destinations(&self) -> BTreeMap<SocketAddr, f64> {
         let mut destinations = BTreeMap::new();
-        for outcome in self.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Accept && outcome.translated) {
+        let moved = |outcome: &&Outcome| outcome.translated || outcome.balanced;
+        for outcome in self.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Accept).filter(moved) {
             *destinations.entry(outcome.destination).or_insert(0.0) += outcome.probability;
         }
         destinations
@@ -104,6 +120,21 @@ impl Trace {
     }
 }
 
+impl Outcome {
+    /// Rules and remarks in the order in which they came, in words.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let at = |after: usize| self.remarks.iter().filter(move |remark| remark.after == after).map(|r| r.what.clone());
+        let steps = self.steps.iter().enumerate();
+        at(0).chain(steps.flat_map(move |(index, step)| std::iter::once(step.to_string()).chain(at(index + 1))))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} #{}: {}", self.table, self.chain, self.number, self.rule)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -111,6 +142,7 @@ impl fmt::Display for Verdict {
             Self::Drop => f.write_str("drop"),
             Self::Reject(None) => f.write_str("reject"),
             Self::Reject(Some(with)) => write!(f, "reject with {with}"),
+            Self::Unroutable(reason) => write!(f, "unroutable: {reason}"),
         }
     }
 }
@@ -120,6 +152,7 @@ impl fmt::Display for Outcome {
         write!(f, "{:.1}% {} {}", self.probability * 100.0, self.verdict, self.destination)?;
         for (flag, word) in [
             (self.translated, "translated"),
+            (self.balanced, "balanced"),
             (self.masqueraded, "masqueraded"),
             (self.delivered_locally, "delivered to the node"),
         ] {
@@ -130,8 +163,8 @@ impl fmt::Display for Outcome {
         if self.mark != 0 {
             write!(f, ", mark 0x{:x}", self.mark)?;
         }
-        for step in &self.steps {
-            write!(f, "\n    {} {} #{}: {}", step.table, step.chain, step.number, step.rule)?;
+        for line in self.lines() {
+            write!(f, "\n    {line}")?;
         }
         for unknown in &self.unknown {
             write!(f, "\n    not followed: {unknown}")?;

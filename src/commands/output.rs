@@ -1,0 +1,64 @@
+//! Standard output, for all commands: a reader that has gone is no error, and colours are for terminals.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+/// Prints text to standard output.
+///
+/// # Errors
+/// When it cannot be written. That the reader has seen enough (`| head`) is none.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What a piece of text is to be taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As it should be; in `plan`, what comes.
+    Good,
+    /// Worth a look; in `plan`, what changes.
+    Warning,
+    /// Not as it should be; in `plan`, what goes.
+    Bad,
+}
+
+/// Whether there are colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint(bool);
+
+impl Paint {
+    /// Colours where standard output is a terminal and `NO_COLOR` (no-color.org) is not set.
+    pub fn of_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(std::io::stdout().is_terminal() && !unwanted)
+    }
+
+    /// No colours.
+    pub fn plain() -> Self {
+        Self(false)
+    }
+
+    /// The text, in the colour of its style.
+    pub fn paint(self, style: Style, text: &str) -> String {
+        let colour = match style {
+            Style::Good => 32,
+            Style::Warning => 33,
+            Style::Bad => 31,
+        };
+        if self.0 { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_only_where_wanted() {
+        assert_eq!(Paint::plain().paint(Style::Bad, "x"), "x");
+        assert_eq!(Paint(true).paint(Style::Bad, "x"), "\x1b[31mx\x1b[0m");
+    }
+}
