@@ -7,6 +7,7 @@ pub mod demo;
 pub mod duties;
 pub mod init;
 pub mod list;
+pub mod names;
 pub mod node;
 pub mod plan;
 pub mod reload;

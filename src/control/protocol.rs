@@ -29,6 +29,9 @@ pub struct Request {
 pub enum Ask {
     /// How it stands. Answered by one [`Event::Status`].
     Status,
+    /// The Services as people know them. Answered by one [`Event::Names`], as many lines of JSON as that says, each a
+    /// [`super::names::NamedService`], and [`Event::Done`].
+    Names,
     /// Another mode. Answered by events until [`Event::Done`] or [`Event::Failed`].
     Switch {
         /// Which.
@@ -116,6 +119,8 @@ pub enum Event {
     Failed { reason: String },
     /// How it stands.
     Status { status: Box<Status> },
+    /// So many Services follow, a line each.
+    Names { services: usize },
 }
 
 impl Event {

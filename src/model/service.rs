@@ -164,6 +164,8 @@ pub struct Service {
     pub proxy_name: Option<Arc<str>>,
     /// Our own annotation or none: the IPVS scheduler of this Service.
     pub scheduler: Option<Arc<str>>,
+    /// All labels as `a=1,b=2`, by name, for people who select by them. One string, since a node holds them all.
+    pub labels: Option<Arc<str>>,
 }
 
 impl Service {
@@ -189,6 +191,7 @@ impl Service {
             health_check_node_port: None,
             proxy_name: None,
             scheduler: None,
+            labels: None,
         }
     }
 }

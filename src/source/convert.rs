@@ -110,7 +110,15 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
             .filter(|p| *p > 0),
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from),
         scheduler: scheduler(&object.metadata, problems),
+        labels: labels(&object.metadata),
     }))
+}
+
+/// `a=1,b=2`: neither names nor values contain `=` or `,`.
+fn labels(metadata: &ObjectMeta) -> Option<Arc<str>> {
+    let labels = metadata.labels.as_ref().filter(|labels| !labels.is_empty())?;
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Some(pairs.join(",").into())
 }
 
 /// The annotation, where it names a scheduler that there is.

@@ -95,6 +95,7 @@ fn service(number: u8, choices: u16) -> Service {
         health_check_node_port: bit(8).then_some(31_000 + u16::from(number)),
         proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
         scheduler: bit(10).then(|| "lc".into()),
+        labels: bit(12).then(|| "app=web".into()),
     }
 }
 

@@ -9,7 +9,7 @@ mod observe;
 mod observed;
 mod order;
 mod plan;
-mod shadow;
+pub mod shadow;
 mod steps;
 mod timeouts;
 mod wanted;

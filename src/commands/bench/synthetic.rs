@@ -115,6 +115,7 @@ fn service(index: u32) -> Service {
         health_check_node_port: None,
         proxy_name: None,
         scheduler: None,
+        labels: None,
     }
 }
 
