@@ -30,8 +30,8 @@ enum Command {
     Run(Box<commands::run::RunArgs>),
     /// Say what `run` would change, changing nothing. Exit status: 0 in sync, 2 with changes, 1 on errors
     Plan(Box<ProxyArgs>),
-    /// Print the table of virtual servers as `ipvsadm -Ln` prints it; in iptables mode the same table from the rules
-    List(commands::list::ListArgs),
+    /// Print the table of virtual servers as `ipvsadm -Ln` prints it, or with names; in iptables mode the same from the rules
+    List(Box<commands::list::ListArgs>),
     /// Let the running daemon take over another mode without losing a connection
     Switch(commands::switch::SwitchArgs),
     /// Say how the running daemon stands: modes, what drains, last sync, last failure
@@ -51,6 +51,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let name = arguments.first().and_then(|program| Path::new(program).file_name());
     if name.is_some_and(|name| name == "kube-proxy") {
         return kube_proxy::run(arguments.into_iter());
+    }
+    if name.is_some_and(|name| name == "ipvsadm") {
+        let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return commands::list::ipvsadm::run(&words);
     }
     match Cli::parse_from(arguments).run() {
         Ok(exit) => exit,

@@ -29,9 +29,6 @@ pub struct Request {
 pub enum Ask {
     /// How it stands. Answered by one [`Event::Status`].
     Status,
-    /// The Services as people know them. Answered by one [`Event::Names`], as many lines of JSON as that says, each a
-    /// [`super::names::NamedService`], and [`Event::Done`].
-    Names,
     /// Another mode. Answered by events until [`Event::Done`] or [`Event::Failed`].
     Switch {
         /// Which.
@@ -43,6 +40,9 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         drain_ms: Option<u64>,
     },
+    /// The Services as people know them. Answered by one [`Event::Names`], as many lines of JSON as that says, each a
+    /// [`super::names::NamedService`], and [`Event::Done`].
+    Names,
 }
 
 /// The name of a mode that can be wished for.
