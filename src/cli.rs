@@ -33,8 +33,8 @@ enum Command {
     /// Say what `run` would change, changing nothing. Exit status: 0 in sync, 2 with changes, 1 on errors
     #[command(visible_alias = "diff")]
     Plan(Box<commands::plan::PlanArgs>),
-    /// Print the table of virtual servers as `ipvsadm -Ln` prints it; in iptables mode the same table from the rules
-    List(commands::list::ListArgs),
+    /// Print the table of virtual servers as `ipvsadm -Ln` prints it, or with names; in iptables mode the same from the rules
+    List(Box<commands::list::ListArgs>),
     /// Say what happens to a packet here and why, from what is wanted and from the kernel
     Explain(Box<commands::explain::ExplainArgs>),
     /// Check the node: for each finding what it means, how sure that is, and the command that mends it
@@ -62,6 +62,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let name = arguments.first().and_then(|program| Path::new(program).file_name());
     if name.is_some_and(|name| name == "kube-proxy") {
         return kube_proxy::run(arguments.into_iter());
+    }
+    if name.is_some_and(|name| name == "ipvsadm") {
+        let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return commands::list::ipvsadm::run(&words);
     }
     match Cli::dressed(arguments).run() {
         Ok(exit) => exit,

@@ -115,7 +115,14 @@ const HOUSE: &[Unit] = &[
             ("source::cluster::Access", "makes it"),
         ],
     ),
-    ("control", &[("reconcile", "asks it for another mode, tells how it stands"), ("model", "IP families")]),
+    (
+        "control",
+        &[
+            ("reconcile", "asks it for another mode, tells how it stands"),
+            ("model", "IP families; the Services by name"),
+            ("source::Snapshots", "the slot out of which it tells the Services by name"),
+        ],
+    ),
     (
         "commands",
         &[

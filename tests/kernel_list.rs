@@ -5,12 +5,16 @@
 //! `KUBE_IPVS_REQUIRE_IPVS=1`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+#[path = "kernel_list/options.rs"]
+mod options;
 #[path = "kernel_list/random.rs"]
 mod random;
 mod support;
 
 use ipvs::{AddressFamily, Client, Command, Destination, ForwardMethod, Protocol, Scheduler, Service, ServiceId};
-use kube_ipvs::commands::list::{self, ListArgs, ListMode};
+use kube_ipvs::commands::list::args::IpvsadmArgs;
+use kube_ipvs::commands::list::ipvsadm::{Asked, parse};
+use kube_ipvs::commands::list::{self, ListArgs, ListMode, Output};
 use nix::sched::{CloneFlags, unshare};
 use random::{Modules, Wanted};
 use std::collections::BTreeMap;
@@ -63,7 +67,9 @@ fn output_of(program: &str, arguments: &[&str]) -> String {
 
 fn listing(proxy_mode: ListMode) -> String {
     let mut printed = Vec::new();
-    list::print(&ListArgs { proxy_mode, numeric: true }, &mut printed).unwrap();
+    let ipvsadm = IpvsadmArgs { numeric: true, ..IpvsadmArgs::default() };
+    let args = ListArgs { proxy_mode, ipvsadm, ..ListArgs::default() };
+    list::print(&args, &mut Output::new(&mut printed)).unwrap();
     String::from_utf8(printed).unwrap()
 }
 
@@ -217,6 +223,14 @@ fn a_mark_that_both_families_use_is_not_mixed_up() {
         assert!(text.contains("FWM  7 rr\n  -> 10.244.0.2:0"), "{text}");
         assert!(text.contains("FWM  7 IPv6 rr\n  -> [fd00::2]:0"), "{text}");
     });
+}
+
+/// What the program prints under the name `ipvsadm`.
+fn as_ipvsadm(words: &[&str]) -> String {
+    let Ok(Asked::List(request)) = parse("ipvsadm", words) else { panic!("{words:?}") };
+    let mut printed = Vec::new();
+    list::print_ipvs(&request, &mut Output::new(&mut printed)).unwrap_or_else(|error| panic!("{words:?}: {error:#}"));
+    String::from_utf8(printed).unwrap()
 }
 
 const RULES: &str = "\

@@ -9,6 +9,7 @@ pub mod duties;
 pub mod explain;
 pub mod init;
 pub mod list;
+pub mod names;
 pub mod node;
 pub mod output;
 pub mod plan;

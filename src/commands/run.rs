@@ -87,7 +87,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     node::follow(sender.clone()).context("following the kernel's notifications")?;
     let facts = node::facts().context("reading the node's addresses")?;
     let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts).telling(events.clone());
-    let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+    let handle = reconcile::spawn(reconciler, snapshots.clone(), triggers)?;
     let mut servers = JoinSet::new();
     if !args.once {
         events
@@ -96,7 +96,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         let sources = health_check::Sources { checks, status, events };
         servers.spawn(health_check::run(sources));
         if let Some(server) = server {
-            servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone()));
+            servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone(), snapshots));
         }
         servers.spawn(dataplane::watch_ipvs(config, handle.status.clone(), sender));
     }

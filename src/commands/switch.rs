@@ -85,6 +85,6 @@ fn describe(event: &Event) -> Option<String> {
         }
         Event::Gone { family, mode } => format!("{family}: nothing of {mode} mode is left"),
         Event::Done => "done".to_owned(),
-        Event::Failed { .. } | Event::Status { .. } => return None,
+        Event::Failed { .. } | Event::Status { .. } | Event::Names { .. } => return None,
     })
 }

@@ -1,5 +1,6 @@
 //! The commands' side of the control socket.
 
+use super::names::NamedService;
 use super::protocol::{Answer, Ask, Event, Request, VERSION};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -75,6 +76,28 @@ impl Client {
         let mut line = serde_json::to_string(&request).map_err(|error| self.broken(error))?;
         line.push('\n');
         self.reader.get_mut().write_all(line.as_bytes()).map_err(|error| self.broken(error))
+    }
+
+    /// Hands each Service to `each` as it arrives.
+    ///
+    /// # Errors
+    /// When the daemon went away, or does not know the question.
+    pub fn names(&mut self, each: &mut dyn FnMut(NamedService)) -> Result<(), ClientError> {
+        self.ask(Ask::Names)?;
+        let services = match self.answer()? {
+            Event::Names { services } => services,
+            Event::Failed { reason } => return Err(self.broken(reason)),
+            other => return Err(self.broken(format!("not the answer to what was asked: {other:?}"))),
+        };
+        let mut line = String::new();
+        for _ in 0..services {
+            line.clear();
+            if self.reader.read_line(&mut line).map_err(|error| self.broken(error))? == 0 {
+                return Err(self.broken("the daemon ended in the middle of the Services"));
+            }
+            each(serde_json::from_str(&line).map_err(|error| self.broken(format!("not understood: {error}: {line}")))?);
+        }
+        self.answer().map(|_| ())
     }
 
     /// The next answer to what was asked last.

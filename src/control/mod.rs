@@ -2,6 +2,7 @@
 
 mod client;
 mod lock;
+pub mod names;
 pub mod protocol;
 mod record;
 mod server;

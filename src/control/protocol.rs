@@ -40,6 +40,9 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         drain_ms: Option<u64>,
     },
+    /// The Services as people know them. Answered by one [`Event::Names`], as many lines of JSON as that says, each a
+    /// [`super::names::NamedService`], and [`Event::Done`].
+    Names,
 }
 
 /// The name of a mode that can be wished for.
@@ -116,6 +119,8 @@ pub enum Event {
     Failed { reason: String },
     /// How it stands.
     Status { status: Box<Status> },
+    /// So many Services follow, a line each.
+    Names { services: usize },
 }
 
 impl Event {

@@ -1,7 +1,9 @@
 //! The daemon's side of the control socket.
 
+use super::names::{Draining, NamedService};
 use super::protocol::{Answer, Ask, Event, LONGEST_LINE, Request, Status, VERSION};
 use crate::reconcile::{self, Switcher};
+use crate::source::Snapshots;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -16,6 +18,8 @@ use tracing::{debug, warn};
 
 /// More conversations than that at a time are none of people.
 const MOST_CLIENTS: usize = 64;
+/// About so many bytes of names are written at a time.
+const PIECE: usize = 64 * 1024;
 
 /// Why nobody can talk to the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +64,15 @@ impl Server {
     }
 
     /// Serves for as long as it is not dropped.
-    pub async fn run(self, switcher: Switcher, status: watch::Receiver<reconcile::Status>) {
+    pub async fn run(self, switcher: Switcher, status: watch::Receiver<reconcile::Status>, snapshots: Snapshots) {
+        let daemon = Daemon { switcher, status, snapshots };
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) if clients.len() >= MOST_CLIENTS => drop(stream),
                     Ok((stream, _)) => {
-                        clients.spawn(converse(stream, switcher.clone(), status.clone()));
+                        clients.spawn(converse(stream, daemon.clone()));
                     }
                     Err(error) => {
                         warn!("control socket {}: {error}", self.path.display());
@@ -78,6 +83,14 @@ impl Server {
             }
         }
     }
+}
+
+/// Whom a conversation is about.
+#[derive(Debug, Clone)]
+struct Daemon {
+    switcher: Switcher,
+    status: watch::Receiver<reconcile::Status>,
+    snapshots: Snapshots,
 }
 
 /// Makes room where a killed daemon left its socket.
@@ -100,7 +113,7 @@ fn clear(path: &Path) -> Result<(), String> {
 }
 
 /// Everything that one client asks, in turn.
-async fn converse(stream: UnixStream, switcher: Switcher, status: watch::Receiver<reconcile::Status>) {
+async fn converse(stream: UnixStream, daemon: Daemon) {
     let root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
     let (reader, mut writer) = stream.into_split();
     if !root {
@@ -118,7 +131,7 @@ async fn converse(stream: UnixStream, switcher: Switcher, status: watch::Receive
                 return;
             }
         };
-        if let Err(error) = answer(&line, &mut writer, &switcher, &status).await {
+        if let Err(error) = answer(&line, &mut writer, &daemon).await {
             // Who went away does not stop what was asked for.
             debug!("a client of the control socket went away: {error}");
             return;
@@ -143,24 +156,20 @@ async fn next_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<S
     }
 }
 
-async fn answer(
-    line: &str,
-    writer: &mut OwnedWriteHalf,
-    switcher: &Switcher,
-    status: &watch::Receiver<reconcile::Status>,
-) -> io::Result<()> {
+async fn answer(line: &str, writer: &mut OwnedWriteHalf, daemon: &Daemon) -> io::Result<()> {
     let request = match understand(line) {
         Ok(request) => request,
         Err((id, reason)) => return send(writer, id, Event::Failed { reason }).await,
     };
     match request.ask {
         Ask::Status => {
-            let status = Box::new(Status::of(&status.borrow(), Instant::now()));
+            let status = Box::new(Status::of(&daemon.status.borrow(), Instant::now()));
             send(writer, request.id, Event::Status { status }).await
         }
+        Ask::Names => send_names(writer, request.id, daemon).await,
         Ask::Switch { mode, family, drain_ms } => {
             let drain = drain_ms.map(Duration::from_millis);
-            let mut steps = switcher.switch(mode.into(), family.list(), drain);
+            let mut steps = daemon.switcher.switch(mode.into(), family.list(), drain);
             while let Some(step) = steps.recv().await {
                 let event = Event::of_step(step, Instant::now());
                 let last = event.is_last();
@@ -173,6 +182,25 @@ async fn answer(
             send(writer, request.id, Event::Failed { reason }).await
         }
     }
+}
+
+/// The Services, a few at a time: neither the reconciler nor another conversation waits for a slow reader, and memory
+/// does not grow with the cluster.
+async fn send_names(writer: &mut OwnedWriteHalf, id: u64, daemon: &Daemon) -> io::Result<()> {
+    let snapshot = daemon.snapshots.borrow().clone();
+    let draining = Draining::of(&daemon.status.borrow(), Instant::now());
+    send(writer, id, Event::Names { services: snapshot.services.len() }).await?;
+    let mut lines = Vec::new();
+    for service in NamedService::all(&snapshot, &draining) {
+        serde_json::to_writer(&mut lines, &service)?;
+        lines.push(b'\n');
+        if lines.len() > PIECE {
+            writer.write_all(&lines).await?;
+            lines.clear();
+        }
+    }
+    writer.write_all(&lines).await?;
+    send(writer, id, Event::Done).await
 }
 
 /// The request in a line, or its number and what is wrong with it.

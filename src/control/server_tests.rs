@@ -22,7 +22,8 @@ async fn many_requests_in_one_conversation() {
     let path = folder.join("control.sock");
     let (sender, mut triggers) = mpsc::unbounded_channel();
     let (_, status) = watch::channel(reconcile::Status::default());
-    let running = tokio::spawn(Server::bind(&path).unwrap().run(Switcher::new(sender), status));
+    let (_, snapshots) = watch::channel(crate::model::Snapshot::default());
+    let running = tokio::spawn(Server::bind(&path).unwrap().run(Switcher::new(sender), status, snapshots));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let asking = path.clone();
     let client = tokio::task::spawn_blocking(move || {

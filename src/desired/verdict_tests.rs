@@ -11,6 +11,7 @@ fn port() -> ServicePort {
         cluster: Some(Role::Serve { weight: 1 }),
         local: here.then_some(Role::Serve { weight: 1 }),
         on_this_node: here,
+        elsewhere: !here,
         pod: Some("pod".into()),
     };
     ServicePort {
@@ -26,6 +27,7 @@ fn port() -> ServicePort {
         external_policy_local: false,
         health_check_port: None,
         scheduler: "rr".into(),
+        scheduling: crate::desired::Scheduling::default(),
         endpoints: vec![endpoint("10.180.0.1:8080", true), endpoint("10.180.1.1:8080", false)],
         has_any_endpoints: true,
         left_local: None,

@@ -169,6 +169,8 @@ pub struct Service {
     pub labelled_headless: bool,
     /// What our own annotations ask for.
     pub balancing: Balancing,
+    /// All labels as `a=1,b=2`, by name, for people who select by them. One string, since a node holds them all.
+    pub labels: Option<Arc<str>>,
 }
 
 impl Service {
@@ -201,6 +203,7 @@ impl Service {
             proxy_name: None,
             labelled_headless: false,
             balancing: Balancing::default(),
+            labels: None,
         }
     }
 }

@@ -109,7 +109,15 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from),
         labelled_headless: label(&object.metadata, HEADLESS_LABEL).is_some(),
         balancing,
+        labels: labels(&object.metadata),
     }))
+}
+
+/// `a=1,b=2`: neither names nor values contain `=` or `,`.
+fn labels(metadata: &ObjectMeta) -> Option<Arc<str>> {
+    let labels = metadata.labels.as_ref().filter(|labels| !labels.is_empty())?;
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Some(pairs.join(",").into())
 }
 
 fn cluster_ips(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpAddr> {

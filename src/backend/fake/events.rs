@@ -97,6 +97,7 @@ fn service(number: u8, choices: u16) -> Service {
         proxy_name: (bit(11) && bit(12)).then(|| "mesh".into()),
         labelled_headless: false,
         balancing: balancing(choices),
+        labels: bit(12).then(|| "app=web".into()),
     }
 }
 

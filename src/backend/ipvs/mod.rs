@@ -10,7 +10,7 @@ mod observed;
 mod order;
 mod plan;
 mod rehearsal;
-mod shadow;
+pub mod shadow;
 mod steps;
 mod timeouts;
 mod wanted;

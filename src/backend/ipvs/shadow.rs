@@ -29,6 +29,11 @@ pub fn range(family: IpFamily) -> IpNet {
     }
 }
 
+/// Whether an address is a shadow.
+pub fn is_one(address: IpAddr) -> bool {
+    range(IpFamily::of(address)).contains(&address)
+}
+
 /// The shadow of an address, as `-j NETMAP --to` [`range`] computes it: the first 4 (or 3) bits are the range's. Addresses
 /// that differ in nothing else share a shadow, which takes addresses such as 10.0.0.5 and 26.0.0.5 in one cluster, both
 /// with that policy and with the same port.

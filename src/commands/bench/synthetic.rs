@@ -123,6 +123,7 @@ fn service(index: u32) -> Service {
         proxy_name: None,
         labelled_headless: false,
         balancing: Balancing::default(),
+        labels: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listings written by hand after the format strings of `ipvsadm.c`.
 
 use super::*;
+use std::net::Ipv4Addr;
 
 const TITLE: &str = "\
 Prot LocalAddress:Port Scheduler Flags
@@ -13,7 +14,10 @@ fn server(frontend: Frontend, scheduler: &str) -> VirtualServer {
         scheduler: scheduler.to_owned(),
         scheduler_flags: [false; 3],
         persistence: None,
+        engine: None,
         one_packet: false,
+        traffic: Default::default(),
+        refused: 0,
         real_servers: Vec::new(),
     }
 }
@@ -24,7 +28,8 @@ fn at(protocol: u16, address: &str, port: u16) -> Frontend {
 
 fn real(address: &str, port: u16, forward: Forward, weight: u32, connections: (u32, u32)) -> RealServer {
     let (active_connections, inactive_connections) = connections;
-    RealServer { address: address.parse().unwrap(), port, forward, weight, active_connections, inactive_connections }
+    let address = address.parse().unwrap();
+    RealServer { address, port, forward, weight, active_connections, inactive_connections, details: None }
 }
 
 fn line(server: VirtualServer) -> String {
@@ -97,9 +102,9 @@ fn scheduler_flags_have_names_by_scheduler() {
 #[test]
 fn persistence_mask_engine_and_one_packet_follow_the_flags() {
     let sticky = |address, netmask, engine: Option<&str>| {
-        let persistence = Persistence { seconds: 10800, netmask, engine: engine.map(str::to_owned) };
-        let base = server(at(17, address, 5060), "sh");
-        VirtualServer { persistence: Some(persistence), scheduler_flags: [true, false, false], ..base }
+        let persistence = Some(Persistence { seconds: 10800, netmask });
+        let (base, engine) = (server(at(17, address, 5060), "sh"), engine.map(str::to_owned));
+        VirtualServer { persistence, engine, scheduler_flags: [true, false, false], ..base }
     };
     let host = sticky("10.0.0.1", Netmask::Host, None);
     assert_eq!(line(host), "UDP  10.0.0.1:5060 sh (sh-fallback) persistent 10800\n");

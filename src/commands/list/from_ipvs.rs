@@ -1,44 +1,138 @@
-//! The kernel's IPVS as a [`Table`].
+//! The kernel's IPVS: virtual servers in the order in which they are printed, each with its destinations, one by one.
 //!
 //! One dump of the virtual servers, then one read of `/proc/net/ip_vs` for all destinations, which has every column
-//! of the listing and costs a fifteenth of the dump per virtual server that netlink offers. Where the file cannot
-//! answer for a virtual server, netlink is asked: a firewall mark that both families use (the file does not tell them
-//! apart), or a table that changes while it is read. One difference remains: a forwarding method that has no name is
-//! `Masq` in the file. No program sets such a one.
+//! of the usual listing and costs a fifteenth of the dump per virtual server that netlink offers. Netlink is asked where
+//! the file cannot answer: for columns that it does not have, for encapsulations, for a firewall mark that both families
+//! use (the file does not tell them apart), for a table that changes while it is read. And for the first screen: its lines
+//! come before the rest is read, and a reader that has seen enough of them never causes it. One difference remains: a
+//! forwarding method that has no name is `Masq` in the file. No program sets such a one.
 
+use super::request::Columns;
 use super::sort;
-use super::table::{Forward, Frontend, Header, Netmask, Persistence, RealServer, Table, VirtualServer};
+use super::table::{Details, Forward, Frontend, Header, Netmask, Persistence, RealServer, Table, VirtualServer};
 use crate::model::IpFamily;
 use ipvs::proc::{DestinationRow, RowId};
-use ipvs::{AddressFamily, Client, DestinationEntry, Error, ForwardMethod, Service, ServiceFlags, ServiceId};
+use ipvs::{AddressFamily, Client, DestinationEntry, Error, ForwardMethod, ServiceEntry, ServiceFlags, ServiceId};
 use std::collections::HashMap;
 
-/// Reads the table of the calling thread's network namespace, to which `client` has to be connected. Sorted.
+/// So many virtual servers are certain to fill the first screen.
+pub const FIRST_SCREEN: usize = 32;
+
+/// What is wanted of destinations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Method, weight, connections.
+    Rows,
+    /// Those, and encapsulations.
+    Tunnels,
+    /// Everything.
+    All,
+}
+
+impl From<Columns> for Depth {
+    fn from(columns: Columns) -> Self {
+        match columns {
+            Columns::Usual => Self::Rows,
+            Columns::Tunnels => Self::Tunnels,
+            Columns::Stats | Columns::Rate | Columns::Thresholds | Columns::PersistentConnections => Self::All,
+        }
+    }
+}
+
+/// Version and size.
 ///
 /// # Errors
 /// A question to the kernel failed.
-pub fn read(client: &mut Client) -> Result<Table, Error> {
+pub fn header(client: &mut Client) -> Result<Header, Error> {
     let info = client.info()?;
-    let mut services = Vec::new();
-    client.services()?.into_iter().for_each(|entry| services.push(entry.service));
-    // Unreadable (no procfs here) or not understood: netlink knows it all.
-    let mut known = if services.is_empty() { Destinations::default() } else { Destinations::from_proc() };
-    let mut servers = Vec::with_capacity(services.len());
-    for service in services {
-        let real_servers = match known.take(service.id) {
-            Some(rows) => rows.iter().map(from_row).collect(),
-            None => client.destinations(&service.id)?.iter().map(from_entry).collect(),
-        };
-        servers.push(virtual_server(service, real_servers));
+    Ok(Header { version: info.version, size: info.connection_table_size })
+}
+
+/// The virtual servers of the calling thread's network namespace, to which `client` has to be connected; without their
+/// real servers.
+///
+/// # Errors
+/// A question to the kernel failed.
+pub fn servers(client: &mut Client, sorted: bool) -> Result<Vec<VirtualServer>, Error> {
+    let mut servers = Vec::new();
+    client.for_each_service(|entry| servers.push(virtual_server(entry)))?;
+    if sorted {
+        sort::sort_servers(&mut servers);
     }
-    let header = Header { version: info.version, size: info.connection_table_size };
-    let mut table = Table { header: Some(header), servers };
-    sort::sort(&mut table);
-    Ok(table)
+    Ok(servers)
+}
+
+/// One virtual server, without its real servers; `None` when it is not there.
+///
+/// # Errors
+/// The question to the kernel failed.
+pub fn server(client: &mut Client, id: &ServiceId) -> Result<Option<VirtualServer>, Error> {
+    Ok(client.service(id)?.map(virtual_server))
+}
+
+/// The real servers of one virtual server after the other.
+#[derive(Debug)]
+pub struct RealServers {
+    depth: Depth,
+    sorted: bool,
+    asked: usize,
+    file: Option<Destinations>,
+}
+
+impl RealServers {
+    /// Of this depth, and in `ipvsadm`'s order or the kernel's.
+    #[must_use]
+    pub fn new(depth: Depth, sorted: bool) -> Self {
+        Self { depth, sorted, asked: 0, file: None }
+    }
+
+    /// The same without a first screen: for who wants all of them.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.asked = FIRST_SCREEN;
+        self
+    }
+
+    /// Those of a virtual server, put in.
+    ///
+    /// # Errors
+    /// A question to the kernel failed.
+    pub fn fill(&mut self, client: &mut Client, server: &mut VirtualServer) -> Result<(), Error> {
+        let id = service_id(server.frontend);
+        self.asked += 1;
+        let rows = if self.depth == Depth::All || self.asked <= FIRST_SCREEN {
+            None
+        } else {
+            self.file.get_or_insert_with(Destinations::from_proc).take(id)
+        };
+        let enough = |rows: &Vec<DestinationRow>| {
+            self.depth == Depth::Rows || rows.iter().all(|row| row.forward != ForwardMethod::Tunnel)
+        };
+        server.real_servers = match rows.filter(enough) {
+            Some(rows) => rows.iter().map(from_row).collect(),
+            None => client.destinations(&id)?.iter().map(|entry| from_entry(entry, self.depth)).collect(),
+        };
+        if self.sorted {
+            sort::sort_real_servers(&mut server.real_servers);
+        }
+        Ok(())
+    }
+}
+
+/// The whole table, sorted.
+///
+/// # Errors
+/// A question to the kernel failed.
+pub fn read(client: &mut Client, depth: Depth) -> Result<Table, Error> {
+    let header = Some(header(client)?);
+    let mut servers = servers(client, true)?;
+    let mut real_servers = RealServers::new(depth, true).at_once();
+    servers.iter_mut().try_for_each(|server| real_servers.fill(client, server))?;
+    Ok(Table { header, servers })
 }
 
 /// The destinations in the file, by virtual server; `None` for one that is there more than once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Destinations(HashMap<RowId, Option<Vec<DestinationRow>>>);
 
 impl Destinations {
@@ -46,6 +140,7 @@ impl Destinations {
         let rows = match ipvs::proc::read_table(ipvs::proc::PATH) {
             Ok(rows) => rows,
             Err(error) => {
+                // Unreadable (no procfs here) or not understood: netlink knows it all.
                 tracing::debug!(%error, "asking for the destinations of each virtual server instead");
                 return Self::default();
             }
@@ -62,7 +157,8 @@ impl Destinations {
     }
 }
 
-fn virtual_server(service: Service, real_servers: Vec<RealServer>) -> VirtualServer {
+fn virtual_server(entry: ServiceEntry) -> VirtualServer {
+    let service = entry.service;
     let has = |flag| service.flags.contains(flag);
     let netmask = if service.netmask == ipvs::Netmask::host(service.id.family()) {
         Netmask::Host
@@ -72,25 +168,37 @@ fn virtual_server(service: Service, real_servers: Vec<RealServer>) -> VirtualSer
             ipvs::Netmask::Ipv6(length) => Netmask::V6(length),
         }
     };
-    let engine = service.pe_name.clone();
-    let persistence = Persistence { seconds: service.persistence_timeout, netmask, engine };
+    let persistence = Persistence { seconds: service.persistence_timeout, netmask };
     VirtualServer {
         frontend: frontend(service.id),
         scheduler: service.scheduler.name().to_owned(),
         scheduler_flags: [has(ServiceFlags::SCHED_1), has(ServiceFlags::SCHED_2), has(ServiceFlags::SCHED_3)],
         persistence: has(ServiceFlags::PERSISTENT).then_some(persistence),
         one_packet: has(ServiceFlags::ONE_PACKET),
-        real_servers,
+        engine: service.pe_name,
+        traffic: entry.stats,
+        refused: 0,
+        real_servers: Vec::new(),
     }
 }
 
-fn frontend(id: ServiceId) -> Frontend {
+/// What a virtual server serves, in the words of the table.
+#[must_use]
+pub fn frontend(id: ServiceId) -> Frontend {
     match id {
         ServiceId::Address { protocol, address, port } => {
             Frontend::Address { protocol: protocol.number(), address, port }
         }
         ServiceId::Fwmark { mark, family: AddressFamily::Ipv4 } => Frontend::Fwmark { mark, family: IpFamily::V4 },
         ServiceId::Fwmark { mark, family: AddressFamily::Ipv6 } => Frontend::Fwmark { mark, family: IpFamily::V6 },
+    }
+}
+
+fn service_id(frontend: Frontend) -> ServiceId {
+    match frontend {
+        Frontend::Address { protocol, address, port } => ServiceId::new(protocol.into(), address, port),
+        Frontend::Fwmark { mark, family: IpFamily::V4 } => ServiceId::fwmark(mark, AddressFamily::Ipv4),
+        Frontend::Fwmark { mark, family: IpFamily::V6 } => ServiceId::fwmark(mark, AddressFamily::Ipv6),
     }
 }
 
@@ -102,10 +210,18 @@ fn from_row(row: &DestinationRow) -> RealServer {
         weight: row.weight,
         active_connections: row.active_connections,
         inactive_connections: row.inactive_connections,
+        details: None,
     }
 }
 
-fn from_entry(entry: &DestinationEntry) -> RealServer {
+fn from_entry(entry: &DestinationEntry, depth: Depth) -> RealServer {
+    let details = Details {
+        traffic: entry.stats,
+        persistent_connections: entry.persistent_connections,
+        upper_threshold: entry.destination.upper_threshold,
+        lower_threshold: entry.destination.lower_threshold,
+        tunnel: entry.destination.tunnel,
+    };
     RealServer {
         address: entry.destination.address,
         port: entry.destination.port,
@@ -113,6 +229,7 @@ fn from_entry(entry: &DestinationEntry) -> RealServer {
         weight: entry.destination.weight,
         active_connections: entry.active_connections,
         inactive_connections: entry.inactive_connections,
+        details: (depth != Depth::Rows).then(|| Box::new(details)),
     }
 }
 

@@ -5,7 +5,9 @@
 //! outside can reach. Where the rules do otherwise than IPVS:
 //!
 //! - the scheduler is `random`; a weight is 1 where the rule's comment says nothing else;
-//! - connections are 0: the rules count none;
+//! - open connections are 0: nobody counts them. New ones are: a rule of nat sees the first packet of a connection only. Those
+//!   of a virtual server are its own, those of a real server are of all virtual servers of its Service port. Where rules
+//!   refuse, the packets are counted;
 //! - a node port stands once for each address of the node that the rules admit;
 //! - under the traffic policy Local, external addresses show the node's own endpoints, which is what senders from
 //!   outside get; the node and its pods get all.
@@ -13,7 +15,7 @@
 //! kube-proxy's rules are read just as well: they have the same structure and names.
 
 use super::sort;
-use super::table::{Forward, Frontend, Netmask, Persistence, RealServer, Table, VirtualServer};
+use super::table::{Details, Forward, Frontend, Netmask, Persistence, RealServer, Table, Traffic, VirtualServer};
 use crate::backend::iptables::service::WEIGHT_COMMENT;
 use iptables::{
     AddrType, ChainName, DnatTo, Family, Match, PortRange, Protocol, RecentAction, Rule, Saved, SavedChain,
@@ -53,8 +55,8 @@ struct Reader<'a> {
 /// Endpoints behind a chain.
 #[derive(Default)]
 struct Backends {
-    /// With their weights.
-    endpoints: Vec<(DnatTo, u32)>,
+    /// Each with its weight, and how many connections it was given.
+    endpoints: Vec<(DnatTo, u32, u64)>,
     /// Seconds of session affinity.
     affinity: Option<u32>,
 }
@@ -64,21 +66,22 @@ impl Reader<'_> {
     fn servers(&self) -> Vec<VirtualServer> {
         let services = self.rules(RuleTable::Nat, "KUBE-SERVICES");
         let mut found = Vec::new();
-        for rule in services {
-            found.extend(self.server(rule, &destination(rule).into_iter().collect::<Vec<_>>()));
+        for (rule, packets) in &services {
+            found.extend(self.server(rule, *packets, &destination(rule).into_iter().collect::<Vec<_>>()));
         }
-        let node_addresses = self.node_port_addresses(services);
-        for rule in self.rules(RuleTable::Nat, "KUBE-NODEPORTS") {
-            found.extend(self.server(rule, &node_addresses));
+        let node_addresses = self.node_port_addresses(&services);
+        for (rule, packets) in self.rules(RuleTable::Nat, "KUBE-NODEPORTS") {
+            found.extend(self.server(rule, packets, &node_addresses));
         }
         for chain in ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"] {
-            for rule in self.rules(RuleTable::Filter, chain) {
+            for (rule, packets) in self.rules(RuleTable::Filter, chain) {
                 if !matches!(rule.target, Some(Target::Reject { .. } | Target::Drop)) {
                     continue;
                 }
                 let of_node = tests_for_local(rule) && destination(rule).is_none();
                 let addresses = if of_node { node_addresses.clone() } else { destination(rule).into_iter().collect() };
-                found.extend(servers_on(rule, &addresses, &Backends::default()));
+                let refusing = servers_on(rule, &addresses, &Backends::default());
+                found.extend(refusing.into_iter().map(|server| VirtualServer { refused: packets, ..server }));
             }
         }
         found
@@ -88,22 +91,26 @@ impl Reader<'_> {
         self.saved.chain(table, name)
     }
 
-    fn rules(&self, table: RuleTable, name: &'static str) -> &[Rule] {
-        self.chain(table, ChainName::from_static(name)).map_or(&[], |chain| &chain.rules)
+    /// The rules of a chain, and how many packets each has seen.
+    fn rules(&self, table: RuleTable, name: &'static str) -> Vec<(&Rule, u64)> {
+        let chain = self.chain(table, ChainName::from_static(name));
+        chain.into_iter().flat_map(counted).collect()
     }
 
     /// The virtual servers of a rule that leads to a service's chain.
-    fn server(&self, rule: &Rule, addresses: &[IpAddr]) -> Vec<VirtualServer> {
+    fn server(&self, rule: &Rule, packets: u64, addresses: &[IpAddr]) -> Vec<VirtualServer> {
         let Some(chain) = service_chain(rule) else { return Vec::new() };
         let mut backends = Backends::default();
         self.collect(chain, &mut backends, SERVICE_CHAINS.len());
-        servers_on(rule, addresses, &backends)
+        let traffic = Traffic { connections: packets, ..Traffic::default() };
+        servers_on(rule, addresses, &backends).into_iter().map(|server| VirtualServer { traffic, ..server }).collect()
     }
 
     /// The node's addresses on which KUBE-SERVICES hands over to KUBE-NODEPORTS.
-    fn node_port_addresses(&self, services: &[Rule]) -> Vec<IpAddr> {
+    fn node_port_addresses(&self, services: &[(&Rule, u64)]) -> Vec<IpAddr> {
         let node_ports = Target::Jump(ChainName::from_static("KUBE-NODEPORTS"));
-        let jumps: Vec<&Rule> = services.iter().filter(|rule| rule.target.as_ref() == Some(&node_ports)).collect();
+        let jumps: Vec<&Rule> =
+            services.iter().map(|(rule, _)| *rule).filter(|rule| rule.target.as_ref() == Some(&node_ports)).collect();
         let admits = |rule: &&Rule, address: IpAddr| {
             destination_tests(rule).all(|(net, negated)| net.contains(&address) != negated)
         };
@@ -141,15 +148,22 @@ impl Reader<'_> {
             backends.affinity = backends.affinity.or_else(|| affinity(rule));
             let index = *seen.entry(chain).or_insert_with(|| {
                 let chain = self.chain(RuleTable::Nat, chain)?;
-                backends.endpoints.push((chain.rules.iter().find_map(dnat)?, 1));
+                let translation = counted(chain).find_map(|(rule, packets)| dnat(rule).map(|to| (to, 1, packets)));
+                backends.endpoints.push(translation?);
                 Some(backends.endpoints.len() - 1)
             });
             let known = index.and_then(|index| backends.endpoints.get_mut(index));
-            if let (Some((_, known)), Some(weight)) = (known, weight(rule)) {
+            if let (Some((_, known, _)), Some(weight)) = (known, weight(rule)) {
                 *known = weight;
             }
         }
     }
+}
+
+/// The rules of a chain, and how many packets each has seen.
+fn counted(chain: &SavedChain) -> impl Iterator<Item = (&Rule, u64)> {
+    let packets = chain.counters.iter().map(|counters| counters.packets).chain(std::iter::repeat(0));
+    chain.rules.iter().zip(packets)
 }
 
 /// A virtual server on each of the addresses, if the rule is for one port of one protocol.
@@ -159,7 +173,8 @@ fn servers_on(rule: &Rule, addresses: &[IpAddr], backends: &Backends) -> Vec<Vir
 }
 
 fn virtual_server(protocol: Protocol, address: IpAddr, port: u16, backends: &Backends) -> VirtualServer {
-    let real_server = |(to, weight): &(DnatTo, u32)| {
+    let real_server = |(to, weight, connections): &(DnatTo, u32, u64)| {
+        let traffic = Traffic { connections: *connections, ..Traffic::default() };
         let endpoint = match *to {
             DnatTo::Address(address) => SocketAddr::new(address, port),
             DnatTo::Endpoint(endpoint) => endpoint,
@@ -171,15 +186,19 @@ fn virtual_server(protocol: Protocol, address: IpAddr, port: u16, backends: &Bac
             weight: *weight,
             active_connections: 0,
             inactive_connections: 0,
+            details: Some(Box::new(Details { traffic, ..Details::default() })),
         }
     };
-    let persistence = backends.affinity.map(|seconds| Persistence { seconds, netmask: Netmask::Host, engine: None });
+    let persistence = backends.affinity.map(|seconds| Persistence { seconds, netmask: Netmask::Host });
     VirtualServer {
         frontend: Frontend::Address { protocol: protocol.number().into(), address, port },
         scheduler: "random".to_owned(),
         scheduler_flags: [false; 3],
         persistence,
+        engine: None,
         one_packet: false,
+        traffic: Traffic::default(),
+        refused: 0,
         real_servers: backends.endpoints.iter().map(real_server).collect(),
     }
 }

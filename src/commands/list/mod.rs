@@ -1,166 +1,241 @@
-//! `kube-ipvs list`: the table of virtual and real servers, byte for byte as `ipvsadm -Ln` prints it.
+//! `kube-ipvs list`: the table of virtual and real servers, byte for byte as `ipvsadm` prints it, or with the names of the
+//! cluster. In iptables mode the rules are the same table. docs/list.md shows it.
 //!
-//! In iptables mode the rules are printed as the same table. There is no version of IPVS to name then, so the first
-//! line is missing; what else differs is in [`from_rules`].
+//! | file | what |
+//! |---|---|
+//! | `args.rs`, `request.rs` | flags; what they ask for |
+//! | `ipvsadm/` | the command line of `ipvsadm`, for when the program is started under that name |
+//! | `table.rs` | what a listing shows, wherever it comes from |
+//! | `from_ipvs.rs`, `from_rules.rs` | the kernel's IPVS, the iptables rules |
+//! | `sort.rs`, `format.rs`, `resolve.rs` | `ipvsadm`'s order, bytes, names |
+//! | `connections.rs`, `settings.rs` | `-c`; `--timeout`, `--daemon` |
+//! | `named/` | the table with names, as columns, JSON, YAML, CSV; filters |
+//! | `output.rs` | standard output in pieces |
+//! | `watch.rs` | again and again |
 
+pub mod args;
+pub mod connections;
 pub mod format;
 pub mod from_ipvs;
 pub mod from_rules;
+pub mod ipvsadm;
+pub mod named;
+mod output;
+pub mod request;
+mod resolve;
+mod rules;
+mod settings;
 pub mod sort;
 pub mod table;
+mod watch;
 
-use crate::backend::ipvs::names as ipvs_mode;
-use crate::kernel::addresses::{self, NodeAddress};
-use anyhow::Context;
-use iptables::{Commands, Family, Saved};
+pub use args::{ListArgs, ListMode};
+pub use output::Output;
+
+use args::OutputForm;
+use format::Printer;
+use from_ipvs::RealServers;
 use ipvs::Client;
-use std::io::{ErrorKind, Write};
-use std::net::IpAddr;
-use std::path::Path;
+use output::{Failure, exit, finish};
+use request::{Columns, Request, What};
+use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
-use table::Table;
-
-/// Prints the table of virtual and real servers, as `ipvsadm -Ln` does.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct ListArgs {
-    /// Which table: the kernel's IPVS, or the same table read out of the iptables rules
-    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    pub proxy_mode: ListMode,
-    /// Accepted for the fingers' sake: addresses and ports are always printed as numbers
-    #[arg(short, long)]
-    pub numeric: bool,
-}
-
-/// Which table is listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ListMode {
-    /// The one in use: IPVS if it has virtual servers, otherwise the iptables rules.
-    #[default]
-    Auto,
-    /// The kernel's IPVS.
-    Ipvs,
-    /// The iptables rules.
-    Iptables,
-}
+use table::{Frontend, Table};
 
 /// Prints the listing to standard output. A reader who has seen enough (`| head`) is no failure.
 ///
 /// # Errors
 /// The table cannot be read: no IPVS, no permission; the message says what helps. Nothing was printed then.
 pub fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    match print(args, &mut std::io::stdout().lock()) {
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        printed => printed.map(|()| ExitCode::SUCCESS),
-    }
+    Ok(exit(match args.watch {
+        Some(period) => watch::run(args, period),
+        None => print(args, &mut Output::stdout()),
+    }))
 }
 
-/// Prints the listing of the calling thread's network namespace to `out`.
+/// Prints the listing of the calling thread's network namespace.
 ///
 /// # Errors
 /// The table cannot be read, or `out` fails.
-pub fn print(args: &ListArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let text = format::render(&read(args.proxy_mode)?);
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the listing")
+pub fn print(args: &ListArgs, out: &mut Output<'_>) -> anyhow::Result<()> {
+    let request = args.ipvsadm.request().map_err(|message| Failure { message: message.to_owned(), status: 2 })?;
+    if args.output != OutputForm::Ipvsadm || args.filter.given() {
+        if !of_table(request.what) {
+            let message = "names, filters and other forms are of the table only: not with -c, -S, --timeout, --daemon";
+            return Err(Failure { message: message.to_owned(), status: 2 }.into());
+        }
+        return named::print(args, &request, read(args.proxy_mode)?, out);
+    }
+    match of_table(request.what) {
+        true => match read(args.proxy_mode)? {
+            Found::Ipvs(mut client) => list(&mut client, &request, out).map_err(with_remedy),
+            Found::Rules(table) => list_rules(&table, &request, out),
+        },
+        false => {
+            if args.proxy_mode == ListMode::Iptables {
+                let message = "only IPVS has connections, timeouts, daemons and rules of its own; see conntrack -L, \
+                               iptables-save"
+                    .to_owned();
+                return Err(Failure { message, status: 2 }.into());
+            }
+            let mut client = Client::connect().map_err(|error| with_remedy(error.into()))?;
+            list(&mut client, &request, out).map_err(with_remedy)
+        }
+    }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+/// Whether virtual servers are asked for, which both modes have.
+fn of_table(what: What) -> bool {
+    matches!(what, What::All | What::Service(_))
 }
 
-/// Reads the table that `mode` names.
+/// What `ipvsadm` prints, with its words and exit codes.
+///
+/// # Errors
+/// The table cannot be read, or `out` fails.
+pub fn print_ipvs(request: &Request, out: &mut Output<'_>) -> anyhow::Result<()> {
+    let mut client = Client::connect().map_err(|error| {
+        let reason = match &error {
+            ipvs::Error::FamilyMissing => "Protocol not available".to_owned(),
+            ipvs::Error::PermissionDenied { .. } => "Permission denied (you must be root)".to_owned(),
+            other => other.to_string(),
+        };
+        let sure = "Are you sure that IP Virtual Server is built in the kernel or as module?";
+        Failure { message: format!("Can't initialize ipvs: {reason}\n{sure}"), status: 2 }
+    })?;
+    list(&mut client, request, out)
+}
+
+/// Text on standard output.
+fn write_text(text: &str) -> anyhow::Result<()> {
+    let mut out = Output::stdout();
+    out.text().push_str(text);
+    out.flush()
+}
+
+/// Lists what IPVS has.
+fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow::Result<()> {
+    let sorted = !request.format.unsorted;
+    let mut real_servers = RealServers::new(request.format.columns.into(), sorted);
+    let mut printer = Printer::new(request.format);
+    match request.what {
+        What::All => {
+            let header = from_ipvs::header(client)?;
+            let servers = from_ipvs::servers(client, sorted)?;
+            out.text().push_str(&format::header(header));
+            out.text().push_str(format::title(request.format.columns));
+            for (index, mut server) in servers.into_iter().enumerate() {
+                real_servers.fill(client, &mut server)?;
+                printer.server(out.text(), &server);
+                if index < from_ipvs::FIRST_SCREEN { out.flush()? } else { out.pass()? }
+            }
+        }
+        What::Save => {
+            let mut real_servers = RealServers::new(from_ipvs::Depth::Tunnels, sorted);
+            for mut server in from_ipvs::servers(client, sorted)? {
+                real_servers.fill(client, &mut server)?;
+                printer.save(out.text(), &server);
+                out.pass()?;
+            }
+        }
+        What::Service(id) => {
+            let mut server = from_ipvs::server(client, &id)?.ok_or_else(no_such_service)?;
+            real_servers.fill(client, &mut server)?;
+            out.text().push_str(format::title(request.format.columns));
+            printer.server(out.text(), &server);
+        }
+        What::Connections => connections::print(request.format, out)?,
+        What::Timeout => *out.text() = settings::timeouts(client)?,
+        What::Daemon => *out.text() = settings::daemons(client)?,
+    }
+    out.flush()
+}
+
+fn no_such_service() -> Failure {
+    Failure { message: "No such service".to_owned(), status: 1 }
+}
+
+/// Lists what the rules are.
+fn list_rules(table: &Table, request: &Request, out: &mut Output<'_>) -> anyhow::Result<()> {
+    if request.format.columns == Columns::Rate {
+        let message = "iptables counts, but keeps no rates: see `kube-ipvs top`, or --stats twice".to_owned();
+        return Err(Failure { message, status: 2 }.into());
+    }
+    let wanted = |frontend: Frontend| match request.what {
+        What::Service(id) => from_ipvs::frontend(id) == frontend,
+        _ => true,
+    };
+    let mut printer = Printer::new(request.format);
+    let mut found = request.what == What::All;
+    out.text().push_str(format::title(request.format.columns));
+    for server in table.servers.iter().filter(|server| wanted(server.frontend)) {
+        found = true;
+        printer.server(out.text(), server);
+        out.pass()?;
+    }
+    if !found {
+        out.text().clear();
+        return Err(no_such_service().into());
+    }
+    out.flush()
+}
+
+/// Where the table is.
+#[derive(Debug)]
+pub enum Found {
+    /// In the kernel's IPVS.
+    Ipvs(Client),
+    /// In the iptables rules, sorted.
+    Rules(Table),
+}
+
+/// Finds the table that `mode` names.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read(mode: ListMode) -> anyhow::Result<Table> {
+pub fn read(mode: ListMode) -> anyhow::Result<Found> {
     match mode {
         ListMode::Auto => read_the_one_in_use(),
-        ListMode::Ipvs => read_ipvs(),
-        ListMode::Iptables => read_rules().map(|(table, _)| table),
+        ListMode::Ipvs => Client::connect().map(Found::Ipvs).map_err(|error| with_remedy(error.into())),
+        ListMode::Iptables => rules::read().map(|(table, _)| Found::Rules(table)),
     }
 }
 
 /// IPVS if it has virtual servers. Without any, the rules decide: a service in them means iptables mode, and chains of
 /// IPVS mode mean that its table is empty.
-fn read_the_one_in_use() -> anyhow::Result<Table> {
+fn read_the_one_in_use() -> anyhow::Result<Found> {
     // To ask over netlink would load the module.
-    if !Path::new(ipvs::proc::PATH).exists() {
-        return read_ipvs_or_rules(None);
+    let mut empty = None;
+    if let Ok(file) = std::fs::File::open(ipvs::proc::PATH) {
+        let mut client = Client::connect().map_err(|error| with_remedy(error.into()))?;
+        // Three lines are titles. Before 2026 kernels pass over rows, so that only netlink is believed about none.
+        let some = BufReader::new(file).lines().nth(3).is_some_and(|line| line.is_ok());
+        if some || !client.services().map_err(|error| with_remedy(error.into()))?.is_empty() {
+            return Ok(Found::Ipvs(client));
+        }
+        empty = Some(client);
     }
-    let table = read_ipvs()?;
-    if table.servers.is_empty() { read_ipvs_or_rules(Some(table)) } else { Ok(table) }
-}
-
-fn read_ipvs_or_rules(empty_ipvs: Option<Table>) -> anyhow::Result<Table> {
-    match (read_rules(), empty_ipvs) {
-        (Ok((rules, ipvs_mode)), Some(ipvs)) => Ok(if rules.servers.is_empty() && ipvs_mode { ipvs } else { rules }),
-        (Ok((rules, _)), None) => Ok(rules),
-        (Err(error), Some(ipvs)) => {
+    match (rules::read(), empty) {
+        (Ok((rules, true)), Some(client)) if rules.servers.is_empty() => Ok(Found::Ipvs(client)),
+        (Ok((rules, _)), _) => Ok(Found::Rules(rules)),
+        (Err(error), Some(client)) => {
             tracing::debug!("{error:#}");
-            Ok(ipvs)
+            Ok(Found::Ipvs(client))
         }
         (Err(error), None) => Err(error),
     }
 }
 
-fn read_ipvs() -> anyhow::Result<Table> {
-    let mut client = Client::connect().map_err(with_remedy)?;
-    from_ipvs::read(&mut client).map_err(with_remedy)
-}
-
-/// The table of the rules, and whether there are chains of IPVS mode among them.
-fn read_rules() -> anyhow::Result<(Table, bool)> {
-    let saved = saved_rules()?;
-    let found = addresses::node_addresses().context("the node ports cannot be listed")?;
-    let table = from_rules::table(&saved, &node_port_addresses(found));
-    let of_ipvs_mode =
-        |saved: &Saved| ipvs_mode::chains().into_iter().any(|(table, chain)| saved.chain(table, chain).is_some());
-    Ok((table, saved.iter().any(|(_, saved)| of_ipvs_mode(saved))))
-}
-
-/// The rules of the families for which there are iptables programs that work: a node may well lack one.
-fn saved_rules() -> anyhow::Result<Vec<(Family, Saved)>> {
-    let cannot = "the iptables rules cannot be listed";
-    let mut saved = Vec::new();
-    let mut unusable = None;
-    for family in [Family::V4, Family::V6] {
-        match Commands::detect(family) {
-            Ok(commands) => {
-                let tables = [iptables::Table::Nat, iptables::Table::Filter];
-                saved.push((family, commands.save(&tables).context(cannot)?));
-            }
-            Err(error) => {
-                tracing::debug!("{family:?} rules are not listed: {error}");
-                unusable = unusable.or(Some(error));
-            }
-        }
-    }
-    match unusable {
-        Some(error) if saved.is_empty() => {
-            let remedy = if nix::unistd::geteuid().is_root() { "install iptables" } else { "run this as root" };
-            Err(anyhow::Error::new(error).context(format!("{cannot} ({remedy})")))
-        }
-        _ => Ok(saved),
-    }
-}
-
-/// Where node ports can be: not on service addresses, nor on those that need an interface beside them.
-fn node_port_addresses(found: Vec<NodeAddress>) -> Vec<IpAddr> {
-    let usable = |found: &NodeAddress| {
-        let link_local = matches!(found.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        found.interface != ipvs_mode::INTERFACE && !link_local
-    };
-    found.into_iter().filter(usable).map(|found| found.address).collect()
-}
-
 /// The error and what its reader can do about it.
-fn with_remedy(error: ipvs::Error) -> anyhow::Error {
-    let remedy = match error {
-        ipvs::Error::FamilyMissing => {
+fn with_remedy(error: anyhow::Error) -> anyhow::Error {
+    let remedy = match error.downcast_ref::<ipvs::Error>() {
+        Some(ipvs::Error::FamilyMissing) => {
             " (`modprobe ip_vs` loads it where the kernel has it as a module; `--proxy-mode iptables` lists the \
              iptables rules instead)"
         }
-        ipvs::Error::PermissionDenied { .. } => " (run this as root)",
-        _ => "",
+        Some(ipvs::Error::PermissionDenied { .. }) => " (run this as root)",
+        Some(_) => "",
+        None => return error,
     };
-    anyhow::Error::new(error).context(format!("the IPVS table cannot be listed{remedy}"))
+    error.context(format!("the IPVS table cannot be listed{remedy}"))
 }

@@ -9,10 +9,20 @@ use std::net::IpAddr;
 
 /// Sorts the virtual servers and the real servers of each. They have to be in the kernel's order.
 pub fn sort(table: &mut Table) {
-    table.servers = merge_sort(std::mem::take(&mut table.servers), &compare_servers);
+    sort_servers(&mut table.servers);
     for server in &mut table.servers {
-        server.real_servers = merge_sort(std::mem::take(&mut server.real_servers), &compare_real_servers);
+        sort_real_servers(&mut server.real_servers);
     }
+}
+
+/// Sorts virtual servers, which have to be in the kernel's order.
+pub fn sort_servers(servers: &mut Vec<VirtualServer>) {
+    *servers = merge_sort(std::mem::take(servers), &compare_servers);
+}
+
+/// Sorts the real servers of one virtual server, which have to be in the kernel's order.
+pub fn sort_real_servers(servers: &mut Vec<RealServer>) {
+    *servers = merge_sort(std::mem::take(servers), &compare_real_servers);
 }
 
 /// `ipvs_cmp_services` in `libipvs.c`: mark, family, protocol, address, port.
@@ -102,6 +112,7 @@ mod tests {
             weight: 1,
             active_connections: 0,
             inactive_connections: 0,
+            details: None,
         }
     }
 
@@ -117,7 +128,10 @@ mod tests {
             scheduler: "rr".to_owned(),
             scheduler_flags: [false; 3],
             persistence: None,
+            engine: None,
             one_packet: false,
+            traffic: Default::default(),
+            refused: 0,
             real_servers: Vec::new(),
         }
     }

@@ -4,6 +4,8 @@
 use crate::model::IpFamily;
 use std::net::{IpAddr, Ipv4Addr};
 
+pub use ipvs::{Stats as Traffic, Tunnel};
+
 /// A listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -33,8 +35,14 @@ pub struct VirtualServer {
     pub scheduler_flags: [bool; 3],
     /// Stickiness of clients.
     pub persistence: Option<Persistence>,
+    /// Persistence engine, for example `sip`.
+    pub engine: Option<String>,
     /// Every packet is scheduled on its own.
     pub one_packet: bool,
+    /// Its traffic.
+    pub traffic: Traffic,
+    /// Packets that rules refused as it has no real servers; 0 in IPVS mode, where nobody counts them.
+    pub refused: u64,
     /// Where it sends to, in the order in which they are printed.
     pub real_servers: Vec<RealServer>,
 }
@@ -72,14 +80,12 @@ impl Frontend {
 }
 
 /// Clients stay with their real server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Persistence {
     /// For so many seconds.
     pub seconds: u32,
     /// Clients that are equal under it count as one.
     pub netmask: Netmask,
-    /// Persistence engine, for example `sip`.
-    pub engine: Option<String>,
 }
 
 /// Granularity of persistence.
@@ -94,7 +100,7 @@ pub enum Netmask {
 }
 
 /// A real server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealServer {
     /// Its address.
     pub address: IpAddr,
@@ -108,6 +114,23 @@ pub struct RealServer {
     pub active_connections: u32,
     /// Connections in other states.
     pub inactive_connections: u32,
+    /// What only some listings show; not read for the others.
+    pub details: Option<Box<Details>>,
+}
+
+/// What only some listings show of a real server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Its traffic.
+    pub traffic: Traffic,
+    /// Clients that persistence binds to it.
+    pub persistent_connections: u32,
+    /// From this many connections on it gets no new ones; 0: no limit.
+    pub upper_threshold: u32,
+    /// Below this many it gets new ones again.
+    pub lower_threshold: u32,
+    /// Encapsulation, with [`Forward::Tunnel`].
+    pub tunnel: Tunnel,
 }
 
 /// How packets get to a real server.
