@@ -7,8 +7,9 @@
 //! |---|---|
 //! | `trial.rs` | one run of ours, in a process and a network namespace of its own |
 //! | `peer.rs` | one run of another program, likewise |
-//! | `report.rs` | all results of a call, as a table |
+//! | `report.rs`, `page.rs` | all results of a call, as a table and as an HTML page |
 
+mod page;
 pub mod peer;
 mod report;
 pub mod trial;
@@ -74,10 +75,7 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
     let scratch = Scratch::create()?;
     let mut report =
         Report { machine: Machine::read(), runs: args.runs, unknown_range: args.unknown_range, sizes: Vec::new() };
-    if report.machine.build == "debug" {
-        eprintln!("bench: this is a debug build; its own share of the time is several times that of a release build");
-    }
-    eprintln!("bench: {}", report.machine.describe());
+    report.machine.introduce();
     warm_up(args)?;
     for services in &args.services {
         report.sizes.push(size(args, *services, &scratch)?);
@@ -85,6 +83,7 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Table => print!("{}", report.table()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report).context("writing the results")?),
+        Output::Html => print!("{}", report.page()),
     }
     Ok(ExitCode::SUCCESS)
 }
