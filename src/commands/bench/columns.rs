@@ -31,7 +31,7 @@ pub fn cells<const N: usize>(words: [&str; N]) -> Vec<String> {
 /// A figure, as fine as it is worth: three digits.
 pub fn figure(value: f64) -> String {
     match value {
-        v if v == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         v if v < 0.1 => format!("{v:.3}"),
         v if v < 10.0 => format!("{v:.2}"),
         v if v < 100.0 => format!("{v:.1}"),

@@ -208,12 +208,10 @@ impl Drop for Field {
                 let _ = client.execute(&ipvs::Command::Flush);
             }
         });
-        for problem in
-            [forgotten.err().map(|e| e.to_string()), fs::remove_dir_all(&self.folder).err().map(|e| e.to_string())]
-        {
-            if let Some(problem) = problem {
-                eprintln!("bench: cleaning up: {problem}");
-            }
+        let removed = fs::remove_dir_all(&self.folder);
+        let problems = [forgotten.err().map(|error| error.to_string()), removed.err().map(|error| error.to_string())];
+        for problem in problems.into_iter().flatten() {
+            eprintln!("bench: cleaning up: {problem}");
         }
     }
 }

@@ -15,12 +15,14 @@
 //! | `load/` | traffic that goes on, and what it met |
 //! | `columns.rs`, `chart.rs`, `page.rs` | results in a terminal, as plots, and as one HTML file |
 //! | `mode_switch/` | `bench mode-switch`: the mode is switched under traffic |
+//! | `datapath/` | `bench datapath`: first packets and requests a second against the number of services |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod chart;
 mod child;
 mod columns;
 mod daemon;
+mod datapath;
 mod field;
 mod load;
 mod machine;
@@ -45,6 +47,8 @@ pub enum BenchCommand {
     /// Switching the mode back and forth under traffic: open connections, new ones, UDP flows, clients with affinity. On a
     /// kernel with one mode only: restarts of the daemon
     ModeSwitch(mode_switch::ModeSwitchArgs),
+    /// What a packet pays for the number of services: first packets and requests a second to the last of N, in each mode
+    Datapath(datapath::DatapathArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -97,6 +101,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Sync(args) => sync::run(args),
         BenchCommand::ModeSwitch(args) => mode_switch::run(args),
+        BenchCommand::Datapath(args) => datapath::run(args),
         BenchCommand::Child { task } => child::become_task(task),
     }
 }

@@ -11,12 +11,15 @@
 //! | `talk.rs` | connections that keep talking |
 //! | `request.rs` | one connection for one question: at a rate, and from clients with affinity |
 //! | `flow.rs` | UDP flows |
+//! | `closed.rs` | requests as fast as they are answered |
 
+mod closed;
 mod flow;
 mod ledger;
 mod request;
 mod talk;
 
+pub use closed::closed_loop;
 pub use ledger::{Broken, Late, Period, Second, Tally};
 
 use super::field::Field;
@@ -77,6 +80,32 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(plan: Plan, ledger: Ledger) -> Self {
+        Self {
+            plan,
+            ledger: Mutex::new(ledger),
+            stop: AtomicBool::new(false),
+            renewal: AtomicU32::new(0),
+            renew_every: AtomicU32::new(1),
+            opened: AtomicU32::new(0),
+        }
+    }
+
+    /// Without traffic of its own.
+    fn idle(ledger: Ledger) -> Self {
+        let none = Plan {
+            connections: 0,
+            message_ms: 1,
+            rate: 0,
+            flows: 0,
+            datagram_ms: 1,
+            clients: 0,
+            client_ms: 1,
+            timeout_ms: 10_000,
+        };
+        Self::new(none, ledger)
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,14 +153,7 @@ impl Load {
     /// When a thread could not be started, or the connections do not open in time.
     pub fn start(field: &Field, plan: Plan) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let shared = Arc::new(Shared {
-            plan,
-            ledger: Mutex::new(Ledger::new(started)),
-            stop: AtomicBool::new(false),
-            renewal: AtomicU32::new(0),
-            renew_every: AtomicU32::new(1),
-            opened: AtomicU32::new(0),
-        });
+        let shared = Arc::new(Shared::new(plan, Ledger::new(started)));
         let share = |ns: &NetNs, quarters, clients| Share {
             ns: ns.clone(),
             quarters,

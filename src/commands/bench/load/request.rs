@@ -82,7 +82,7 @@ pub async fn client(shared: Arc<Shared>, number: u32, to: SocketAddr) {
 }
 
 /// One connection, one question. The time that counts is that of the handshake: the first packet and its answer.
-async fn request(
+pub async fn request(
     shared: &Shared,
     kind: Kind,
     to: SocketAddr,

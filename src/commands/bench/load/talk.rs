@@ -33,7 +33,7 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
             let renewal = shared.renewal.load(Ordering::Relaxed);
             let renewed = renewal != seen;
             seen = renewal;
-            if shared.stopping() || renewed && number % shared.renew_every.load(Ordering::Relaxed).max(1) == 0 {
+            if shared.stopping() || renewed && number.is_multiple_of(shared.renew_every.load(Ordering::Relaxed)) {
                 break;
             }
             question += 1;
