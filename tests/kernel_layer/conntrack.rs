@@ -139,7 +139,9 @@ fn what_ipvs_carries_is_taken_over_and_stays_where_it_is() {
         flow("10.0.0.1:1001", "10.96.0.10:53", "10.244.0.5:53", "udp");
         flow("10.0.0.1:1002", "10.96.0.10:53", "10.244.0.6:53", "udp");
         flow("10.0.0.1:1003", "10.96.0.10:53", "10.96.0.10:53", "udp");
-        flow("10.244.0.5:53", "10.0.0.1:1004", "10.96.0.10:53", "udp");
+        let answer = "-I -p udp -s 10.244.0.5 --sport 53 -d 10.0.0.1 --dport 1004 -t 600 -r 10.0.0.1 --reply-port-src 1004 \
+                      -q 10.96.0.10 --reply-port-dst 53";
+        run("conntrack", &answer.split_whitespace().collect::<Vec<_>>());
         flow("10.0.0.1:1005", "10.96.0.11:80", "10.244.0.5:80", "tcp");
         flow("10.0.0.1:1006", "10.96.0.99:53", "10.244.0.5:53", "udp");
         // Masqueraded as well: the answer goes to the node.

@@ -57,12 +57,19 @@ impl Report {
             let times = run.switches.iter().filter(|switched| switched.to.name() == to);
             times.map(|switched| switched.programmed_ms / 1000.0).reduce(f64::max)
         };
-        let bars = Bars {
-            unit: "s",
-            series: vec![("to iptables", "c2"), ("to IPVS", "c1")],
-            groups: groups(&|run| vec![programme(run, "iptables"), programme(run, "ipvs")]),
-        };
-        page.figure("Time to programme", "the longest of the switches, both families together", &bars.svg());
+        if self.switches > 0 {
+            let bars = Bars {
+                unit: "s",
+                series: vec![("to iptables", "c2"), ("to IPVS", "c1")],
+                groups: groups(&|run| vec![programme(run, "iptables"), programme(run, "ipvs")]),
+            };
+            page.figure("Time to programme", "the longest of the switches, both families together", &bars.svg());
+        } else {
+            let longest = |run: &Run| run.restarts.iter().map(|one| one.in_sync_ms / 1000.0).reduce(f64::max);
+            let bars =
+                Bars { unit: "s", series: vec![("until in sync", "c3")], groups: groups(&|run| vec![longest(run)]) };
+            page.figure("Restart", "the longest, from the new process's start", &bars.svg());
+        }
         let bars = Bars {
             unit: "ms",
             series: vec![("longest gap", "c5")],
