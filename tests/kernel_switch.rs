@@ -10,125 +10,13 @@
 
 mod support;
 
-use kube_ipvs::lab::Protocol;
-use serde_json::Value;
-use std::process::Output;
 use std::thread;
 use std::time::Duration;
-use support::{Cluster, Flow, Mode, Proxy, Service, State, Stream, Talks, emulated, may_run, no_ipvs, wait_until};
-
-const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
-
-fn web() -> Service {
-    Service { node_port: Some(30080), ..Service::new("web", 20) }
-}
-
-fn names() -> Service {
-    Service { protocol: "UDP", port: 53, target: 53, ..Service::new("names", 21) }
-}
-
-fn sticky() -> Service {
-    Service { sticky: true, ..Service::new("sticky", 22) }
-}
-
-/// All addresses of [`web`].
-fn addresses() -> Vec<String> {
-    let mut addresses = web().addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
-    addresses
-}
-
-fn cluster(mode: Mode) -> Cluster {
-    let cluster = Cluster::new(mode);
-    [web(), names(), sticky()].iter().for_each(|service| cluster.apply(service));
-    cluster
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// `kube-ipvs switch` succeeds. Returns what it told.
-fn switch(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = cluster.program(&[&["switch"], arguments].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
-    text(&output)
-}
-
-/// `kube-ipvs switch` fails. Returns what it told.
-fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = cluster.program(&[&["switch"], arguments].concat());
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
-    text(&output)
-}
-
-/// The families as `kube-ipvs status -o json` tells them.
-fn status(cluster: &Cluster) -> Vec<Value> {
-    let output = cluster.program(&["status", "-o", "json"]);
-    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
-    status["families"].as_array().unwrap().clone()
-}
-
-fn modes(cluster: &Cluster) -> Vec<String> {
-    status(cluster).iter().map(|family| family["mode"].as_str().unwrap().to_owned()).collect()
-}
-
-fn wait_gone(cluster: &Cluster) {
-    wait_until("the old mode to be gone", || status(cluster).iter().all(|family| family["retiring"].is_null()));
-}
-
-/// Nothing of the mode that does not serve is in the kernel.
-fn assert_only(cluster: &Cluster, mode: Mode) {
-    let state = State::of(cluster);
-    let rules = |prefix: &str| {
-        let variants = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
-        variants.iter().any(|command| state.printed(command).lines().any(|line| line.starts_with(prefix)))
-    };
-    assert_eq!(rules(":KUBE-IPVS-SERVICES"), mode == Mode::Ipvs, "chains of IPVS mode");
-    assert_eq!(rules(":KUBE-SERVICES"), mode == Mode::Iptables, "chains of iptables mode");
-    assert_eq!(state.printed("ipset save").contains("KUBE-IPVS-"), mode == Mode::Ipvs, "sets");
-    assert_eq!(state.printed("ip link show").contains("kube-ipvs"), mode == Mode::Ipvs, "devices");
-    if no_ipvs().is_none() {
-        assert_eq!(state.printed("ipvsadm -Sn").contains("172.30.0.20"), mode == Mode::Ipvs, "virtual servers");
-    }
-}
-
-/// Long-lived connections, new ones, UDP and clients with affinity, all the time.
-struct Traffic {
-    talks: Talks,
-    requests: Stream,
-    datagrams: Stream,
-    clients: Stream,
-}
-
-impl Traffic {
-    fn start(cluster: &Cluster) -> Self {
-        Self {
-            talks: Talks::start(cluster, &CALLERS, &addresses(), 2),
-            requests: Stream::start(cluster, &CALLERS, &addresses(), Protocol::Tcp),
-            datagrams: Stream::start(cluster, &CALLERS, &names().addresses(), Protocol::Udp),
-            clients: Stream::start(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp),
-        }
-    }
-
-    fn goes_on(&self) {
-        self.talks.wait_for_more(5);
-        self.requests.wait_for_more(40);
-        self.datagrams.wait_for_more(20);
-        self.clients.wait_for_more(20);
-    }
-
-    /// No connection broke, no request failed.
-    fn end(self) -> [usize; 4] {
-        [self.talks.end().len(), self.requests.end(), self.datagrams.end(), self.clients.end()]
-    }
-}
-
-fn start(cluster: &Cluster, further: &[&str]) -> Proxy {
-    let proxy = cluster.start(further);
-    wait_until("the control socket", || cluster.program(&["status"]).status.success());
-    proxy
-}
+use support::switching::{
+    CALLERS, Traffic, addresses, assert_only, cluster, modes, names, refused, start, status, sticky, switch, text,
+    wait_gone,
+};
+use support::{Cluster, Flow, Mode, State, Talks, emulated, may_run, no_ipvs, wait_until};
 
 #[test]
 fn there_and_back_under_traffic() {
@@ -192,6 +80,25 @@ fn udp_flows_outlive_the_old_mode() {
         eprintln!("{what}: answered by {names:?}, {lost} lost");
         assert!(lost <= few, "{what}: {lost} lost");
     }
+    proxy.stop();
+}
+
+/// TCP connections that IPVS still carries when time is over: connection tracking goes on with them, to the same endpoints.
+#[test]
+fn connections_outlive_the_drain() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    // Each one fails as soon as somebody else answers.
+    let talks = Talks::start(&cluster, &CALLERS, &addresses(), 2);
+    let told = switch(&cluster, &["iptables", "--drain", "1s"]);
+    assert_eq!(told.matches("nothing of ipvs mode is left").count(), 2, "{told}");
+    assert_only(&cluster, Mode::Iptables);
+    talks.wait_for_more(10);
+    eprintln!("{} connections went on", talks.end().len());
+    assert!(proxy.says(&["connection tracking goes on with what IPVS carried"]), "{}", proxy.log());
     proxy.stop();
 }
 

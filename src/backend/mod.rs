@@ -224,12 +224,12 @@ pub trait FlowTable: Send {
     /// When the table could not be read, or not every flow deleted. What was deleted stays so; trying again is safe.
     fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
 
-    /// Makes the kernel forget the flows to these frontends that connection tracking does not translate itself: those of
-    /// IPVS. Their next packet is one of a new flow.
+    /// Has connection tracking translate the flows to these frontends that it does not translate yet: those that IPVS
+    /// carries. They stay with their endpoints. Returns how many there were.
     ///
     /// # Errors
-    /// As [`FlowTable::forget`].
-    fn release(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
+    /// When the table could not be read, or not every flow taken over. Trying again is safe.
+    fn take_over(&mut self, family: IpFamily, udp: &UdpFlows, tcp: &UdpFlows) -> Result<usize, FlowError>;
 }
 
 /// A kernel object that went.

@@ -206,12 +206,15 @@ impl Lab {
                 this.add_neighbour("eth0", gateway, gateway_mac)?;
                 this.add_route(default_route_for(address), Via::Gateway(gateway, "eth0"), TABLE_MAIN)?;
             }
-            Ok(())
+            spec.ranges.iter().try_for_each(|range| this.add_route(*range, Via::Local, TABLE_LOCAL))
         })?;
         Configurator::with(gateway, |gateway| {
             for address in host.addresses {
                 gateway.add_route(single(address), Via::Device(&link), TABLE_MAIN)?;
                 gateway.add_neighbour(&link, address, host_mac)?;
+            }
+            for range in &spec.ranges {
+                gateway.add_route(*range, Via::Gateway(host.address_like(range.addr()), &link), TABLE_MAIN)?;
             }
             if spec.place == Place::BeyondEth0 { gateway.add_rule_for_input(&link, TABLE_TO_NODE) } else { Ok(()) }
         })?;

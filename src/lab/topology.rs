@@ -36,13 +36,15 @@ pub struct HostSpec {
     pub ipv4: Ipv4Addr,
     /// Its IPv6 address, a /128.
     pub ipv6: Ipv6Addr,
+    /// Further addresses that it takes packets for and may send from, without having any of them on a link.
+    pub ranges: Vec<IpNet>,
 }
 
 impl HostSpec {
     /// A host called `name` at `place`.
     #[must_use]
     pub fn new(name: impl Into<String>, place: Place, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Self {
-        Self { name: name.into(), place, ipv4, ipv6 }
+        Self { name: name.into(), place, ipv4, ipv6, ranges: Vec::new() }
     }
 }
 

@@ -90,8 +90,8 @@ impl Reconciler {
 
     /// Nothing drains any more, or time is over.
     fn remove(&mut self, family: IpFamily, now: Instant) {
-        // UDP flows that go on would otherwise find nothing there: each one's next datagram is a new flow.
-        self.release_flows(family);
+        // What goes on would otherwise find nothing there.
+        self.take_over_flows(family);
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else { return };
         // What both families share goes with the second: it has to see that the first has left.
@@ -103,7 +103,7 @@ impl Reconciler {
             info!(mode = plane.name(), %family, "is gone");
             *retirement = Retirement { state: State::Gone, ..Retirement::default() };
             // Those that came between the first time and the end of IPVS.
-            self.release_flows(family);
+            self.take_over_flows(family);
         } else if let State::Until(until) = &mut retirement.state {
             // From here on it is tried once in a while.
             *until = (*until).min(now);
@@ -112,13 +112,17 @@ impl Reconciler {
 }
 
 impl Reconciler {
-    /// Lets go of the UDP flows that IPVS carries, where it is IPVS that leaves. Failing is no reason to stay.
-    fn release_flows(&mut self, family: IpFamily) {
+    /// Connection tracking takes over what IPVS carries, where it is IPVS that leaves: UDP flows, which have no end, and TCP
+    /// connections that outlived their time. Failing is no reason to stay.
+    fn take_over_flows(&mut self, family: IpFamily) {
         let leaves = self.planes.active.get(family).other();
-        if leaves == Mode::Ipvs
-            && let Err(error) = self.flows.release(family, self.planes.flows.as_mut())
-        {
-            warn!(%family, "{error}");
+        if leaves != Mode::Ipvs {
+            return;
+        }
+        match self.flows.take_over(family, self.planes.flows.as_mut()) {
+            Ok(0) => {}
+            Ok(flows) => info!(%family, flows, "connection tracking goes on with what IPVS carried"),
+            Err(error) => warn!(%family, "{error}"),
         }
     }
 }

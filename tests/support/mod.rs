@@ -11,6 +11,7 @@
 //! | `flow.rs` | UDP flows that never end |
 //! | `api` | an API server of our own, with every trouble that one can have |
 //! | `follow.rs` | the source that follows such a server, and its log |
+//! | `switching.rs` | the cluster, traffic and questions of the tests of the live switch |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
@@ -22,6 +23,7 @@ pub mod follow;
 mod manifest;
 mod proxy;
 mod state;
+pub mod switching;
 mod traffic;
 
 pub use api::Api;

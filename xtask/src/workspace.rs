@@ -38,7 +38,11 @@ impl TestBinary {
 
     /// Whether it is one of those that judge by the clock while traffic flows.
     pub fn is_timing_test(&self) -> bool {
-        self.is_kernel_test() && matches!(self.target.as_str(), "kernel_restart" | "kernel_repair" | "kernel_switch")
+        self.is_kernel_test()
+            && matches!(
+                self.target.as_str(),
+                "kernel_restart" | "kernel_repair" | "kernel_switch" | "kernel_switch_kill" | "kernel_switch_failures"
+            )
     }
 
     /// Whether it is a kernel test that does not.

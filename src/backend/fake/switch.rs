@@ -27,7 +27,7 @@ impl FlowTable for NoFlows {
         Ok(0)
     }
 
-    fn release(&mut self, _: IpFamily, _: &UdpFlows) -> Result<usize, FlowError> {
+    fn take_over(&mut self, _: IpFamily, _: &UdpFlows, _: &UdpFlows) -> Result<usize, FlowError> {
         Ok(0)
     }
 }
@@ -247,6 +247,45 @@ fn killed_at_every_step_it_ends_in_one_mode() {
         }
         assert!(ends.len() > 10 && ends.contains(&from) && ends.last() == Some(&to), "{} kills", ends.len());
     }
+}
+
+/// 150 kills of one node's daemon, one after the other, each at a random call after somebody asked for the other mode. What a
+/// killed one left is what the next one finds.
+#[test]
+fn killed_again_and_again_on_one_node() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let node = Node::new(0, 1);
+    let mut reconciler = node.start(Mode::Ipvs);
+    let mut now = settle(&mut reconciler, Instant::now());
+    let mut switched = 0;
+    for kill in 0..150 {
+        let from = reconciler.status().families.v4.mode.unwrap();
+        let steps = ask(&mut reconciler, from.other());
+        {
+            let mut kernel = node.kernel.lock().unwrap();
+            kernel.v4.dead_after = Some(kernel.v4.calls + random.u64(0..120));
+        }
+        for _ in 0..random.u32(1..4) {
+            reconciler.round(now);
+        }
+        drop(steps);
+        node.kernel.lock().unwrap().v4.dead_after = None;
+        let when = format!("kill {kill}, from {from}");
+        node.assert_served(&when);
+        reconciler = node.start(Mode::Ipvs);
+        reconciler.round(now);
+        node.assert_served(&when);
+        let mode = reconciler.status().families.v4.mode.unwrap();
+        switched += u32::from(mode != from);
+        // Sometimes it is killed again before the other mode is gone.
+        if random.bool() {
+            now = settle(&mut reconciler, now);
+            node.assert_only(mode, &when);
+        }
+    }
+    assert!((20..130).contains(&switched), "{switched} of 150 were killed after the switch");
+    settle(&mut reconciler, now);
+    node.assert_only(reconciler.status().families.v4.mode.unwrap(), "in the end");
 }
 
 /// Calls fail at random, from the switch on; whatever it says, it is so.

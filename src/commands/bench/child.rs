@@ -6,6 +6,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
 /// One run.
@@ -17,6 +18,21 @@ pub enum Task {
     SyncPeer(sync::peer::Peer),
     /// The same messages, sent barely.
     SyncFloor(sync::floor::Floor),
+    /// This program with these arguments.
+    Program(Vec<String>),
+}
+
+/// The command that becomes a task. It is killed when the thread that starts it ends.
+///
+/// # Errors
+/// When this program's own file is not found.
+pub fn command(task: &Task) -> anyhow::Result<Command> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let task = serde_json::to_string(task).context("writing the task")?;
+    let mut command = Command::new(program);
+    // Ctrl-C on the terminal is for the benchmark, which ends it in order.
+    command.args(["bench", "child", &task]).process_group(0);
+    Ok(command)
 }
 
 /// Runs a task in a process of its own and returns what it found.
@@ -42,6 +58,11 @@ pub fn become_task(task: &str) -> anyhow::Result<ExitCode> {
         Task::SyncTrial(trial) => serde_json::to_string(&trial.run()?)?,
         Task::SyncPeer(peer) => serde_json::to_string(&peer.run()?)?,
         Task::SyncFloor(floor) => serde_json::to_string(&floor.run()?)?,
+        Task::Program(arguments) => {
+            // The signal at the parent's death survives execve(2).
+            let program = std::env::current_exe().context("finding this program's own file")?;
+            return Err(Command::new(program).args(arguments).exec()).context("becoming the program");
+        }
     };
     println!("{found}");
     Ok(ExitCode::SUCCESS)

@@ -34,6 +34,16 @@ impl Machine {
         }
     }
 
+    /// Says on standard error what is measured on, and what is wrong with it.
+    pub fn introduce(&self) {
+        if self.build == "debug" {
+            eprintln!(
+                "bench: this is a debug build; its own share of the time is several times that of a release build"
+            );
+        }
+        eprintln!("bench: {}", self.describe());
+    }
+
     /// In one line.
     pub fn describe(&self) -> String {
         let Self { kernel, processor, processors, iptables, .. } = self;

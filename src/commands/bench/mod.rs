@@ -10,11 +10,25 @@
 //! | `synthetic.rs` | a cluster of any size, in memory |
 //! | `child.rs` | this program started again for one run |
 //! | `program.rs` | other programs, run and measured |
+//! | `field.rs` | a cluster of network namespaces in which every endpoint answers |
+//! | `daemon.rs` | the proxy as a process of its own, asked by its control socket |
+//! | `load/` | traffic that goes on, and what it met |
+//! | `columns.rs`, `chart.rs`, `page.rs` | results in a terminal, as plots, and as one HTML file |
+//! | `mode_switch/` | `bench mode-switch`: the mode is switched under traffic |
+//! | `datapath/` | `bench datapath`: first packets and requests a second against the number of services |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
+mod chart;
 mod child;
+mod columns;
+mod daemon;
+mod datapath;
+mod field;
+mod load;
 mod machine;
 mod measure;
+mod mode_switch;
+mod page;
 mod program;
 mod sync;
 mod synthetic;
@@ -30,6 +44,11 @@ pub enum BenchCommand {
     /// Bringing the kernel to N services of M endpoints each, and changing one of them; beside it `ipvsadm -R` or
     /// `iptables-restore` of the same table
     Sync(sync::SyncArgs),
+    /// Switching the mode back and forth under traffic: open connections, new ones, UDP flows, clients with affinity. On a
+    /// kernel with one mode only: restarts of the daemon
+    ModeSwitch(mode_switch::ModeSwitchArgs),
+    /// What a packet pays for the number of services: first packets and requests a second to the last of N, in each mode
+    Datapath(datapath::DatapathArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -69,6 +88,8 @@ pub enum Output {
     Table,
     /// Everything that was measured, as one JSON object.
     Json,
+    /// With plots, as one HTML file that needs nothing else.
+    Html,
 }
 
 /// Measures and prints.
@@ -79,6 +100,8 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     require_root("bench")?;
     match command {
         BenchCommand::Sync(args) => sync::run(args),
+        BenchCommand::ModeSwitch(args) => mode_switch::run(args),
+        BenchCommand::Datapath(args) => datapath::run(args),
         BenchCommand::Child { task } => child::become_task(task),
     }
 }

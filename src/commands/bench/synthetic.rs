@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Endpoints are within this range.
-const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 9);
+pub const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 9);
 /// The first cluster IP. The range around it widens with the number of services.
 const FIRST_CLUSTER_IP: u32 = 0xac1e_0000;
 /// Addresses at the start of the range that real clusters use for DNS and the API server.
@@ -86,9 +86,15 @@ impl Synthetic {
         set_endpoints(snapshot, index, std::iter::once(fresh).chain(rest).collect());
     }
 
-    fn endpoint(self, service: u32, endpoint: u32) -> Ipv4Addr {
+    /// The address of one endpoint of a Service.
+    pub fn endpoint(self, service: u32, endpoint: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(PODS.network()) + 1 + service * self.endpoints + endpoint)
     }
+}
+
+/// The cluster IP of a Service.
+pub fn cluster_ip(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from(FIRST_CLUSTER_IP + RESERVED + index)
 }
 
 fn room(length: u8) -> u32 {
@@ -105,7 +111,7 @@ fn service(index: u32) -> Service {
         name: name(index),
         uid: None,
         service_type: ServiceType::ClusterIp,
-        cluster_ips: vec![Ipv4Addr::from(FIRST_CLUSTER_IP + RESERVED + index).into()],
+        cluster_ips: vec![cluster_ip(index).into()],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
         source_ranges: Vec::new(),

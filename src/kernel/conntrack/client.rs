@@ -79,4 +79,33 @@ impl Client {
         }
         failure.map_or(Ok(deleted), Err)
     }
+
+    /// Has flows translated by connection tracking from now on, which somebody else (IPVS) has translated until now: each to
+    /// whoever answers it. Their entries are replaced, one right after the other was deleted, since the kernel takes a
+    /// translation for a new entry only. A packet that comes just in between makes an entry of its own, which stays.
+    /// Returns how many were replaced; those that were gone already are left alone.
+    ///
+    /// # Errors
+    /// What the kernel said first; the others are done nevertheless. A flow whose entry could not be made is deleted.
+    pub fn translate_all(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError> {
+        let pairs = flows.iter().flat_map(|flow| [flow::delete(flow), flow::create_translated(flow)]);
+        let mut messages: Vec<Vec<u8>> = pairs.collect();
+        let results = self.socket.batch(&mut messages);
+        let (mut done, mut failure) = (0, None);
+        for (pair, flow) in results.chunks(2).zip(flows) {
+            let fine = |allowed: Errno, result: &Result<(), NetlinkError>| match result {
+                Err(error) if error.errno() != Some(allowed as i32) => Some(error.clone()),
+                _ => None,
+            };
+            let [deleted, made] = pair else { continue };
+            let problem = fine(Errno::ENOENT, deleted).or_else(|| fine(Errno::EEXIST, made));
+            match problem {
+                None => done += usize::from(deleted.is_ok() && made.is_ok()),
+                Some(source) => {
+                    failure.get_or_insert(ConntrackError { action: format!("translate connection {flow}"), source });
+                }
+            }
+        }
+        failure.map_or(Ok(done), Err)
+    }
 }

@@ -4,17 +4,22 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::kernel::IpFamily;
-use crate::kernel::attribute::{Attribute, AttributeError, Attributes};
-use crate::kernel::netfilter::{self, NLM_F_DUMP, SUBSYSTEM_CONNTRACK};
+use crate::kernel::attribute::{Attribute, AttributeError, Attributes, Writer};
+use crate::kernel::netfilter::{self, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, SUBSYSTEM_CONNTRACK};
 
+const CT_NEW: u8 = 0;
 const CT_GET: u8 = 1;
 const CT_DELETE: u8 = 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_NAT_SRC: u16 = 6;
+const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
 const CTA_ID: u16 = 12;
+const CTA_NAT_DST: u16 = 13;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
@@ -27,14 +32,29 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+const CTA_NAT_PROTO: u16 = 3;
+const CTA_PROTONAT_PORT_MIN: u16 = 1;
+const CTA_PROTONAT_PORT_MAX: u16 = 2;
 
 // `CTA_FILTER_F_…` of nf_conntrack_netlink.c (kernel 5.8).
 const FILTER_IP_DST: u32 = 1 << 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
-/// `IPS_DST_NAT` of nf_conntrack_common.h.
+// `enum ip_conntrack_status` of nf_conntrack_common.h.
+const STATUS_SEEN_REPLY: u32 = 1 << 1;
+const STATUS_ASSURED: u32 = 1 << 2;
+const STATUS_CONFIRMED: u32 = 1 << 3;
 const STATUS_DST_NAT: u32 = 1 << 5;
+
+/// `TCP_CONNTRACK_ESTABLISHED` of nf_conntrack_tcp.h.
+pub const TCP_ESTABLISHED: u8 = 3;
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: packets are not judged by their sequence numbers, of which nothing is known.
+const TCP_LIBERAL: u8 = 0x08;
 
 /// One direction of a flow. Protocols without ports have 0 there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +82,17 @@ pub struct Flow {
     pub id: Option<u32>,
     /// The conntrack zone.
     pub zone: u16,
+    /// Seconds until it is forgotten, if nothing comes.
+    pub timeout: u32,
+    /// The state of a TCP connection, as `nf_conntrack_tcp.h` numbers it.
+    pub tcp_state: Option<u8>,
+}
+
+impl Flow {
+    /// The IP family.
+    pub fn family(&self) -> IpFamily {
+        IpFamily::of(self.original.destination.ip())
+    }
 }
 
 impl fmt::Display for Flow {
@@ -151,24 +182,8 @@ pub fn dump(filter: &Filter) -> Vec<u8> {
 
 /// Deletes one flow. The tuple is always there: a delete message without one empties the table.
 pub fn delete(flow: &Flow) -> Vec<u8> {
-    let Tuple { source, destination, protocol } = flow.original;
-    let family = IpFamily::of(destination.ip());
-    netfilter::message(SUBSYSTEM_CONNTRACK, CT_DELETE, 0, family.number(), |writer| {
-        let (src, dst) = match family {
-            IpFamily::V4 => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
-            IpFamily::V6 => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
-        };
-        writer.nested(CTA_TUPLE_ORIG, |writer| {
-            writer.nested(CTA_TUPLE_IP, |writer| {
-                writer.address(src, source.ip());
-                writer.address(dst, destination.ip());
-            });
-            writer.nested(CTA_TUPLE_PROTO, |writer| {
-                writer.u8(CTA_PROTO_NUM, protocol);
-                writer.u16_be(CTA_PROTO_SRC_PORT, source.port());
-                writer.u16_be(CTA_PROTO_DST_PORT, destination.port());
-            });
-        });
+    netfilter::message(SUBSYSTEM_CONNTRACK, CT_DELETE, 0, flow.family().number(), |writer| {
+        write_tuple(writer, CTA_TUPLE_ORIG, &flow.original);
         if flow.zone != 0 {
             writer.u16_be(CTA_ZONE, flow.zone);
         }
@@ -178,10 +193,77 @@ pub fn delete(flow: &Flow) -> Vec<u8> {
     })
 }
 
+/// Enters one flow as if a rule had translated its first packet: to whoever answers it, and from whichever address the
+/// answers go to. The kernel takes translations for new entries only (`ctnetlink_change_conntrack`), and reads the
+/// untranslated reply to know what there is to translate (`nf_nat_setup_info`).
+pub fn create_translated(flow: &Flow) -> Vec<u8> {
+    let Tuple { source, destination, protocol } = flow.original;
+    netfilter::message(SUBSYSTEM_CONNTRACK, CT_NEW, NLM_F_CREATE | NLM_F_EXCL, flow.family().number(), |writer| {
+        write_tuple(writer, CTA_TUPLE_ORIG, &flow.original);
+        write_tuple(writer, CTA_TUPLE_REPLY, &Tuple { source: destination, destination: source, protocol });
+        writer.u32_be(CTA_TIMEOUT, flow.timeout.max(1));
+        writer.u32_be(CTA_STATUS, STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_CONFIRMED);
+        write_translation(writer, CTA_NAT_DST, flow.reply.source);
+        if flow.reply.destination != source {
+            write_translation(writer, CTA_NAT_SRC, flow.reply.destination);
+        }
+        if let Some(state) = flow.tcp_state {
+            writer.nested(CTA_PROTOINFO, |writer| {
+                writer.nested(CTA_PROTOINFO_TCP, |writer| {
+                    writer.u8(CTA_PROTOINFO_TCP_STATE, state);
+                    // Flags and mask.
+                    let liberal = u16::from_be_bytes([TCP_LIBERAL, TCP_LIBERAL]);
+                    writer.u16_be(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, liberal);
+                    writer.u16_be(CTA_PROTOINFO_TCP_FLAGS_REPLY, liberal);
+                });
+            });
+        }
+        if flow.mark != 0 {
+            writer.u32_be(CTA_MARK, flow.mark);
+        }
+        if flow.zone != 0 {
+            writer.u16_be(CTA_ZONE, flow.zone);
+        }
+    })
+}
+
+fn write_tuple(writer: &mut Writer<'_>, kind: u16, tuple: &Tuple) {
+    let (src, dst) = match IpFamily::of(tuple.destination.ip()) {
+        IpFamily::V4 => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
+        IpFamily::V6 => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
+    };
+    writer.nested(kind, |writer| {
+        writer.nested(CTA_TUPLE_IP, |writer| {
+            writer.address(src, tuple.source.ip());
+            writer.address(dst, tuple.destination.ip());
+        });
+        writer.nested(CTA_TUPLE_PROTO, |writer| {
+            writer.u8(CTA_PROTO_NUM, tuple.protocol);
+            writer.u16_be(CTA_PROTO_SRC_PORT, tuple.source.port());
+            writer.u16_be(CTA_PROTO_DST_PORT, tuple.destination.port());
+        });
+    });
+}
+
+/// `CTA_NAT_SRC` or `CTA_NAT_DST`: to exactly this address and port.
+fn write_translation(writer: &mut Writer<'_>, kind: u16, to: SocketAddr) {
+    // CTA_NAT_V4_MINIP, CTA_NAT_V4_MAXIP; CTA_NAT_V6_MINIP, CTA_NAT_V6_MAXIP.
+    let (min, max) = if to.is_ipv4() { (1, 2) } else { (4, 5) };
+    writer.nested(kind, |writer| {
+        writer.address(min, to.ip());
+        writer.address(max, to.ip());
+        writer.nested(CTA_NAT_PROTO, |writer| {
+            writer.u16_be(CTA_PROTONAT_PORT_MIN, to.port());
+            writer.u16_be(CTA_PROTONAT_PORT_MAX, to.port());
+        });
+    });
+}
+
 /// The flow in a message, `None` when a direction lacks an address.
 pub fn decode(payload: &[u8]) -> Result<Option<Flow>, AttributeError> {
     let (_, attributes) = netfilter::payload(payload).ok_or(AttributeError::Truncated(payload.len()))?;
     let (mut original, mut reply, mut translated, mut mark, mut id, mut zone) = (None, None, false, 0, None, 0);
+    let (mut timeout, mut tcp_state) = (0, None);
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
@@ -191,10 +273,26 @@ pub fn decode(payload: &[u8]) -> Result<Option<Flow>, AttributeError> {
             CTA_MARK => mark = attribute.u32_be()?,
             CTA_ID => id = Some(attribute.u32_be()?),
             CTA_ZONE => zone = attribute.u16_be()?,
+            CTA_TIMEOUT => timeout = attribute.u32_be()?,
+            CTA_PROTOINFO => tcp_state = decode_tcp_state(&attribute)?,
             _ => {}
         }
     }
-    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, translated, mark, id, zone }))
+    let flow = |(original, reply)| Flow { original, reply, translated, mark, id, zone, timeout, tcp_state };
+    Ok(original.zip(reply).map(flow))
+}
+
+fn decode_tcp_state(info: &Attribute<'_>) -> Result<Option<u8>, AttributeError> {
+    for protocol in info.nested() {
+        let protocol = protocol?;
+        for inner in protocol.nested().take_while(|_| protocol.kind == CTA_PROTOINFO_TCP) {
+            let inner = inner?;
+            if inner.kind == CTA_PROTOINFO_TCP_STATE {
+                return inner.u8().map(Some);
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn decode_tuple(tuple: &Attribute<'_>) -> Result<Option<Tuple>, AttributeError> {

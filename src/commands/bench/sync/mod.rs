@@ -10,11 +10,12 @@
 //! | `floor.rs` | the very messages of our run, sent by a bare loop |
 //! | `churn.rs` | changes that never end |
 //! | `headline.rs` | the figures that count, one each |
-//! | `report.rs` | all results of a call, as a table |
+//! | `report.rs`, `page.rs` | all results of a call, as a table and as an HTML page |
 
 mod churn;
 pub mod floor;
 mod headline;
+mod page;
 pub mod peer;
 mod report;
 pub mod trial;
@@ -86,10 +87,7 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
     let scratch = Scratch::create()?;
     let mut report =
         Report { machine: Machine::read(), runs: args.runs, unknown_range: args.unknown_range, sizes: Vec::new() };
-    if report.machine.build == "debug" {
-        eprintln!("bench: this is a debug build; its own share of the time is several times that of a release build");
-    }
-    eprintln!("bench: {}", report.machine.describe());
+    report.machine.introduce();
     warm_up(args)?;
     for services in &args.services {
         report.sizes.push(size(args, *services, &scratch)?);
@@ -100,6 +98,7 @@ pub fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
             let headline = headline::Headline::of(&report);
             println!("{}", serde_json::to_string_pretty(&headline).context("writing the results")?);
         }
+        Output::Html => print!("{}", report.page()),
     }
     Ok(ExitCode::SUCCESS)
 }

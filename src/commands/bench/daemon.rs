@@ -1,0 +1,205 @@
+//! The proxy under measurement: this program as a process of its own in the node's namespace, asked by its control socket.
+
+use super::child::{self, Task};
+use super::field::Field;
+use crate::control::Client;
+use crate::control::protocol::{Ask, Event, Families, Status, WishName};
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often is looked whether it is ready.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Time to end after SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A running proxy; killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+/// What it has used since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// Processor seconds of its own, kernel included.
+    pub own: f64,
+    /// Processor seconds of the programs that it ran and waited for.
+    pub programs: f64,
+    /// Memory now, in bytes.
+    pub memory: u64,
+    /// The most memory at once until now, in bytes.
+    pub peak_memory: u64,
+}
+
+impl Daemon {
+    /// Starts it and waits until the kernel is as wanted in all families. Returns how long that took.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time; its last words are in the error.
+    pub fn start(field: &Field, mode: &str, patience: Duration) -> anyhow::Result<(Self, Duration)> {
+        let (socket, log) = (field.folder().join("control.sock"), field.folder().join("daemon.log"));
+        let path = socket.display().to_string();
+        let mut arguments: Vec<String> = ["--log-level", "info", "run"].map(str::to_owned).to_vec();
+        arguments.extend(["--proxy-mode", mode, "--control-socket", &path].map(str::to_owned));
+        arguments.extend(field.arguments());
+        let mut command = child::command(&Task::Program(arguments))?;
+        let file = File::options().create(true).append(true).open(&log).context("the daemon's log")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let started = Instant::now();
+        let mut daemon = Self { child: field.node().spawn_process(command)?, socket, log };
+        while !daemon.status().is_ok_and(|status| is_ready(&status)) {
+            if let Some(status) = daemon.child.try_wait().context("looking after the daemon")? {
+                bail!("the daemon ended ({status}); its last words:\n{}", daemon.last_words(10));
+            }
+            if started.elapsed() > patience {
+                bail!(
+                    "the daemon is not ready after {} s; its last words:\n{}",
+                    patience.as_secs(),
+                    daemon.last_words(10)
+                );
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok((daemon, started.elapsed()))
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let mut client = Client::connect(&self.socket)?;
+        client.ask(Ask::Status)?;
+        match client.answer()? {
+            Event::Status { status } => Ok(*status),
+            other => bail!("the daemon answered with {other:?}"),
+        }
+    }
+
+    /// The mode that serves IPv4.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn mode(&self) -> anyhow::Result<String> {
+        let status = self.status()?;
+        Ok(status.families.first().context("the daemon serves no family")?.mode.clone())
+    }
+
+    /// Asks for another mode. What happens comes with the instant at which it was heard of.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn switch(&self, mode: WishName, drain: Duration) -> anyhow::Result<mpsc::Receiver<(Instant, Event)>> {
+        let mut client = Client::connect(&self.socket)?;
+        let drain_ms = u64::try_from(drain.as_millis()).ok();
+        client.ask(Ask::Switch { mode, family: Families::Both, drain_ms })?;
+        let (sender, events) = mpsc::channel();
+        thread::Builder::new().name("switch".into()).spawn(move || {
+            // A daemon that goes away ends the channel.
+            while let Ok(event) = client.answer() {
+                let last = event.is_last();
+                if sender.send((Instant::now(), event)).is_err() || last {
+                    return;
+                }
+            }
+        })?;
+        Ok(events)
+    }
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let stat = fs::read_to_string(folder.join("stat")).context("the daemon's processor time")?;
+        // The name, which may hold spaces, ends with the last bracket; utime is the 12th word after it (proc(5)).
+        let words: Vec<f64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(|word| word.parse().unwrap_or(0.0))
+            .collect();
+        let ticks = |at: usize| words.get(at).copied().unwrap_or(0.0) / TICKS_PER_SECOND;
+        let status = fs::read_to_string(folder.join("status")).context("the daemon's memory")?;
+        let kibibytes = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Ok(Usage {
+            own: ticks(11) + ticks(12),
+            programs: ticks(13) + ticks(14),
+            memory: kibibytes("VmRSS:") * 1024,
+            peak_memory: kibibytes("VmHWM:") * 1024,
+        })
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let process = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(process, Signal::SIGTERM)?;
+        let asked = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if asked.elapsed() > GRACE {
+                bail!("the daemon did not end within {} s; its last words:\n{}", GRACE.as_secs(), self.last_words(10));
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// The line that says why the mode is not another one.
+    pub fn about_mode(&self) -> Option<String> {
+        let log = fs::read_to_string(&self.log).ok()?;
+        let line = log.lines().find_map(|line| line.split_once("proxy mode iptables, as "))?;
+        Some(line.1.to_owned())
+    }
+
+    /// The last lines of its log.
+    pub fn last_words(&self, count: usize) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let mut lines: Vec<&str> = log.lines().rev().take(count).collect();
+        lines.reverse();
+        lines.join("\n")
+    }
+}
+
+/// `USER_HZ`, in which the kernel tells processor time: 100 everywhere (proc(5), `sysconf(_SC_CLK_TCK)`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+fn is_ready(status: &Status) -> bool {
+    let synced =
+        |family: &crate::control::protocol::FamilyStatus| family.in_sync && family.last_success_ago_ms.is_some();
+    !status.families.is_empty() && status.families.iter().all(synced)
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,111 @@
+//! Connections that keep talking: a question in every turn, and an answer to it.
+
+use super::ledger::{End, Kind};
+use super::{Shared, Turns, question_of};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long one that broke waits before it opens again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One connection; opened anew when it broke or is asked to.
+pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
+    let plan = shared.plan;
+    let mut turns = Turns::new(Duration::from_millis(plan.message_ms.into()), number, plan.connections);
+    let (mut question, mut known) = (0, false);
+    let mut seen = shared.renewal.load(Ordering::Relaxed);
+    while !shared.stopping() {
+        // All at once would be a burst that no node has.
+        turns.turn().await;
+        let Some(mut stream) = open(&shared, to).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let mut last: Option<Instant> = None;
+        loop {
+            turns.turn().await;
+            let renewal = shared.renewal.load(Ordering::Relaxed);
+            let renewed = renewal != seen;
+            seen = renewal;
+            if shared.stopping() || renewed && number.is_multiple_of(shared.renew_every.load(Ordering::Relaxed)) {
+                break;
+            }
+            question += 1;
+            if !exchange(&shared, &mut stream, question, &mut last).await {
+                tokio::time::sleep(PAUSE).await;
+                break;
+            }
+            if !known {
+                known = true;
+                shared.opened.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+async fn open(shared: &Shared, to: SocketAddr) -> Option<TcpStream> {
+    match timeout(shared.plan.timeout(), super::request::connect(to, None)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            shared.ledger().error(Kind::Messages, &error);
+            None
+        }
+        Err(_) => {
+            shared.ledger().ended(Kind::Messages, End::TimedOut);
+            None
+        }
+    }
+}
+
+/// One question and its answer; `false` when the connection is of no use any more.
+async fn exchange(shared: &Shared, stream: &mut TcpStream, question: u64, last: &mut Option<Instant>) -> bool {
+    let asked = Instant::now();
+    let outcome = timeout(shared.plan.timeout(), ask(stream, question)).await;
+    let answered = Instant::now();
+    let mut ledger = shared.ledger();
+    let good = match outcome {
+        Ok(Ok(true)) => {
+            ledger.ended(Kind::Messages, End::Answered(answered.saturating_duration_since(asked)));
+            true
+        }
+        Ok(Ok(false)) => {
+            ledger.ended(Kind::Messages, End::Failed("answered wrongly"));
+            false
+        }
+        Ok(Err(error)) => {
+            ledger.error(Kind::Messages, &error);
+            false
+        }
+        Err(_) => {
+            ledger.ended(Kind::Messages, End::TimedOut);
+            false
+        }
+    };
+    if let Some(before) = last.replace(answered) {
+        ledger.gap(Kind::Messages, answered.saturating_duration_since(before));
+    }
+    good
+}
+
+/// Asks, and tells whether the answer is to this question.
+pub async fn ask(stream: &mut TcpStream, question: u64) -> io::Result<bool> {
+    Ok(question_of(&answer_to(stream, question).await?) == Some(question))
+}
+
+/// Asks, and returns the line that comes back.
+pub async fn answer_to(stream: &mut TcpStream, question: u64) -> io::Result<Vec<u8>> {
+    stream.write_all(format!("{question}\n").as_bytes()).await?;
+    let mut line = Vec::with_capacity(256);
+    while line.last() != Some(&b'\n') {
+        if stream.read_buf(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(line)
+}

@@ -1,0 +1,134 @@
+//! One size: traffic goes on, and the mode is switched again and again.
+//!
+//! Connections that talk go on through all switches, so that IPVS mode, which carries those that were opened in it, drains
+//! until it serves again. At the first switch to iptables every second one is closed by its client and opened anew, so
+//! that from then on each mode carries half of them. At the last switch to iptables all are, as connections in real life come
+//! to their end; then the time until nothing of IPVS mode is left is measured.
+
+use super::report::{Mode, Run, Switched};
+use super::{ModeSwitchArgs, PATIENCE};
+use crate::commands::bench::daemon::Daemon;
+use crate::commands::bench::load::Load;
+use crate::control::protocol::{Event, WishName};
+use anyhow::bail;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Longer than any benchmark: nothing is to break because time is over.
+const DRAIN: Duration = Duration::from_secs(86_400);
+
+/// Switches as often as asked for, and enters everything.
+pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: Load, run: &mut Run) -> anyhow::Result<()> {
+    std::thread::sleep(args.hold);
+    run.period("before", Mode::Ipvs, load.cut());
+    run.daemon = daemon.usage()?;
+    let last_to_iptables = args.switches - (args.switches + 1) % 2;
+    for number in 1..=args.switches {
+        let to = if number % 2 == 1 { Mode::Iptables } else { Mode::Ipvs };
+        let renew = match number {
+            _ if number == last_to_iptables => Some(1),
+            1 => Some(2),
+            _ => None,
+        };
+        let switched = switch(args, daemon, &load, run, Order { number, to, renew })?;
+        eprintln!("bench: switch {number} to {}: {}", to.name(), switched.in_short());
+        run.switches.push(switched);
+    }
+    let usage = daemon.usage()?;
+    run.daemon = usage;
+    let mode = run.switches.last().map_or(Mode::Ipvs, |switched| switched.to);
+    let (rest, kept) = load.end();
+    run.period("end", mode, rest);
+    run.keep(kept);
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Order {
+    number: u32,
+    to: Mode,
+    /// Every so many-th talking connection is opened anew afterwards, if any.
+    renew: Option<u32>,
+}
+
+fn switch(
+    args: &ModeSwitchArgs,
+    daemon: &Daemon,
+    load: &Load,
+    run: &mut Run,
+    order: Order,
+) -> anyhow::Result<Switched> {
+    let Order { number, to, renew } = order;
+    let before = daemon.usage()?;
+    let wish = if to == Mode::Ipvs { WishName::Ipvs } else { WishName::Iptables };
+    let asked = Instant::now();
+    let events = daemon.switch(wish, DRAIN)?;
+    let mut switched = Switched::new(number, to, load.at(asked));
+    let mut follow = Follow { events, asked, switched: &mut switched, over: false };
+    follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
+    run.period(&format!("switch {number}"), to.other(), load.cut());
+    follow.until(Instant::now() + args.hold, |_| false)?;
+    if let Some(every) = renew {
+        load.renew(every);
+        follow.until(Instant::now() + args.hold, |_| false)?;
+        if every == 1 {
+            let since = Instant::now();
+            follow.until(since + PATIENCE, |switched| switched.gone_ms.is_some())?;
+            follow.switched.ended_ms = Some(load.at(since) - args.hold.as_secs_f64() * 1000.0);
+        }
+    }
+    run.period(&format!("after {number}"), to, load.cut());
+    anyhow::ensure!(load.is_alive(), "the load generator has ended: {:?}", daemon.last_words(3));
+    switched.take_usage(before, daemon.usage()?);
+    Ok(switched)
+}
+
+struct Follow<'a> {
+    events: Receiver<(Instant, Event)>,
+    asked: Instant,
+    switched: &'a mut Switched,
+    over: bool,
+}
+
+impl Follow<'_> {
+    /// Takes in events until something is so, or until then.
+    fn until(&mut self, end: Instant, done: impl Fn(&Switched) -> bool) -> anyhow::Result<()> {
+        while !done(self.switched) {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.over {
+                std::thread::sleep(left);
+                return Ok(());
+            }
+            match self.events.recv_timeout(left) {
+                Ok((at, event)) => self.take(at, event)?,
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) if self.over => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("the daemon ended in the midst of a switch"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: Instant, event: Event) -> anyhow::Result<()> {
+        let ms = at.saturating_duration_since(self.asked).as_secs_f64() * 1000.0;
+        let switched = &mut *self.switched;
+        match event {
+            Event::Programmed { steps, duration_ms, services, .. } => {
+                switched.programmed_ms += f64::from(u32::try_from(duration_ms).unwrap_or(u32::MAX));
+                switched.steps += steps;
+                switched.service_ports = switched.service_ports.max(services);
+            }
+            Event::Verified { .. } => switched.verified_ms = Some(ms),
+            Event::InForce { .. } => switched.in_force_ms = Some(ms),
+            Event::Draining { connections, .. } => switched.drained_most = switched.drained_most.max(connections),
+            Event::Done => {
+                self.over = true;
+                switched.gone_ms = Some(ms);
+            }
+            Event::Failed { reason } if switched.in_force_ms.is_none() => bail!("switch {}: {reason}", switched.number),
+            Event::Failed { .. } => self.over = true,
+            Event::Programming { .. } | Event::Gone { .. } | Event::Status { .. } => {}
+        }
+        Ok(())
+    }
+}

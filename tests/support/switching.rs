@@ -1,0 +1,119 @@
+//! What the tests of the live switch share: a cluster with services of all kinds, traffic, and asking the daemon.
+
+use super::{Cluster, Mode, Proxy, Service, State, Stream, Talks, no_ipvs, wait_until};
+use kube_ipvs::lab::Protocol;
+use serde_json::Value;
+use std::process::Output;
+
+pub const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
+
+pub fn web() -> Service {
+    Service { node_port: Some(30080), ..Service::new("web", 20) }
+}
+
+pub fn names() -> Service {
+    Service { protocol: "UDP", port: 53, target: 53, ..Service::new("names", 21) }
+}
+
+pub fn sticky() -> Service {
+    Service { sticky: true, ..Service::new("sticky", 22) }
+}
+
+/// All addresses of [`web`].
+pub fn addresses() -> Vec<String> {
+    let mut addresses = web().addresses().to_vec();
+    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
+    addresses
+}
+
+pub fn cluster(mode: Mode) -> Cluster {
+    let cluster = Cluster::new(mode);
+    [web(), names(), sticky()].iter().for_each(|service| cluster.apply(service));
+    cluster
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// `kube-ipvs switch` succeeds. Returns what it told.
+pub fn switch(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.program(&[&["switch"], arguments].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// `kube-ipvs switch` fails. Returns what it told.
+pub fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.program(&[&["switch"], arguments].concat());
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// The families as `kube-ipvs status -o json` tells them.
+pub fn status(cluster: &Cluster) -> Vec<Value> {
+    let output = cluster.program(&["status", "-o", "json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    status["families"].as_array().unwrap().clone()
+}
+
+pub fn modes(cluster: &Cluster) -> Vec<String> {
+    status(cluster).iter().map(|family| family["mode"].as_str().unwrap().to_owned()).collect()
+}
+
+pub fn wait_gone(cluster: &Cluster) {
+    wait_until("the old mode to be gone", || status(cluster).iter().all(|family| family["retiring"].is_null()));
+}
+
+/// Nothing of the mode that does not serve is in the kernel.
+pub fn assert_only(cluster: &Cluster, mode: Mode) {
+    let state = State::of(cluster);
+    let rules = |prefix: &str| {
+        let variants = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
+        variants.iter().any(|command| state.printed(command).lines().any(|line| line.starts_with(prefix)))
+    };
+    assert_eq!(rules(":KUBE-IPVS-SERVICES"), mode == Mode::Ipvs, "chains of IPVS mode");
+    assert_eq!(rules(":KUBE-SERVICES"), mode == Mode::Iptables, "chains of iptables mode");
+    assert_eq!(state.printed("ipset save").contains("KUBE-IPVS-"), mode == Mode::Ipvs, "sets");
+    assert_eq!(state.printed("ip link show").contains("kube-ipvs"), mode == Mode::Ipvs, "devices");
+    if no_ipvs().is_none() {
+        assert_eq!(state.printed("ipvsadm -Sn").contains("172.30.0.20"), mode == Mode::Ipvs, "virtual servers");
+    }
+}
+
+/// Long-lived connections, new ones, UDP and clients with affinity, all the time.
+pub struct Traffic {
+    talks: Talks,
+    requests: Stream,
+    datagrams: Stream,
+    clients: Stream,
+}
+
+impl Traffic {
+    pub fn start(cluster: &Cluster) -> Self {
+        Self {
+            talks: Talks::start(cluster, &CALLERS, &addresses(), 2),
+            requests: Stream::start(cluster, &CALLERS, &addresses(), Protocol::Tcp),
+            datagrams: Stream::start(cluster, &CALLERS, &names().addresses(), Protocol::Udp),
+            clients: Stream::start(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp),
+        }
+    }
+
+    pub fn goes_on(&self) {
+        self.talks.wait_for_more(5);
+        self.requests.wait_for_more(40);
+        self.datagrams.wait_for_more(20);
+        self.clients.wait_for_more(20);
+    }
+
+    /// No connection broke, no request failed.
+    pub fn end(self) -> [usize; 4] {
+        [self.talks.end().len(), self.requests.end(), self.datagrams.end(), self.clients.end()]
+    }
+}
+
+pub fn start(cluster: &Cluster, further: &[&str]) -> Proxy {
+    let proxy = cluster.start(further);
+    wait_until("the control socket", || cluster.program(&["status"]).status.success());
+    proxy
+}
