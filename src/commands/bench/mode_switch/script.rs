@@ -127,7 +127,7 @@ impl Follow<'_> {
             }
             Event::Failed { reason } if switched.in_force_ms.is_none() => bail!("switch {}: {reason}", switched.number),
             Event::Failed { .. } => self.over = true,
-            Event::Programming { .. } | Event::Gone { .. } | Event::Status { .. } => {}
+            Event::Programming { .. } | Event::Gone { .. } | Event::Status { .. } | Event::Names { .. } => {}
         }
         Ok(())
     }
