@@ -67,13 +67,13 @@ fn doctor_finds_what_was_broken(mode: Mode) {
     let (status, report) = json_of(&cluster.program(&doctor));
     assert!(status != 3, "nothing is broken yet: {report:#}");
     cluster.shell(
-        "sysctl -qw net.ipv4.ip_forward=0; ip address add 172.30.9.9/32 dev eth0; sysctl -qw net.ipv4.conf.eth0.rp_filter=1; \
+        "iptables-legacy -A FORWARD -j ACCEPT; iptables-nft -A FORWARD -j ACCEPT; sysctl -qw net.ipv4.ip_forward=0; ip address add 172.30.9.9/32 dev eth0; sysctl -qw net.ipv4.conf.eth0.rp_filter=1; \
          ip link set eth0 mtu 1000",
     );
     let (status, report) = json_of(&cluster.program(&doctor));
     let found: Vec<&str> =
         report["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
-    for check in ["sysctls", "service-ranges", "rp-filter", "mtu"] {
+    for check in ["sysctls", "service-ranges", "rp-filter", "mtu", "iptables-variants"] {
         assert!(found.contains(&check), "{check}: {report:#}");
     }
     assert_eq!(status, 3, "{report:#}");

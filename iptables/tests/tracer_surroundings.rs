@@ -1,7 +1,7 @@
 //! The tracer with what stands beside the rules: IPVS behind filter INPUT and before filter OUTPUT, routes that are asked for,
 //! NETMAP, and a cable that leads back into the node.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use iptables::tracer::{Balancing, Packet, Route, Tracer, Verdict};
 use iptables::{Protocol, Saved, parse_save};

@@ -1,6 +1,17 @@
 //! Standard output, for all commands: a reader that has gone is no error, and colours are for terminals.
 
+use clap::ValueEnum;
 use std::io::{ErrorKind, IsTerminal, Write};
+
+/// In which form a command tells what it found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Form {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
 
 /// Prints text to standard output.
 ///

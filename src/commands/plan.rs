@@ -1,26 +1,16 @@
 //! `kube-ipvs plan`: what `run` would change, in words, changing nothing.
 
-use super::output::{self, Paint, Style};
+use super::output::{self, Form, Paint, Style};
 use super::source::Opened;
 use super::{dataplane, duties, node, require_root};
 use crate::config::{Config, ProxyArgs};
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use std::time::Instant;
 use tracing::warn;
-
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For programs: steps with family, mode, kind and text; counts by kind
-    Json,
-}
 
 /// Flags of `plan`.
 #[derive(Debug, Clone, Args)]
@@ -28,9 +18,9 @@ pub struct PlanArgs {
     /// What is proxied, and how.
     #[command(flatten)]
     pub proxy: ProxyArgs,
-    /// How it is printed
+    /// How it is printed; as JSON: steps with family, mode, kind and text, and counts by kind
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: Form,
 }
 
 /// What a step does to the kernel.
@@ -94,8 +84,8 @@ pub fn run(args: &PlanArgs, config: &Config) -> anyhow::Result<Exit> {
     let lines = steps(config)?;
     let counts = count(&lines);
     let text = match args.output {
-        Output::Text => text(&lines, counts, Paint::of_stdout()),
-        Output::Json => serde_json::to_string_pretty(&serde_json::json!({ "steps": lines, "counts": counts }))? + "\n",
+        Form::Text => text(&lines, counts, Paint::of_stdout()),
+        Form::Json => serde_json::to_string_pretty(&serde_json::json!({ "steps": lines, "counts": counts }))? + "\n",
     };
     output::print(&text)?;
     Ok(if lines.is_empty() { Exit::Success } else { Exit::Changes })

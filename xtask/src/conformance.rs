@@ -116,7 +116,10 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode> {
 
 /// Plays the project's own scenarios as a test suite, without flows of minutes.
 pub fn check(workspace: &Workspace, place: &Place, mode: &str) -> Result<Tally> {
-    play(workspace, place, mode, &["--without=slow".to_owned()], &[workspace.root.join(SCENARIOS)], None)
+    // What `explain` says of each flow as well, where that does not cost minutes.
+    let explain = matches!(place, Place::Here).then(|| "--explain".to_owned());
+    let arguments: Vec<String> = std::iter::once("--without=slow".to_owned()).chain(explain).collect();
+    play(workspace, place, mode, &arguments, &[workspace.root.join(SCENARIOS)], None)
 }
 
 fn mode_in_words(mode: &str) -> String {

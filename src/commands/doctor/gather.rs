@@ -13,6 +13,7 @@ use crate::kernel::sysctl::{ALL, KernelVersion, Sysctl};
 use crate::kernel::{addresses, links};
 use crate::model::{IpFamily, parse_network};
 use ipnet::IpNet;
+use iptables::{Commands, Family};
 use ipvs::{Protocol, ServiceId, proc};
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -57,12 +58,13 @@ fn daemon(facts: &mut Facts) -> Option<Modes> {
 
 /// Each variant of each family by itself; a program that is not there has no rules.
 fn rules(facts: &mut Facts) {
-    for program in ["iptables", "ip6tables"] {
-        let mut works = false;
+    for (program, family) in [("iptables", Family::V4), ("ip6tables", Family::V6)] {
+        if facts.ipv6 || family == Family::V4 {
+            facts.iptables_missing.extend(Commands::detect(family).err().map(|error| error.to_string()));
+        }
         for variant in ["nft", "legacy"] {
             let mut command = Command::new(format!("{program}-{variant}-save"));
             let Ok(output) = command.stdin(Stdio::null()).output() else { continue };
-            works |= output.status.success();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let lines = || text.lines();
             facts.rules.push(VariantRules {
@@ -76,13 +78,14 @@ fn rules(facts: &mut Facts) {
             facts
                 .incompatible
                 .extend(incompatible.map(|line| format!("{program}-nft: {}", line.trim_matches(['#', ' ']))));
+            if variant == "nft" && !output.status.success() {
+                let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+                facts.incompatible.extend(errors.lines().next().map(str::to_owned));
+            }
             traces(&text, facts);
             if forward_drops(&text) {
                 facts.forward_drops.push(if program == "iptables" { "IPv4" } else { "IPv6" });
             }
-        }
-        if !works && (program == "iptables" || facts.ipv6) {
-            facts.iptables_missing.push(format!("{program} is not installed, or does not work here"));
         }
     }
 }

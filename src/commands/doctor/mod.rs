@@ -9,23 +9,13 @@ pub mod finding;
 mod gather;
 mod processes;
 
-use super::output::{self, Paint, Style};
+use super::output::{self, Form, Paint, Style};
 use super::require_root;
 use crate::exit::Exit;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use finding::{Finding, Severity};
 use serde_json::json;
 use std::fmt::Write as _;
-
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For programs; docs/doctor.md names the fields
-    Json,
-}
 
 /// Flags of `doctor`.
 #[derive(Debug, Clone, Args)]
@@ -39,9 +29,9 @@ pub struct DoctorArgs {
     /// The cluster's service ranges [default: those that IPVS mode has routed]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
     service_cidr: Vec<String>,
-    /// How it is printed
+    /// How it is printed; docs/doctor.md names the fields
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Form,
 }
 
 /// Examines the node.
@@ -52,11 +42,11 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     require_root("doctor")?;
     let findings = checks::examine(&gather::facts(args)?);
     let text = match args.output {
-        Output::Json => {
+        Form::Json => {
             let sound = checks::sound(&findings);
             serde_json::to_string_pretty(&json!({ "findings": findings, "sound": sound }))? + "\n"
         }
-        Output::Text => text(&findings, Paint::of_stdout())?,
+        Form::Text => text(&findings, Paint::of_stdout())?,
     };
     output::print(&text)?;
     Ok(exit(&findings))

@@ -11,6 +11,7 @@ pub mod report;
 mod sets;
 mod virtual_servers;
 
+use super::output::Form;
 use super::source::Opened;
 use super::{duties, node, require_root};
 use crate::config::{Config, ProxyArgs, ProxyMode};
@@ -20,23 +21,13 @@ use crate::exit::Exit;
 use crate::kernel::routing::{self, Query};
 use crate::model::Protocol;
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use kernel::Kernel;
 use question::{Sender, Target};
 use report::{Answer, Report};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 use tracing::warn;
-
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For programs; docs/explain.md names the fields
-    Json,
-}
 
 /// Flags of `explain`.
 #[derive(Debug, Clone, Args)]
@@ -50,9 +41,9 @@ pub struct ExplainArgs {
     /// The interface by which the packet comes in [default: the one by which the node reaches SRC]
     #[arg(long = "in", value_name = "INTERFACE")]
     input: Option<String>,
-    /// How it is printed
+    /// How it is printed; docs/explain.md names the fields
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Form,
     #[command(flatten)]
     proxy: ProxyArgs,
 }

@@ -1,18 +1,17 @@
 //! A report as text, or as JSON.
 
-use super::Output;
 use super::report::{Answer, Report};
-use crate::commands::output::{self, Paint, Style};
+use crate::commands::output::{self, Form, Paint, Style};
 use std::fmt::Write as _;
 
 /// Prints it.
 ///
 /// # Errors
 /// When standard output fails; that its reader has gone is none.
-pub fn print(report: &Report, form: Output) -> anyhow::Result<()> {
+pub fn print(report: &Report, form: Form) -> anyhow::Result<()> {
     let text = match form {
-        Output::Json => serde_json::to_string_pretty(report)? + "\n",
-        Output::Text => text(report, Paint::of_stdout())?,
+        Form::Json => serde_json::to_string_pretty(report)? + "\n",
+        Form::Text => text(report, Paint::of_stdout())?,
     };
     output::print(&text)
 }
