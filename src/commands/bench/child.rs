@@ -1,6 +1,6 @@
 //! This program started again for one run: a fresh process, so that peak memory is that of the run alone.
 
-use super::sync;
+use super::{daemon, sync};
 use anyhow::Context;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -17,6 +17,8 @@ pub enum Task {
     SyncPeer(sync::peer::Peer),
     /// The same messages, sent barely.
     SyncFloor(sync::floor::Floor),
+    /// The whole program.
+    Daemon(daemon::Run),
 }
 
 /// Runs a task in a process of its own and returns what it found.
@@ -41,6 +43,7 @@ pub fn become_task(task: &str) -> anyhow::Result<ExitCode> {
     let found = match serde_json::from_str(task).context("reading the task")? {
         Task::SyncTrial(trial) => serde_json::to_string(&trial.run()?)?,
         Task::SyncPeer(peer) => serde_json::to_string(&peer.run()?)?,
+        Task::Daemon(run) => serde_json::to_string(&run.run()?)?,
         Task::SyncFloor(floor) => serde_json::to_string(&floor.run()?)?,
     };
     println!("{found}");

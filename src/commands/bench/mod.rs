@@ -10,9 +10,11 @@
 //! | `synthetic.rs` | a cluster of any size, in memory |
 //! | `child.rs` | this program started again for one run |
 //! | `program.rs` | other programs, run and measured |
+//! | `daemon/` | `bench daemon`: the whole program beside an API server |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod child;
+mod daemon;
 mod machine;
 mod measure;
 mod program;
@@ -30,6 +32,8 @@ pub enum BenchCommand {
     /// Bringing the kernel to N services of M endpoints each, and changing one of them; beside it `ipvsadm -R` or
     /// `iptables-restore` of the same table
     Sync(sync::SyncArgs),
+    /// The whole program beside an API server of N services: cold start, memory, changes, and what the server is asked
+    Daemon(daemon::DaemonArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -79,6 +83,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     require_root("bench")?;
     match command {
         BenchCommand::Sync(args) => sync::run(args),
+        BenchCommand::Daemon(args) => daemon::run(args),
         BenchCommand::Child { task } => child::become_task(task),
     }
 }
