@@ -11,6 +11,7 @@
 //! | `child.rs` | this program started again for one run |
 //! | `program.rs` | other programs, run and measured |
 //! | `daemon/` | `bench daemon`: the whole program beside an API server |
+//! | `pure.rs` | `bench instructions`: what deciding costs, without kernel and clock |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod child;
@@ -18,6 +19,7 @@ mod daemon;
 mod machine;
 mod measure;
 mod program;
+mod pure;
 mod sync;
 mod synthetic;
 
@@ -34,6 +36,13 @@ pub enum BenchCommand {
     Sync(sync::SyncArgs),
     /// The whole program beside an API server of N services: cold start, memory, changes, and what the server is asked
     Daemon(daemon::DaemonArgs),
+    /// What the proxies of many nodes cost an API server: requests, watches, bytes, and their return after a cut
+    Fanout(daemon::FanoutArgs),
+    /// Instructions of our own code for a change among few and among many services, counted by valgrind; needs no root
+    Instructions(pure::InstructionsArgs),
+    /// Internal: what is counted
+    #[command(hide = true)]
+    Pure(pure::PureArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -80,10 +89,13 @@ pub enum Output {
 /// # Errors
 /// When it could not be measured: not root, a mode that does not work here, a step that the kernel refused.
 pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
-    require_root("bench")?;
+    let privileged = || require_root("bench");
     match command {
-        BenchCommand::Sync(args) => sync::run(args),
-        BenchCommand::Daemon(args) => daemon::run(args),
-        BenchCommand::Child { task } => child::become_task(task),
+        BenchCommand::Instructions(args) => pure::count(args),
+        BenchCommand::Fanout(args) => daemon::run_fanout(args),
+        BenchCommand::Pure(args) => Ok(pure::run(args)),
+        BenchCommand::Sync(args) => privileged().and_then(|()| sync::run(args)),
+        BenchCommand::Daemon(args) => privileged().and_then(|()| daemon::run(args)),
+        BenchCommand::Child { task } => privileged().and_then(|()| child::become_task(task)),
     }
 }

@@ -3,9 +3,13 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `fanout.rs` | `bench fanout`: the sources of many nodes beside it |
 //! | `server.rs` | the API server |
 
+mod fanout;
 mod server;
+
+pub use fanout::{FanoutArgs, run as run_fanout};
 
 use super::Mode;
 use super::child::{self, Task};

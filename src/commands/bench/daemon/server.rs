@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 /// What was asked and sent.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -25,6 +26,12 @@ struct State {
     /// Changed slices since the start, oldest first: the service's number and the number of its new endpoint.
     changes: Vec<(u32, u32)>,
     traffic: Traffic,
+    /// When requests came.
+    times: Vec<Instant>,
+    /// How often everything was cut.
+    cuts: u64,
+    watches: u64,
+    watches_before_cut: u64,
 }
 
 #[derive(Debug)]
@@ -79,6 +86,24 @@ impl Server {
         self.shared.changed.notify_all();
     }
 
+    /// Ends every watch, in its midst.
+    pub fn cut(&self) {
+        let mut state = self.shared.lock();
+        state.cuts += 1;
+        state.watches_before_cut = state.watches;
+        self.shared.changed.notify_all();
+    }
+
+    /// When requests came.
+    pub fn times(&self) -> Vec<Instant> {
+        self.shared.lock().times.clone()
+    }
+
+    /// How many watches were open when everything was cut.
+    pub fn open_watches_before_cut(&self) -> u64 {
+        self.shared.lock().watches_before_cut
+    }
+
     /// What was asked and sent until now.
     pub fn traffic(&self) -> Traffic {
         self.shared.lock().traffic.clone()
@@ -110,7 +135,11 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader)? {
         let name = request.name();
-        *shared.lock().traffic.requests.entry(name.clone()).or_default() += 1;
+        {
+            let mut state = shared.lock();
+            *state.traffic.requests.entry(name.clone()).or_default() += 1;
+            state.times.push(Instant::now());
+        }
         if request.get("watch") == "true" {
             return watch(shared, &request, &name, &mut out);
         }
@@ -186,12 +215,26 @@ fn watch(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream) ->
         );
     }
     out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let cuts = {
+        let mut state = shared.lock();
+        state.watches += 1;
+        state.cuts
+    };
+    let outcome = follow(shared, request, name, out, cuts);
+    shared.lock().watches -= 1;
+    outcome
+}
+
+fn follow(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream, cuts: u64) -> io::Result<()> {
     let mut seen: u64 = request.get("resourceVersion").parse().unwrap_or(FIRST_VERSION);
     loop {
         let mut lines = String::new();
         {
             let mut state = shared.lock();
             while state.version <= seen {
+                if state.cuts != cuts {
+                    return Ok(());
+                }
                 state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let skip = usize::try_from(seen - FIRST_VERSION).unwrap_or(usize::MAX);
