@@ -15,6 +15,7 @@ mod settings;
 mod topology;
 
 pub use builder::{Builder, Change, Refusal};
+pub(crate) use drain::deadline;
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
