@@ -46,7 +46,7 @@ pub fn carry(previous: Option<&ServicePort>, new: &mut ServicePort, now: Instant
 }
 
 /// A timeout beyond what the clock can hold is as good as for ever.
-fn deadline(now: Instant, timeout: Duration) -> Instant {
+pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
     now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400 * 365))
 }
 

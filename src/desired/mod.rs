@@ -17,6 +17,7 @@ mod topology;
 pub mod verdict;
 
 pub use builder::{Builder, Change, Refusal};
+pub(crate) use drain::deadline;
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};

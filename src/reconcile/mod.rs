@@ -171,18 +171,15 @@ async fn run(
     while let Ok(trigger) = triggers.try_recv() {
         reconciler.take_trigger(trigger);
     }
+    // A source that ends leaves the last wish standing; retries and audits go on.
+    let mut source_lives = true;
     loop {
         publish.round(&mut reconciler);
         let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
         tokio::select! {
             biased;
             _ = stopped.recv() => return,
-            changed = snapshots.changed() => {
-                // A source that ends leaves the last wish standing; retries and audits go on.
-                if changed.is_err() {
-                    return wait_out(reconciler, triggers, stopped, publish).await;
-                }
-            }
+            changed = snapshots.changed(), if source_lives => source_lives = changed.is_ok(),
             Some(trigger) = triggers.recv() => reconciler.take_trigger(trigger),
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -190,23 +187,5 @@ async fn run(
             reconciler.take_trigger(trigger);
         }
         reconciler.take_snapshot(&snapshots.borrow_and_update().clone());
-    }
-}
-
-/// The loop without a source.
-async fn wait_out(
-    mut reconciler: Reconciler,
-    mut triggers: mpsc::UnboundedReceiver<Trigger>,
-    mut stopped: mpsc::Receiver<()>,
-    publish: Publish,
-) {
-    loop {
-        publish.round(&mut reconciler);
-        let wake = tokio::time::Instant::from_std(reconciler.next_wake(Instant::now()));
-        tokio::select! {
-            _ = stopped.recv() => return,
-            Some(trigger) = triggers.recv() => reconciler.take_trigger(trigger),
-            () = tokio::time::sleep_until(wake) => {}
-        }
     }
 }

@@ -2,13 +2,10 @@
 
 use super::round::Reconciler;
 use super::wish::Mode;
-use crate::desired::{Desired, Touched};
+use crate::desired::{Desired, Touched, deadline};
 use crate::model::IpFamily;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-
-/// Longer than any clock that matters.
-const FOREVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// How far a mode is from being gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,8 +37,7 @@ pub struct Retirement {
 impl Retirement {
     /// From now on it takes no more.
     pub fn begin(&mut self, now: Instant, drain: Duration) {
-        let until = now.checked_add(drain).unwrap_or(now + FOREVER);
-        *self = Self { state: State::Until(until), since: Some(now), ..Self::default() };
+        *self = Self { state: State::Until(deadline(now, drain)), since: Some(now), ..Self::default() };
     }
 }
 

@@ -1,6 +1,6 @@
 //! This program started again for one run: a fresh process, so that peak memory is that of the run alone.
 
-use super::sync;
+use super::{daemon, sync};
 use anyhow::Context;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -18,6 +18,8 @@ pub enum Task {
     SyncPeer(sync::peer::Peer),
     /// The same messages, sent barely.
     SyncFloor(sync::floor::Floor),
+    /// The whole program.
+    Daemon(daemon::Run),
     /// This program with these arguments.
     Program(Vec<String>),
 }
@@ -57,6 +59,7 @@ pub fn become_task(task: &str) -> anyhow::Result<ExitCode> {
     let found = match serde_json::from_str(task).context("reading the task")? {
         Task::SyncTrial(trial) => serde_json::to_string(&trial.run()?)?,
         Task::SyncPeer(peer) => serde_json::to_string(&peer.run()?)?,
+        Task::Daemon(run) => serde_json::to_string(&run.run()?)?,
         Task::SyncFloor(floor) => serde_json::to_string(&floor.run()?)?,
         Task::Program(arguments) => {
             // The signal at the parent's death survives execve(2).

@@ -11,11 +11,13 @@
 //! | `child.rs` | this program started again for one run |
 //! | `program.rs` | other programs, run and measured |
 //! | `field.rs` | a cluster of network namespaces in which every endpoint answers |
-//! | `daemon.rs` | the proxy as a process of its own, asked by its control socket |
+//! | `proxy.rs` | the proxy as a process of its own, asked by its control socket |
 //! | `load/` | traffic that goes on, and what it met |
 //! | `columns.rs`, `chart.rs`, `page.rs` | results in a terminal, as plots, and as one HTML file |
 //! | `mode_switch/` | `bench mode-switch`: the mode is switched under traffic |
 //! | `datapath/` | `bench datapath`: first packets and requests a second against the number of services |
+//! | `daemon/` | `bench daemon`: the whole program beside an API server |
+//! | `pure.rs` | `bench instructions`: what deciding costs, without kernel and clock |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod chart;
@@ -30,6 +32,8 @@ mod measure;
 mod mode_switch;
 mod page;
 mod program;
+mod proxy;
+mod pure;
 mod sync;
 mod synthetic;
 
@@ -49,6 +53,15 @@ pub enum BenchCommand {
     ModeSwitch(mode_switch::ModeSwitchArgs),
     /// What a packet pays for the number of services: first packets and requests a second to the last of N, in each mode
     Datapath(datapath::DatapathArgs),
+    /// The whole program beside an API server of N services: cold start, memory, changes, and what the server is asked
+    Daemon(daemon::DaemonArgs),
+    /// What the proxies of many nodes cost an API server: requests, watches, bytes, and their return after a cut
+    Fanout(daemon::FanoutArgs),
+    /// Instructions of our own code for a change among few and among many services, counted by valgrind; needs no root
+    Instructions(pure::InstructionsArgs),
+    /// Internal: what is counted
+    #[command(hide = true)]
+    Pure(pure::PureArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -97,11 +110,15 @@ pub enum Output {
 /// # Errors
 /// When it could not be measured: not root, a mode that does not work here, a step that the kernel refused.
 pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
-    require_root("bench")?;
+    let privileged = || require_root("bench");
     match command {
-        BenchCommand::Sync(args) => sync::run(args),
-        BenchCommand::ModeSwitch(args) => mode_switch::run(args),
-        BenchCommand::Datapath(args) => datapath::run(args),
-        BenchCommand::Child { task } => child::become_task(task),
+        BenchCommand::Instructions(args) => pure::count(args),
+        BenchCommand::Fanout(args) => daemon::run_fanout(args),
+        BenchCommand::Pure(args) => Ok(pure::run(args)),
+        BenchCommand::Sync(args) => privileged().and_then(|()| sync::run(args)),
+        BenchCommand::Daemon(args) => privileged().and_then(|()| daemon::run(args)),
+        BenchCommand::ModeSwitch(args) => privileged().and_then(|()| mode_switch::run(args)),
+        BenchCommand::Datapath(args) => privileged().and_then(|()| datapath::run(args)),
+        BenchCommand::Child { task } => privileged().and_then(|()| child::become_task(task)),
     }
 }

@@ -40,6 +40,26 @@ impl Synthetic {
         Ipv4Net::new(first, length).map_or_else(|_| IpNet::from(std::net::IpAddr::V4(first)), |net| net.trunc().into())
     }
 
+    /// Where the endpoints are.
+    pub fn pods() -> IpNet {
+        PODS.into()
+    }
+
+    /// The cluster IP of a service.
+    pub fn cluster_ip(self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from(FIRST_CLUSTER_IP + RESERVED + index)
+    }
+
+    /// The endpoints of a service; the first is a new one with that number, if one is given.
+    pub fn endpoint_addresses(self, index: u32, replaced: Option<u32>) -> Vec<Ipv4Addr> {
+        let mut addresses: Vec<Ipv4Addr> = (0..self.endpoints).map(|endpoint| self.endpoint(index, endpoint)).collect();
+        if let (Some(first), Some(number)) = (addresses.first_mut(), replaced) {
+            // The last addresses of the range; services never get that far.
+            *first = Ipv4Addr::from(u32::from(PODS.broadcast()) - 1 - number);
+        }
+        addresses
+    }
+
     /// What the proxy is told about this cluster. Without the range every cluster IP costs a route of its own.
     pub fn settings(self, range_known: bool) -> Settings {
         Settings {
@@ -61,9 +81,8 @@ impl Synthetic {
 
     /// Adds a Service; numbers from [`Self::services`] on are new ones.
     pub fn add(self, snapshot: &mut Snapshot, index: u32) {
-        let service = service(index);
-        let addresses = (0..self.endpoints).map(|endpoint| self.endpoint(index, endpoint)).collect();
-        set_endpoints(snapshot, index, addresses);
+        let service = service(index, self.cluster_ip(index));
+        set_endpoints(snapshot, index, self.endpoint_addresses(index, None));
         snapshot.services.insert(service.name.clone(), Arc::new(service));
     }
 
@@ -80,10 +99,7 @@ impl Synthetic {
 
     /// Likewise; the same number is the same new endpoint.
     pub fn replace_with(self, snapshot: &mut Snapshot, index: u32, number: u32) {
-        // The last addresses of the range; services never get that far.
-        let fresh = Ipv4Addr::from(u32::from(PODS.broadcast()) - 1 - number);
-        let rest = (1..self.endpoints).map(|endpoint| self.endpoint(index, endpoint));
-        set_endpoints(snapshot, index, std::iter::once(fresh).chain(rest).collect());
+        set_endpoints(snapshot, index, self.endpoint_addresses(index, Some(number)));
     }
 
     /// The address of one endpoint of a Service.
@@ -106,12 +122,12 @@ fn name(index: u32) -> ServiceName {
     ServiceName::new("bench", format!("service-{index:06}"))
 }
 
-fn service(index: u32) -> Service {
+fn service(index: u32, cluster_ip: Ipv4Addr) -> Service {
     Service {
         name: name(index),
         uid: None,
         service_type: ServiceType::ClusterIp,
-        cluster_ips: vec![cluster_ip(index).into()],
+        cluster_ips: vec![cluster_ip.into()],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
         source_ranges: Vec::new(),
@@ -178,9 +194,8 @@ mod tests {
         for services in [1, 1_000, 33_000, 44_000, 100_000] {
             let synthetic = Synthetic { services, endpoints: 1 };
             let range = synthetic.service_range();
-            assert!(
-                service(0).cluster_ips.iter().chain(&service(2 * services).cluster_ips).all(|ip| range.contains(ip))
-            );
+            let last = synthetic.cluster_ip(2 * services);
+            assert!([synthetic.cluster_ip(0), last].iter().all(|ip| range.contains(&std::net::IpAddr::V4(*ip))));
         }
         assert_eq!(Synthetic { services: 1_000, endpoints: 5 }.service_range().to_string(), "172.30.0.0/16");
     }

@@ -6,10 +6,10 @@
 mod report;
 
 use super::Output;
-use super::daemon::Daemon;
 use super::field::{FEWEST_SERVICES, Field};
 use super::load::closed_loop;
 use super::machine::Machine;
+use super::proxy::Daemon;
 use super::synthetic::Synthetic;
 use crate::config::parse_duration;
 use crate::control::protocol::{Event, WishName};

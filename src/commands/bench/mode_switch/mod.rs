@@ -14,10 +14,10 @@ mod script;
 mod table;
 
 use super::Output;
-use super::daemon::Daemon;
 use super::field::{FEWEST_SERVICES, Field};
 use super::load::{Load, Plan};
 use super::machine::Machine;
+use super::proxy::Daemon;
 use super::synthetic::Synthetic;
 use crate::config::parse_duration;
 use clap::Args;

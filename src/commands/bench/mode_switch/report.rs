@@ -1,8 +1,8 @@
 //! All results of a call. What its JSON holds, docs/benchmarks.md says.
 
-use crate::commands::bench::daemon::Usage;
 use crate::commands::bench::load::{Broken, Kept, Late, Period, Plan, Second, Tally};
 use crate::commands::bench::machine::Machine;
+use crate::commands::bench::proxy::Usage;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,9 +3,9 @@
 
 use super::report::{Mode, Restarted, Run};
 use super::{ModeSwitchArgs, PATIENCE};
-use crate::commands::bench::daemon::Daemon;
 use crate::commands::bench::field::Field;
 use crate::commands::bench::load::Load;
+use crate::commands::bench::proxy::Daemon;
 use std::time::Instant;
 
 /// Kills and ends the daemon in turns, and enters everything.

@@ -7,8 +7,8 @@
 
 use super::report::{Mode, Run, Switched};
 use super::{ModeSwitchArgs, PATIENCE};
-use crate::commands::bench::daemon::Daemon;
 use crate::commands::bench::load::Load;
+use crate::commands::bench::proxy::Daemon;
 use crate::control::protocol::{Event, WishName};
 use anyhow::bail;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

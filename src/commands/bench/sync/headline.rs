@@ -48,7 +48,7 @@ impl<'a> Headline<'a> {
         let floors: Vec<f64> = size.floors.iter().map(|floor| floor.cold.wall).collect();
         let single = size.floors.iter().flat_map(|floor| &floor.changes);
         let change_floors: Vec<f64> = single.map(|cost| cost.wall * 1000.0).collect();
-        let memory: Vec<f64> = size.trials.iter().map(|found| super::report::mebibytes(found.memory.end)).collect();
+        let memory: Vec<f64> = size.trials.iter().map(|found| super::mebibytes(found.memory.end)).collect();
         let talk = steps.iter().map(|step| step.talk.messages + step.talk.restores).max().unwrap_or(0);
         let (peer_s, peer_missing) = match peers(size) {
             Ok(seconds) => (Some(seconds), None),

@@ -20,6 +20,9 @@ pub mod peer;
 mod report;
 pub mod trial;
 
+pub use churn::percentile;
+pub use report::mebibytes;
+
 use super::child::{self, Task};
 use super::machine::Machine;
 use super::synthetic::Synthetic;
