@@ -32,6 +32,8 @@ enum Command {
     Plan(Box<ProxyArgs>),
     /// Print the table of virtual servers as `ipvsadm -Ln` prints it, or with names; in iptables mode the same from the rules
     List(Box<commands::list::ListArgs>),
+    /// Show the virtual servers live: rates, connections, trouble
+    Top(commands::top::TopArgs),
     /// Let the running daemon take over another mode without losing a connection
     Switch(commands::switch::SwitchArgs),
     /// Say how the running daemon stands: modes, what drains, last sync, last failure
@@ -77,6 +79,7 @@ impl Cli {
         self.log.start(&Logging::default())?;
         match self.command {
             Command::List(args) => commands::list::run(&args),
+            Command::Top(args) => commands::top::run(&args).map(Into::into),
             Command::Switch(args) => commands::switch::run(&args).map(Into::into),
             Command::Status(args) => commands::status::run(&args).map(Into::into),
             Command::Demo(args) => commands::demo::run(&args),
