@@ -10,9 +10,11 @@
 //! | `synthetic.rs` | a cluster of any size, in memory |
 //! | `child.rs` | this program started again for one run |
 //! | `program.rs` | other programs, run and measured |
+//! | `list.rs` | `bench list`: listing the table, beside `ipvsadm -Ln` |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod child;
+mod list;
 mod machine;
 mod measure;
 mod program;
@@ -30,6 +32,8 @@ pub enum BenchCommand {
     /// Bringing the kernel to N services of M endpoints each, and changing one of them; beside it `ipvsadm -R` or
     /// `iptables-restore` of the same table
     Sync(sync::SyncArgs),
+    /// Listing N services of M endpoints each, beside `ipvsadm -Ln`; needs IPVS
+    List(list::ListBenchArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -79,6 +83,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     require_root("bench")?;
     match command {
         BenchCommand::Sync(args) => sync::run(args),
+        BenchCommand::List(args) => list::run(args),
         BenchCommand::Child { task } => child::become_task(task),
     }
 }

@@ -91,7 +91,7 @@ fn wait(child: &mut Child, patience: Duration, peak_memory: &mut u64) -> io::Res
 
 /// The most memory that a process has had until now. Not by getrusage(2), which counts for a child what its parent had
 /// when it was started (`setmax_mm_hiwater_rss` in fs/exec.c).
-fn peak_memory_of(process: u32) -> Option<u64> {
+pub fn peak_memory_of(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
