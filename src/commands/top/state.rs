@@ -103,9 +103,10 @@ impl State {
         (lines.collect(), self.selected - self.top)
     }
 
-    /// The number of the first line that is shown.
-    pub fn top(&self) -> usize {
-        self.top
+    /// The numbers of the first and of the last line that are shown, from 1.
+    pub fn lines(&self) -> (usize, usize) {
+        let last = (self.top + self.height).min(self.order.len());
+        ((self.top + 1).min(last), last)
     }
 
     fn scroll(&mut self) {

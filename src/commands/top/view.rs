@@ -190,9 +190,10 @@ fn footer(state: &State) -> Line<'static> {
         Some(_) => "  no names: no daemon, no --manifests, no --kubeconfig",
         None => "",
     };
-    let first = (state.top() + 1).min(shown);
+    let (first, last) = state.lines();
+    let of = if shown == all { shown.to_string() } else { format!("{shown} (all: {all})") };
     Line::from(format!(
-        "{first}-/{shown} of {all}{filter}{paused}  q quit  s sort  / filter  Enter endpoints  ? help{names}"
+        "{first}-{last} of {of}{filter}{paused}  q quit  s sort  / filter  Enter endpoints  ? help{names}"
     ))
 }
 
