@@ -39,6 +39,8 @@ enum Command {
     Explain(Box<commands::explain::ExplainArgs>),
     /// Check the node: for each finding what it means, how sure that is, and the command that mends it
     Doctor(commands::doctor::DoctorArgs),
+    /// Show the virtual servers live: rates, connections, trouble
+    Top(commands::top::TopArgs),
     /// Let the running daemon take over another mode without losing a connection
     Switch(commands::switch::SwitchArgs),
     /// Say how the running daemon stands: modes, what drains, last sync, last failure
@@ -99,6 +101,7 @@ impl Cli {
         match self.command {
             Command::List(args) => commands::list::run(&args),
             Command::Doctor(args) => commands::doctor::run(&args).map(Into::into),
+            Command::Top(args) => commands::top::run(&args).map(Into::into),
             Command::Switch(args) => commands::switch::run(&args).map(Into::into),
             Command::Status(args) => commands::status::run(&args).map(Into::into),
             Command::Demo(args) => commands::demo::run(&args),

@@ -296,6 +296,58 @@ fn the_examples_are_listed_as_ipvsadm_lists_them() {
     });
 }
 
+/// Names from the running daemon, in either mode: of Services, kinds, pods, nodes, states; what is left out; foreign ones.
+fn names_come_from_the_daemon(mode: Mode) {
+    if !may_run(mode) {
+        return;
+    }
+    let cluster = Cluster::new(mode);
+    cluster.write_examples();
+    let mut proxy = cluster.start(&[]);
+    proxy.wait_in_sync();
+    let json = |further: &[&str]| -> Vec<serde_json::Value> {
+        let arguments: Vec<&str> = ["list", "-o", "json"].iter().chain(further).copied().collect();
+        serde_json::from_str(&support::succeeded("list", &cluster.program(&arguments))).unwrap()
+    };
+    let all = json(&[]);
+    let of = |rows: &[serde_json::Value], place: (&str, u16)| -> serde_json::Value {
+        let found = rows.iter().find(|row| row["address"] == place.0 && row["port"] == place.1);
+        found.unwrap_or_else(|| panic!("{place:?} in {rows:#?}")).clone()
+    };
+    let cluster_ip = of(&all, ("172.30.0.10", 8081));
+    assert_eq!((cluster_ip["kind"].as_str(), cluster_ip["protocol"].as_str()), (Some("ClusterIP"), Some("TCP")));
+    let service = cluster_ip["service"].as_str().unwrap().to_owned();
+    let namespace = cluster_ip["namespace"].as_str().unwrap().to_owned();
+    let endpoints = cluster_ip["real_servers"].as_array().unwrap().clone();
+    assert_eq!(endpoints.len(), 3, "{cluster_ip:#}");
+    assert!(endpoints.iter().all(|endpoint| endpoint["state"] == "serving"), "{cluster_ip:#}");
+    assert!(all.iter().any(|row| row["kind"] == "NodePort"), "{all:#?}");
+    let only = json(&["--namespace", &namespace, "--service", &service, "--port", "8081"]);
+    assert!(!only.is_empty() && only.iter().all(|row| row["service"] == service.as_str()), "{only:#?}");
+    assert_eq!(json(&["--namespace", "no-such-namespace"]), Vec::<serde_json::Value>::new());
+    assert_eq!(json(&["--state", "draining"]), Vec::<serde_json::Value>::new());
+    let wide = support::succeeded("list", &cluster.program(&["list", "-o", "wide", "--address", "172.30.0.10"]));
+    assert!(wide.contains(&format!("{namespace}/{service}")) && wide.contains("serving"), "{wide}");
+    assert!(!wide.contains('\x1b'), "no colours where there is no terminal");
+    eprintln!("{wide}");
+    if mode == Mode::Ipvs {
+        cluster.on_node("ipvsadm -A -t 192.0.2.77:80 -s rr");
+        let foreign = json(&["--foreign"]);
+        assert_eq!(foreign.len(), 1, "{foreign:#?}");
+        assert_eq!(foreign[0]["address"], "192.0.2.77");
+    }
+}
+
+#[test]
+fn names_come_from_the_daemon_in_iptables_mode() {
+    names_come_from_the_daemon(Mode::Iptables);
+}
+
+#[test]
+fn names_come_from_the_daemon_in_ipvs_mode() {
+    names_come_from_the_daemon(Mode::Ipvs);
+}
+
 /// The program in the calling thread's namespace: exit status and what it said.
 fn run_program(arguments: &[&str], stdout: process::Stdio) -> (Option<i32>, String) {
     let mut command = process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"));

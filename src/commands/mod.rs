@@ -18,6 +18,7 @@ pub mod run;
 mod source;
 pub mod status;
 pub mod switch;
+pub mod top;
 
 /// Refuses to go on without root, before anything is touched.
 ///

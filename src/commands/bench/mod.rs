@@ -18,6 +18,7 @@
 //! | `datapath/` | `bench datapath`: first packets and requests a second against the number of services |
 //! | `daemon/` | `bench daemon`: the whole program beside an API server |
 //! | `pure.rs` | `bench instructions`: what deciding costs, without kernel and clock |
+//! | `list.rs` | `bench list`: listing the table, beside `ipvsadm -Ln` |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
 
 mod chart;
@@ -26,6 +27,7 @@ mod columns;
 mod daemon;
 mod datapath;
 mod field;
+mod list;
 mod load;
 mod machine;
 mod measure;
@@ -62,6 +64,8 @@ pub enum BenchCommand {
     /// Internal: what is counted
     #[command(hide = true)]
     Pure(pure::PureArgs),
+    /// Listing N services of M endpoints each, beside `ipvsadm -Ln`; needs IPVS
+    List(list::ListBenchArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -120,5 +124,6 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::ModeSwitch(args) => privileged().and_then(|()| mode_switch::run(args)),
         BenchCommand::Datapath(args) => privileged().and_then(|()| datapath::run(args)),
         BenchCommand::Child { task } => privileged().and_then(|()| child::become_task(task)),
+        BenchCommand::List(args) => privileged().and_then(|()| list::run(args)),
     }
 }

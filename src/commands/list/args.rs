@@ -106,16 +106,16 @@ pub struct IpvsadmArgs {
     #[arg(short, long, conflicts_with_all = SERVICES, conflicts_with_all = ["timeout", "daemon"])]
     pub connection: bool,
     /// Only this virtual server
-    #[arg(short, long, value_name = "ADDRESS[:PORT]", group = "service", value_parser = tcp)]
+    #[arg(short, long, value_name = "ADDRESS[:PORT]", group = "virtual_server", value_parser = tcp)]
     pub tcp_service: Option<ServiceId>,
     /// Only this virtual server
-    #[arg(short, long, value_name = "ADDRESS[:PORT]", group = "service", value_parser = udp)]
+    #[arg(short, long, value_name = "ADDRESS[:PORT]", group = "virtual_server", value_parser = udp)]
     pub udp_service: Option<ServiceId>,
     /// Only this virtual server
-    #[arg(long, value_name = "ADDRESS[:PORT]", group = "service", value_parser = sctp)]
+    #[arg(long, value_name = "ADDRESS[:PORT]", group = "virtual_server", value_parser = sctp)]
     pub sctp_service: Option<ServiceId>,
     /// Only the virtual server of this firewall mark
-    #[arg(short, long, value_name = "MARK", group = "service", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "MARK", group = "virtual_server", value_parser = clap::value_parser!(u32).range(1..))]
     pub fwmark_service: Option<u32>,
     /// The firewall mark's virtual server for IPv6
     #[arg(short = '6', long, requires = "fwmark_service")]
@@ -225,7 +225,10 @@ fn place(text: &str, protocol: Protocol) -> Result<ServiceId, String> {
 }
 
 /// A number of seconds, `0.5` among them.
-fn seconds(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// It is none, or too small a one.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds
         .filter(|span| *span >= Duration::from_millis(100))

@@ -37,23 +37,23 @@ impl NamesArgs {
     /// When the source that was given does not answer.
     pub fn fetch(&self) -> anyhow::Result<Names> {
         if !self.manifests.is_empty() || self.kubeconfig.is_some() {
-            return self.from_source();
+            return self.read_source();
         }
-        match self.from_daemon() {
+        match self.ask_daemon() {
             Ok(services) => Ok(Names::new(services)),
             Err(error) if self.control_socket.is_some() => Err(error.into()),
             Err(error) => Ok(Names::without(error.to_string())),
         }
     }
 
-    fn from_daemon(&self) -> Result<Vec<NamedService>, ClientError> {
+    fn ask_daemon(&self) -> Result<Vec<NamedService>, ClientError> {
         let mut client = Client::connect(&self.control_socket.clone().unwrap_or_else(control::default_socket))?;
         let mut services = Vec::new();
         client.names(&mut |service| services.push(service))?;
         Ok(services)
     }
 
-    fn from_source(&self) -> anyhow::Result<Names> {
+    fn read_source(&self) -> anyhow::Result<Names> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let snapshot = runtime.block_on(self.look()).context("the names cannot be read")?;
         Ok(Names::new(NamedService::all(&snapshot, &Draining::default()).collect()))

@@ -168,6 +168,12 @@ impl<'a> Namer<'a> {
         }
     }
 
+    /// The states of all endpoints of the Service port, those that the kernel does not have among them.
+    pub fn endpoints(&self, server: &VirtualServer) -> impl Iterator<Item = EndpointState> {
+        let endpoints = self.frontend(server.frontend).map(|found| found.endpoints()).unwrap_or_default();
+        endpoints.into_values().map(|endpoint| endpoint.state)
+    }
+
     /// Puts the real servers in.
     pub fn real_servers(&self, server: &VirtualServer, row: &mut ServerRow) {
         let endpoints = self.frontend(server.frontend).map(|found| found.endpoints());

@@ -1,0 +1,163 @@
+//! `bench list`: how long listing takes, ours and `ipvsadm`'s, of the same table in the same namespace; how soon the first
+//! line is there, and how much memory waits with a reader that reads no further.
+
+use super::measure::spread;
+use super::program::{self, peak_memory_of};
+use super::synthetic::Synthetic;
+use crate::control::Server;
+use crate::lab::{Lab, Topology};
+use crate::model::Snapshot;
+use crate::reconcile::{self, Switcher};
+use anyhow::Context;
+use clap::Args;
+use ipvs::{Client, Command as Change, Destination, Protocol, Scheduler, Service, ServiceId};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// A reader that stops stays away for so long.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// What to list.
+#[derive(Debug, Clone, Args)]
+pub struct ListBenchArgs {
+    /// How many services
+    #[arg(long, default_value_t = 10_000)]
+    services: u32,
+    /// How many endpoints each has
+    #[arg(long, default_value_t = 5)]
+    endpoints: u32,
+    /// How often each is measured
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// There is no IPVS, or a listing failed.
+pub fn run(args: &ListBenchArgs) -> anyhow::Result<ExitCode> {
+    eprintln!("bench: {}", super::machine::Machine::read().describe());
+    let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
+    lab.node().ns.run(|| measure(args))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(args: &ListBenchArgs) -> anyhow::Result<()> {
+    let cluster = Synthetic { services: args.services, endpoints: args.endpoints };
+    let snapshot = cluster.snapshot();
+    fill(&snapshot)?;
+    let socket = std::env::temp_dir().join(format!("kube-ipvs-bench-{}.sock", std::process::id()));
+    let daemon = answer_names(&socket, snapshot)?;
+    let own = std::env::current_exe().context("finding this program's own file")?;
+    let own = own.to_string_lossy();
+    let socket = socket.to_string_lossy().into_owned();
+    let wide = ["list", "-o", "wide", "--control-socket", &socket];
+    let theirs = listing(args.runs, "ipvsadm", &["-Ln"])?;
+    let ours = listing(args.runs, &own, &["list"])?;
+    let named = listing(args.runs, &own, &wide)?;
+    println!("{} services × {} endpoints, median of {} runs:", args.services, args.endpoints, args.runs);
+    let line = |name: &str, found: &Listing| {
+        println!(
+            "{name:<28} {:>8.3} s   {:>5.1} × as fast   first line after {:>6.3} s   {:>5.1} MiB with a reader that stops",
+            found.whole,
+            theirs.whole / found.whole,
+            found.first,
+            found.memory
+        );
+    };
+    line("ipvsadm -Ln", &theirs);
+    line("kube-ipvs list", &ours);
+    line("kube-ipvs list -o wide", &named);
+    drop(daemon);
+    Ok(())
+}
+
+/// What a listing cost.
+struct Listing {
+    /// Seconds for all of it.
+    whole: f64,
+    /// Seconds until the first line was read.
+    first: f64,
+    /// Peak of its memory in MiB, a second after its reader stopped there.
+    memory: f64,
+}
+
+fn listing(runs: u32, program: &str, arguments: &[&str]) -> anyhow::Result<Listing> {
+    let (mut whole, mut first, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        whole.push(read_all(program, arguments)?);
+        let (seconds, mebibytes) = stop_early(program, arguments)?;
+        first.push(seconds);
+        memory.push(mebibytes);
+    }
+    let median = |values: &[f64]| spread(values, |value| *value).map(|spread| spread.median).unwrap_or_default();
+    Ok(Listing { whole: median(&whole), first: median(&first), memory: median(&memory) })
+}
+
+fn start(program: &str, arguments: &[&str]) -> anyhow::Result<std::process::Child> {
+    let mut command: Command = program::command(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.spawn().with_context(|| format!("starting {program}"))
+}
+
+fn read_all(program: &str, arguments: &[&str]) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let mut child = start(program, arguments)?;
+    let mut text = Vec::new();
+    child.stdout.take().context("no output")?.read_to_end(&mut text)?;
+    let status = child.wait()?;
+    anyhow::ensure!(status.success() && !text.is_empty(), "{program} {arguments:?}: {status}, {} bytes", text.len());
+    Ok(started.elapsed().as_secs_f64())
+}
+
+fn stop_early(program: &str, arguments: &[&str]) -> anyhow::Result<(f64, f64)> {
+    let started = Instant::now();
+    let mut child = start(program, arguments)?;
+    // As small as a pager's.
+    let mut reader = BufReader::with_capacity(128, child.stdout.take().context("no output")?);
+    reader.read_line(&mut String::new())?;
+    let first = started.elapsed().as_secs_f64();
+    std::thread::sleep(AWAY);
+    let memory = peak_memory_of(child.id()).unwrap_or(0);
+    drop(reader);
+    let _ = child.wait()?;
+    Ok((first, f64::from(u32::try_from(memory / 1024).unwrap_or(u32::MAX)) / 1024.0))
+}
+
+/// The virtual servers of these Services.
+fn fill(snapshot: &Snapshot) -> anyhow::Result<()> {
+    let mut client = Client::connect()?;
+    let mut changes = Vec::new();
+    for (name, service) in &snapshot.services {
+        let endpoints = snapshot.slices.get(name).into_iter().flat_map(|slices| slices.values());
+        let endpoints: Vec<_> = endpoints.flat_map(|slice| slice.endpoints.iter().map(|e| e.address)).collect();
+        for (address, port) in
+            service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
+        {
+            let id = ServiceId::new(Protocol::Tcp, *address, port.port);
+            changes.push(Change::AddService(Service::new(id, Scheduler::Rr)));
+            let add = |address| Change::AddDestination { service: id, destination: Destination::new(address, 8080, 1) };
+            changes.extend(endpoints.iter().copied().map(add));
+        }
+    }
+    client.execute_batch(&changes).into_iter().collect::<Result<Vec<()>, _>>()?;
+    Ok(())
+}
+
+/// What the daemon does for names, on a thread of its own until it is dropped.
+fn answer_names(socket: &Path, snapshot: Snapshot) -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let guard = runtime.enter();
+    let server = Server::bind(socket)?;
+    drop(guard);
+    runtime.spawn(async move {
+        let (triggers, _nobody) = mpsc::unbounded_channel();
+        let (_status, status) = watch::channel(reconcile::Status::default());
+        let (_snapshots, snapshots) = watch::channel(snapshot);
+        server.run(Switcher::new(triggers), status, snapshots).await;
+    });
+    Ok(runtime)
+}
