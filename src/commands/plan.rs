@@ -37,6 +37,10 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
             let steps = plane.preview(family, wish, now)?;
             lines.extend(steps.into_iter().map(|step| format!("{family} {mode}: {step}")));
         }
+        if let Some(plane) = planes.leftovers.as_mut() {
+            let steps = plane.preview(family, &nothing, now)?;
+            lines.extend(steps.into_iter().map(|step| format!("{family} {}: {step}", plane.name())));
+        }
     }
     print(&lines)
 }

@@ -5,6 +5,7 @@
 //! kernel about a hundred messages a system call; each has a result of its own. A socket belongs to the network
 //! namespace of the thread that opened it.
 
+pub mod accounting;
 pub mod addresses;
 mod attribute;
 pub mod conntrack;
@@ -13,6 +14,7 @@ pub mod ipset;
 pub mod monitor;
 mod netfilter;
 mod netlink;
+pub mod nftables;
 pub mod recent;
 mod rtnetlink;
 pub mod sysctl;

@@ -19,6 +19,7 @@ pub mod api;
 mod cluster;
 mod flow;
 pub mod follow;
+pub mod leftovers;
 mod manifest;
 mod proxy;
 mod state;

@@ -6,7 +6,7 @@ pub mod node;
 mod plan;
 pub mod service;
 
-use super::rules::{Found, RuleOp, Writer};
+use super::rules::{Found, OwnershipDebug, RuleOp, Writer};
 use super::{Affinity, Backend, Effort, Failure, ObserveError};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
@@ -25,6 +25,7 @@ pub struct Iptables {
     kernel: KernelVersion,
     guests: PerFamily<affinity::Guests>,
     effort: Effort,
+    ownership: &'static dyn OwnershipDebug,
 }
 
 /// What of this mode is in the kernel, in one family.
@@ -83,6 +84,19 @@ impl fmt::Display for Op {
     }
 }
 
+/// The chains of this mode that kube-proxy does not have.
+#[derive(Debug, Clone, Copy)]
+struct OursAlone;
+
+impl super::rules::Ownership for OursAlone {
+    fn is_ours(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_ours_alone(table, chain)
+    }
+    fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_shared(table, chain)
+    }
+}
+
 /// Which chains belong to iptables mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours;
@@ -99,7 +113,13 @@ impl super::rules::Ownership for Ours {
 impl Iptables {
     /// A backend that runs these commands; a family without them cannot be programmed.
     pub fn new(commands: PerFamily<Option<Commands>>, kernel: KernelVersion, sysctl: Ledger) -> Self {
-        Self { commands, sysctl, kernel, guests: PerFamily::default(), effort: Effort::default() }
+        Self { commands, sysctl, kernel, guests: PerFamily::default(), effort: Effort::default(), ownership: &Ours }
+    }
+
+    /// What bears kube-proxy's names is its own: it has taken over.
+    #[must_use]
+    pub fn sparing_kube_proxy(self) -> Self {
+        Self { ownership: &OursAlone, ..self }
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
@@ -130,7 +150,7 @@ impl Backend for Iptables {
         let commands = self.commands(family).map_err(|error| ObserveError::new(what(), error))?;
         let saved = commands.save(&[Table::Nat, Table::Filter]).map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
-        Ok(Observed { rules: Found::from_saved(&saved, &Ours), unset: self.unset(family)?, previous: None })
+        Ok(Observed { rules: Found::from_saved(&saved, self.ownership), unset: self.unset(family)?, previous: None })
     }
 
     fn plan(
@@ -168,7 +188,7 @@ impl Backend for Iptables {
                 return failures;
             }
         };
-        let mut writer = Writer::new(commands, &Ours);
+        let mut writer = Writer::new(commands, self.ownership);
         if !guests.is_empty() {
             let is_jump =
                 |op: &RuleOp| matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain));
