@@ -13,7 +13,7 @@ mod support;
 use kube_ipvs::lab::Protocol;
 use std::time::Duration;
 use support::leftovers::{self, Peer};
-use support::{Cluster, Mode, Service, State, Stream, Talks, may_run, wait_until};
+use support::{Cluster, Mode, Service, State, Stream, Talks, emulated, may_run, wait_until};
 
 const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
 
@@ -26,6 +26,18 @@ fn addresses() -> Vec<String> {
     let mut addresses = web().addresses().to_vec();
     addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
     addresses
+}
+
+/// New requests that have to be answered after a change.
+const ASKED: usize = 24;
+
+/// Open connections that are used all the time, and new ones. An emulated processor is to do something else as well.
+fn traffic(cluster: &Cluster) -> (Talks, Stream) {
+    let (each, callers) = if emulated() { (1, &CALLERS[..1]) } else { (2, &CALLERS[..]) };
+    let talks = Talks::start(cluster, &CALLERS, &addresses(), each);
+    let requests = Stream::start(cluster, callers, &addresses(), Protocol::Tcp);
+    talks.wait_for_more(3);
+    (talks, requests)
 }
 
 /// What of kube-proxy is on the node: lines of the tools' output.
@@ -86,9 +98,7 @@ fn take_over(peer: Peer, mode: Mode, further: &[&str]) {
     let before = State::of(&cluster);
     leftovers::leave(&cluster, peer, &web());
     assert!(!left(&cluster, mode).is_empty(), "the leftovers can be seen");
-    let talks = Talks::start(&cluster, &CALLERS, &addresses(), 2);
-    let requests = Stream::start(&cluster, &CALLERS, &addresses(), Protocol::Tcp);
-    talks.wait_for_more(3);
+    let (talks, requests) = traffic(&cluster);
 
     // The dry run says what would go, and touches nothing.
     let standing = State::of(&cluster);
@@ -97,15 +107,15 @@ fn take_over(peer: Peer, mode: Mode, further: &[&str]) {
     let words: &[&str] = match (peer, mode) {
         (Peer::Nftables, _) => &["kube-proxy: delete nftables table ip kube-proxy", "table ip6 kube-proxy"],
         (Peer::Iptables, _) => &["delete chain mangle/KUBE-PROXY-CANARY", "delete chain nat/KUBE-SVC-GONE"],
-        (Peer::Ipvs, Mode::Ipvs) => &["delete virtual server TCP 172.30.0.99:80", "destroy set KUBE-CLUSTER-IP"],
-        (Peer::Ipvs, Mode::Iptables) => &["ipvs: delete virtual server TCP 172.30.0.20:80", "destroy set KUBE-CLUSTER-IP"],
+        (Peer::Ipvs, Mode::Ipvs) => &["ipvs: delete service TCP 172.30.0.99:80", "destroy set KUBE-CLUSTER-IP"],
+        (Peer::Ipvs, Mode::Iptables) => &["ipvs: delete service TCP 172.30.0.20:80", "destroy set KUBE-CLUSTER-IP"],
     };
     assert!(words.iter().all(|word| text.contains(word)), "{words:?}:\n{text}");
     State::of(&cluster).assert_same(&standing, "after plan");
 
     let mut proxy = cluster.start(further);
     talks.wait_for_more(5);
-    requests.wait_for_more(40);
+    requests.wait_for_more(ASKED);
     let open = talks.end().len();
     let asked = requests.end();
     if peer == Peer::Ipvs && mode == Mode::Iptables {
@@ -195,9 +205,7 @@ fn give_back(peer: Peer, mode: Mode) {
     leftovers::kubelet(&cluster);
     leftovers::sysctls(&cluster, peer);
     let proxy = cluster.start(&[]);
-    let talks = Talks::start(&cluster, &CALLERS, &addresses(), 2);
-    let requests = Stream::start(&cluster, &CALLERS, &addresses(), Protocol::Tcp);
-    talks.wait_for_more(3);
+    let (talks, requests) = traffic(&cluster);
     proxy.stop();
     match peer {
         // It edits the virtual servers that are there, and adds what is missing.
@@ -208,7 +216,7 @@ fn give_back(peer: Peer, mode: Mode) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::thread::sleep(Duration::from_secs(1));
     talks.wait_for_more(5);
-    requests.wait_for_more(40);
+    requests.wait_for_more(ASKED);
     eprintln!("{mode:?} to {peer:?}: {} open connections, {} requests, none failed", talks.end().len(), requests.end());
     let state = State::of(&cluster);
     for ours in ["KUBE-IPVS-SERVICES", "KUBE-IPVS-GUARD", "KUBE-UNTRANSLATED", "KUBE-CLUSTER-IPS", "KUBE-IPVS-CLUSTER-IP"] {
