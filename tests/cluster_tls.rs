@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use support::api::Trouble;
 use support::follow::{fill, name, service};
-use tls::{Authority, Front, Identity};
 use support::{Api, Followed, quick};
+use tls::{Authority, Front, Identity};
 
 /// A server that speaks TLS, and a folder for what belongs to it.
 struct Secure {
@@ -259,5 +259,5 @@ async fn a_relay_leads_out_of_a_network_namespace() {
         std::io::Read::read_exact(&mut stream, &mut answer).map(|()| answer[0])
     });
     assert_eq!(told.unwrap().unwrap(), 0x15, "a TLS alert");
-    assert!(!secure.front.refused.lock().unwrap().is_empty());
+    support::wait_until("the server to notice", || !secure.front.refused.lock().unwrap().is_empty());
 }

@@ -6,7 +6,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
     reason = "helpers of tests may fail loudly, too"
 )]
 
@@ -69,7 +68,8 @@ fn documents(path: &str) -> Vec<Value> {
 /// The manifests that a kustomization names.
 fn manifests(kustomization: &str) -> Vec<(String, Value)> {
     let named = documents(&format!("{kustomization}/kustomization.yaml")).remove(0);
-    let files = named["resources"].as_array().unwrap().iter().map(|file| format!("{kustomization}/{}", file.as_str().unwrap()));
+    let files =
+        named["resources"].as_array().unwrap().iter().map(|file| format!("{kustomization}/{}", file.as_str().unwrap()));
     files.flat_map(|file| documents(&file).into_iter().map(move |object| (file.clone(), object))).collect()
 }
 
@@ -173,10 +173,12 @@ fn the_program_takes_its_command_line_and_configuration() {
     }
     let pod = &documents("base/daemonset.yaml")[0]["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
-    let command: Vec<String> = container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+    let command: Vec<String> =
+        container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect();
     assert_eq!(command[0], "/usr/local/bin/kube-ipvs");
     let folder_name = folder.to_str().unwrap();
-    let arguments = command[1..].iter().map(|word| word.replace("/etc/kube-ipvs", folder_name).replace("$(NODE_NAME)", "node"));
+    let arguments =
+        command[1..].iter().map(|word| word.replace("/etc/kube-ipvs", folder_name).replace("$(NODE_NAME)", "node"));
     let written = folder.join("written");
     let output = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
         .args(arguments)
@@ -191,7 +193,11 @@ fn the_program_takes_its_command_line_and_configuration() {
 
     // Mounts have volumes, and what the daemon writes to is mounted: everything else is read-only.
     let names = |list: &Value| -> BTreeMap<String, Value> {
-        list.as_array().unwrap().iter().map(|entry| (entry["name"].as_str().unwrap().to_owned(), entry.clone())).collect()
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| (entry["name"].as_str().unwrap().to_owned(), entry.clone()))
+            .collect()
     };
     let (mounts, volumes) = (names(&container["volumeMounts"]), names(&pod["volumes"]));
     assert!(mounts.keys().eq(volumes.keys()), "{mounts:?} {volumes:?}");
@@ -276,7 +282,8 @@ fn alerts_are_rules_over_metrics_that_there_are() {
             assert!(wait.ends_with(['m', 'h', 'd']) && wait[..wait.len() - 1].parse::<u32>().is_ok(), "{name}: {wait}");
         }
     }
-    let output = Command::new("promtool").args(["check", "rules"]).arg(folder().join("monitoring/alerts.yaml")).output();
+    let output =
+        Command::new("promtool").args(["check", "rules"]).arg(folder().join("monitoring/alerts.yaml")).output();
     match output {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
         Err(_) => eprintln!("promtool is not installed: it was not asked about the alerts"),
@@ -328,7 +335,8 @@ async fn a_server_would_take_them() {
             None => Api::all_with(client.clone(), &resource),
         };
         let strict = Some(kube::api::ValidationDirective::Strict);
-        let params = PatchParams { dry_run: true, field_validation: strict, ..PatchParams::apply("kube-ipvs-test").force() };
+        let params =
+            PatchParams { dry_run: true, field_validation: strict, ..PatchParams::apply("kube-ipvs-test").force() };
         let name = object["metadata"]["name"].as_str().unwrap();
         let outcome = api.patch(name, &params, &Patch::Apply(&object)).await;
         outcome.unwrap_or_else(|error| panic!("{file}: {kind} {name}: {error}"));

@@ -183,7 +183,8 @@ impl Watch {
                 // Those above come and go.
                 let now: BTreeSet<usize> = now.into_iter().filter(|number| *number < SERVICES).collect();
                 let missing: Vec<usize> = known.lock().unwrap().difference(&now).copied().collect();
-                let absent: Vec<_> = missing.into_iter().filter(|number| !ns.run(|| is_there(mode, *number)).unwrap()).collect();
+                let absent: Vec<_> =
+                    missing.into_iter().filter(|number| !ns.run(|| is_there(mode, *number)).unwrap()).collect();
                 assert!(absent.is_empty(), "absent: {absent:?}");
                 known.lock().unwrap().extend(now);
                 longest = longest.max(last.elapsed());

@@ -65,7 +65,8 @@ fn without_any_it_says_so() {
         return;
     }
     let cluster = Cluster::new(Mode::Iptables);
-    let output = cluster.lab.node().ns.spawn_process(confined(&cluster, "", "plan")).unwrap().wait_with_output().unwrap();
+    let output =
+        cluster.lab.node().ns.spawn_process(confined(&cluster, "", "plan")).unwrap().wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     eprintln!("{said}");
     assert_eq!(output.status.code(), Some(1), "{said}");

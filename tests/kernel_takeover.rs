@@ -46,7 +46,8 @@ fn left(cluster: &Cluster, mode: Mode) -> Vec<String> {
     let mut left = Vec::new();
     let rules = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
     let foreign = |line: &str| {
-        let old = ["KUBE-PROXY-CANARY", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER", "KUBE-SOURCE-RANGES", "-FILTER", "GONE"];
+        let old =
+            ["KUBE-PROXY-CANARY", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER", "KUBE-SOURCE-RANGES", "-FILTER", "GONE"];
         let taken_over = [":KUBE-SERVICES", ":KUBE-SVC-", ":KUBE-SEP-", ":KUBE-FORWARD", ":KUBE-MARK-MASQ"];
         old.iter().any(|name| line.contains(name))
             || (mode == Mode::Ipvs && taken_over.iter().any(|name| line.starts_with(name)))
@@ -59,7 +60,9 @@ fn left(cluster: &Cluster, mode: Mode) -> Vec<String> {
     left.extend(state.printed("ipset save").lines().filter(set).map(str::to_owned));
     let bound = |line: &&str| line.contains("172.30.0.") || line.contains("fd00:172:30::");
     left.extend(state.printed("ip address show").lines().filter(bound).map(str::to_owned));
-    left.extend(cluster.on_node("nft list tables").lines().filter(|line| line.contains("kube-proxy")).map(str::to_owned));
+    left.extend(
+        cluster.on_node("nft list tables").lines().filter(|line| line.contains("kube-proxy")).map(str::to_owned),
+    );
     if support::no_ipvs().is_none() {
         let mine = ["172.30.0.99", "fd00:172:30::63", ":30081"];
         let gone = |line: &&str| mine.iter().any(|text| line.contains(text));
@@ -219,7 +222,9 @@ fn give_back(peer: Peer, mode: Mode) {
     requests.wait_for_more(ASKED);
     eprintln!("{mode:?} to {peer:?}: {} open connections, {} requests, none failed", talks.end().len(), requests.end());
     let state = State::of(&cluster);
-    for ours in ["KUBE-IPVS-SERVICES", "KUBE-IPVS-GUARD", "KUBE-UNTRANSLATED", "KUBE-CLUSTER-IPS", "KUBE-IPVS-CLUSTER-IP"] {
+    for ours in
+        ["KUBE-IPVS-SERVICES", "KUBE-IPVS-GUARD", "KUBE-UNTRANSLATED", "KUBE-CLUSTER-IPS", "KUBE-IPVS-CLUSTER-IP"]
+    {
         for command in ["iptables-nft-save", "ip6tables-nft-save", "ipset save"] {
             assert!(!state.printed(command).contains(ours), "{command} has {ours}");
         }

@@ -204,7 +204,8 @@ fn ipvs_rules(family: &Family) -> String {
     let set = |name: &str| family.set(name);
     let Family { localhost, pods, .. } = family;
     let returns = ["KUBE-LOAD-BALANCER", "KUBE-CLUSTER-IP", "KUBE-EXTERNAL-IP", "KUBE-EXTERNAL-IP-LOCAL"];
-    let returns = returns.map(|name| format!("-A KUBE-IPVS-FILTER -m set --match-set {} dst,dst -j RETURN\n", set(name)));
+    let returns =
+        returns.map(|name| format!("-A KUBE-IPVS-FILTER -m set --match-set {} dst,dst -j RETURN\n", set(name)));
     format!(
         "*nat\n:KUBE-SERVICES -\n:KUBE-POSTROUTING -\n:KUBE-NODE-PORT -\n:KUBE-LOAD-BALANCER -\n:KUBE-MARK-MASQ -\n\
          -I OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
@@ -252,13 +253,14 @@ const FORWARD: &str = "-A KUBE-FORWARD -m comment --comment \"kubernetes forward
 
 fn iptables_rules(family: &Family, service: &Service) -> String {
     let node_port = service.node_port.unwrap();
-    let mut nat = "*mangle\n:KUBE-PROXY-CANARY -\nCOMMIT\n*nat\n:KUBE-PROXY-CANARY -\n:KUBE-SERVICES -\n:KUBE-NODEPORTS -\n\
+    let mut nat =
+        "*mangle\n:KUBE-PROXY-CANARY -\nCOMMIT\n*nat\n:KUBE-PROXY-CANARY -\n:KUBE-SERVICES -\n:KUBE-NODEPORTS -\n\
          :KUBE-POSTROUTING -\n:KUBE-MARK-MASQ -\n\
          -I OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -I PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -I POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
          -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n"
-        .to_owned();
+            .to_owned();
     nat += POSTROUTING;
     // The names need not be those that the hashes give: kube-proxy's may change.
     for (name, vip, port) in [("WEB", family.vip.as_str(), node_port), ("GONE", family.gone, node_port + 1)] {

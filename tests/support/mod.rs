@@ -11,6 +11,8 @@
 //! | `flow.rs` | UDP flows that never end |
 //! | `api` | an API server of our own, with every trouble that one can have |
 //! | `follow.rs` | the source that follows such a server, and its log |
+//! | `leftovers.rs` | what kube-proxy leaves on a node, in each of its modes |
+//! | `tls.rs` | TLS in front of such a server, and a relay into another network namespace; for those who ask for it |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]

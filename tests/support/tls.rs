@@ -1,6 +1,8 @@
 //! TLS in front of the API server of our own, with certificates made for the purpose; and a relay into another network
 //! namespace.
 
+#![allow(dead_code, reason = "every test binary uses a part")]
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,7 +68,8 @@ impl Front {
     /// TLS with this identity on a free port of 127.0.0.1. With `clients`, whoever has no certificate of theirs is refused.
     pub fn start(identity: &Identity, clients: Option<&Authority>, to: SocketAddr) -> Self {
         let provider = Arc::new(crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
         let builder = match clients {
             Some(authority) => {
                 let mut roots = RootCertStore::empty();

@@ -275,6 +275,10 @@ impl Previous {
     }
 }
 
+#[cfg(test)]
+#[path = "inherited_tests.rs"]
+mod tests;
+
 /// The network of an address as the set of served addresses holds it.
 pub fn address_entry(address: IpAddr) -> Entry {
     Entry::Net(wanted::host(address))

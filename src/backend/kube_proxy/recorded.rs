@@ -54,12 +54,17 @@ impl Recorded {
         Ok(recorded)
     }
 
+    /// Sets that record these virtual servers.
+    #[cfg(test)]
+    pub(in crate::backend) fn of(servers: impl IntoIterator<Item = Entry>) -> Self {
+        Self { there: true, servers: servers.into_iter().collect(), ..Self::default() }
+    }
+
     /// Whether kube-proxy made the virtual server of this address and port; `bound` says whether the address is on
     /// `kube-ipvs0`.
     pub fn has_server(&self, entry: &Entry, bound: impl Fn(IpAddr) -> bool) -> bool {
         let Entry::IpPort { address, protocol, port } = entry else { return false };
-        self.there
-            && (self.servers.contains(entry) || self.node_ports.contains(&(*protocol, *port)) || bound(*address))
+        self.there && (self.servers.contains(entry) || self.node_ports.contains(&(*protocol, *port)) || bound(*address))
     }
 }
 
