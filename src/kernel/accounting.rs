@@ -10,7 +10,7 @@ use super::netlink::{NetlinkError, Socket};
 const GET: u8 = 1;
 const DELETE: u8 = 3;
 const NAME: u16 = 1;
-const USE: u16 = 5;
+const USE: u16 = 4;
 
 /// What was tried with an object, and why it failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

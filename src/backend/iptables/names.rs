@@ -1,7 +1,7 @@
 //! The chains of this mode. Names and hashes are kube-proxy's, so that everything written about reading its rules
 //! stays true; helpers of IPVS mode never use one of them.
 
-use crate::backend::kube_proxy;
+use crate::backend::kube_proxy::names as kube_proxy;
 use iptables::{ChainName, Table};
 
 macro_rules! chains {
@@ -68,7 +68,7 @@ pub fn fixed() -> [(Table, ChainName); 6] {
 pub fn is_ours(table: Table, chain: &ChainName) -> bool {
     let is = |(t, name): &(Table, ChainName)| *t == table && name == chain;
     let service = table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-    service || is_shared(table, chain) || fixed().iter().any(is) || kube_proxy::names::chains().iter().any(is)
+    service || is_shared(table, chain) || fixed().iter().any(is) || kube_proxy::chains().iter().any(is)
 }
 
 /// Whether a chain of this mode is none of kube-proxy's.
