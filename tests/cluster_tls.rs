@@ -67,12 +67,7 @@ impl Secure {
         if cluster.get("server").is_none() {
             cluster["server"] = json!(format!("https://{}", self.front.address));
         }
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-            "clusters": [{"name": "k", "cluster": cluster}],
-            "users": [{"name": "u", "user": user}],
-        });
+        let config = config(&cluster, &user);
         let path = self.write("kubeconfig", &config.to_string());
         Followed::start_on(Access { kubeconfig: Some(path.into()), master: None }, quick()).await
     }
@@ -86,6 +81,16 @@ impl Drop for Secure {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A kubeconfig of one cluster and one user.
+fn config(cluster: &Value, user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+    })
 }
 
 fn plain(api: &Api) -> SocketAddr {
@@ -162,12 +167,10 @@ async fn a_certificate_of_ours_opens_what_is_closed_without() {
 async fn a_key_that_is_none_is_named() {
     let secure = Secure::start(&["127.0.0.1"], true);
     let identity = secure.authority.issue(&["node"]);
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        "clusters": [{"name": "k", "cluster": {"server": "https://127.0.0.1:1"}}],
-        "users": [{"name": "u", "user": {"client-certificate-data": data(&identity.certificate), "client-key-data": data("no key")}}],
-    });
+    let config = config(
+        &json!({"server": "https://127.0.0.1:1"}),
+        &json!({"client-certificate-data": data(&identity.certificate), "client-key-data": data("no key")}),
+    );
     let path = secure.write("kubeconfig", &config.to_string());
     let error = Access { kubeconfig: Some(path.into()), master: None }.open().await.unwrap_err().to_string();
     eprintln!("{error}");
@@ -221,12 +224,7 @@ async fn a_plugin_is_asked_for_credentials_and_asked_again() {
 async fn a_plugin_that_is_missing_is_named() {
     let secure = Secure::start(&["127.0.0.1"], false);
     let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "/nonexistent/plugin"}});
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        "clusters": [{"name": "k", "cluster": {"server": format!("https://{}", secure.front.address)}}],
-        "users": [{"name": "u", "user": exec}],
-    });
+    let config = config(&json!({"server": format!("https://{}", secure.front.address)}), &exec);
     let path = secure.write("kubeconfig", &config.to_string());
     let outcome = Access { kubeconfig: Some(path.into()), master: None }.open().await;
     let error = outcome.unwrap_err().to_string();
