@@ -128,12 +128,19 @@ fn take_over(peer: Peer, mode: Mode, further: &[&str]) {
     }
     wait_until("the end of kube-proxy's leftovers", || {
         let left = left(&cluster, mode);
-        if !left.is_empty() {
-            eprintln!("left: {left:#?}");
+        if let Some(first) = left.first() {
+            eprintln!("left: {} lines, the first one {first}", left.len());
         }
         left.is_empty()
     });
     eprintln!("{peer:?} to {mode:?}: {open} open connections, {asked} requests, none failed; nothing is left");
+    let told = proxy
+        .log()
+        .lines()
+        .filter(|line| line.contains("in sync") || line.contains("left"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    eprintln!("{told}");
     assert!(!proxy.says(&["ERROR"]) && !proxy.says(&["would not go"]), "{}", proxy.log());
     assert_kubelet(&cluster);
     cluster.assert_in_sync(further);
