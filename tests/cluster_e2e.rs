@@ -1,5 +1,7 @@
-//! Against a real API server, given by the environment variable `KUBECONFIG`: the source's snapshot, and what
-//! `kube-ipvs plan` makes of it. Makes a namespace of its own and removes it. Changes nothing in this machine's kernel.
+//! Against a real API server, given by the environment variable `KUBECONFIG`: the source's snapshot, what `kube-ipvs plan`
+//! makes of it, and the program at work on it in network namespaces, with packets. No controller need run: Services have no
+//! selector, slices are made by hand, the node does not exist. Makes a namespace of its own and removes it. Changes nothing in
+//! this machine's own network.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +11,8 @@
 )]
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -17,10 +21,12 @@ use kube_ipvs::model::{Event, Events, Reason, ServiceName, Snapshot};
 use kube_ipvs::source::Snapshots;
 use kube_ipvs::source::cluster::{Access, EventWriter, Interest, Timing, start};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use support::{Mode, may_run, no_ipvs, wait_until};
+use tls::{Authority, Front};
 
 /// The kubeconfig, if one is given. kubectl's list of files is not: one is enough.
 fn kubeconfig() -> Option<PathBuf> {
@@ -120,7 +126,9 @@ async fn a_real_server() {
     let first = until(&mut snapshots, "the first lists", |snapshot| snapshot.complete).await;
     let service = first.services.get(&cluster.id("named")).expect("the Service is in the snapshot");
     assert_eq!(service.cluster_ips, [address]);
-    assert!(first.services.contains_key(&ServiceName::new("default", "kubernetes")));
+    // The server makes it itself, some time after its start.
+    let own = ServiceName::new("default", "kubernetes");
+    until(&mut snapshots, "default/kubernetes", |snapshot| snapshot.services.contains_key(&own)).await;
     assert!(!first.services.contains_key(&cluster.id("headless")), "headless Services are not sent");
     assert!(first.service_ranges.is_empty() || first.service_ranges.iter().any(|range| range.contains(&address)));
     eprintln!("{} services, ranges {:?}", first.services.len(), first.service_ranges);
@@ -143,7 +151,9 @@ async fn a_real_server() {
     cluster.api("", "Service").delete("more", &DeleteParams::default()).await.unwrap();
     until(&mut snapshots, "the deletion", |snapshot| !snapshot.services.contains_key(&cluster.id("more"))).await;
 
-    plan(&kubeconfig, &cluster.id("named"), address);
+    let id = cluster.id("named");
+    plan(&kubeconfig, &id, address);
+    tokio::task::block_in_place(|| at_work(&kubeconfig, &id, address, "pod-2"));
     cluster.end().await;
 }
 
@@ -159,6 +169,76 @@ async fn events(cluster: &Cluster, writer: &mut EventWriter, uid: &str) {
     assert_eq!(ours[0].data["regarding"]["uid"], uid);
     assert_eq!(ours[0].data["series"]["count"], 3, "{:#?}", ours[0].data);
     api.delete(ours[0].metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
+}
+
+/// What the test above does with the program, on a server of our own, so that it is known to work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_our_own() {
+    let api = support::Api::start();
+    support::follow::fill(&api, 0..3);
+    api.put(support::follow::slice(1, "10.180.0.2"));
+    let authority = Authority::new("the cluster's own");
+    let to = api.url().trim_start_matches("http://").parse().unwrap();
+    let front = Front::start(&authority.issue(&["127.0.0.1"]), None, to);
+    let data = data_encoding::BASE64.encode(authority.certificate.as_bytes());
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {
+            "server": format!("https://{}", front.address), "certificate-authority-data": data}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+    });
+    let path = std::env::temp_dir().join(format!("kube-ipvs-e2e-own-{}", std::process::id()));
+    std::fs::write(&path, config.to_string()).unwrap();
+    let id = support::follow::name(1);
+    plan(&path, &id, "172.30.0.2".parse().unwrap());
+    tokio::task::block_in_place(|| at_work(&path, &id, "172.30.0.2".parse().unwrap(), "pod-2"));
+    assert_eq!(api.header("authorization").as_deref(), Some("Bearer secret"));
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The program on that server, on the node of a cluster of network namespaces: packets to the Service reach its endpoint.
+fn at_work(kubeconfig: &Path, service: &ServiceName, address: IpAddr, endpoint: &str) {
+    let mode = if no_ipvs().is_none() { Mode::Ipvs } else { Mode::Iptables };
+    if !may_run(mode) {
+        return;
+    }
+    let cluster = support::Cluster::new(mode);
+    let (file, _relay) = relayed(kubeconfig, &cluster);
+    let mut arguments = vec!["run", "--kubeconfig", &file, "--proxy-mode", mode.name()];
+    arguments.extend(["--hostname-override", "none-of-this-name", "--cluster-cidr", "10.180.0.0/16,fd00:10:180::/48"]);
+    let mut proxy = cluster.spawn(&arguments, "");
+    proxy.wait_in_sync();
+    let to = SocketAddr::new(address, 80).to_string();
+    for from in ["pod-3", "demo-node", "client"] {
+        wait_until(&format!("{endpoint} to answer {from} on {service}, {to}"), || {
+            cluster.answered_by(from, &to).as_deref() == Some(endpoint)
+        });
+    }
+    eprintln!("{} mode: {service} on {to} is answered by {endpoint} for a pod, the node and a client", mode.name());
+    proxy.stop();
+    cluster.cleanup();
+}
+
+/// The same kubeconfig with a server that can be reached from the node's network namespace, and what leads there.
+fn relayed(kubeconfig: &Path, cluster: &support::Cluster) -> (String, Front) {
+    let mut config = Kubeconfig::read_from(kubeconfig).unwrap();
+    let context = config.current_context.clone();
+    let context = config.contexts.iter().find(|named| Some(&named.name) == context.as_ref()).unwrap();
+    let name = context.context.as_ref().unwrap().cluster.clone();
+    let named = config.clusters.iter_mut().find(|named| named.name == name).unwrap();
+    let server = named.cluster.as_mut().unwrap();
+    let url: http::Uri = server.server.as_deref().unwrap().parse().unwrap();
+    let host = url.host().unwrap().trim_matches(['[', ']']).to_owned();
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let to = (host.as_str(), port).to_socket_addrs().unwrap().next().unwrap();
+    let listener = cluster.lab.node().ns.run(|| TcpListener::bind("127.0.0.1:0")).unwrap().unwrap();
+    let relay = Front::relay(listener, to);
+    server.server = Some(format!("{}://{}", url.scheme_str().unwrap_or("https"), relay.address));
+    server.tls_server_name.get_or_insert(host);
+    let file = cluster.folder.join("relayed");
+    std::fs::write(&file, serde_json::to_string(&config).unwrap()).unwrap();
+    (file.to_str().unwrap().to_owned(), relay)
 }
 
 /// What `plan` says of the Service; it reads this machine's kernel, and needs root for it.

@@ -60,6 +60,7 @@ const HOUSE: &[Unit] = &[
         &[
             ("backend", "the trait"),
             ("backend::rules", "chains and jumps, as both modes write them"),
+            ("backend::kube_proxy::names", "chains that it removes, as it has kube-proxy's names"),
             ("desired", ARROW),
             ("model", "IP families and protocols"),
             ("kernel", ARROW),
@@ -67,10 +68,22 @@ const HOUSE: &[Unit] = &[
         ],
     ),
     (
+        "backend::kube_proxy",
+        &[
+            ("backend", "the trait"),
+            ("backend::rules", "deletes a chain as both modes do"),
+            ("desired", ARROW),
+            ("model", "IP families"),
+            ("kernel", ARROW),
+            ("crate:iptables", "names of chains"),
+        ],
+    ),
+    (
         "backend::ipvs",
         &[
             ("backend", "the trait"),
             ("backend::rules", "chains and jumps, as both modes write them"),
+            ("backend::kube_proxy::Recorded", "which virtual servers and addresses kube-proxy made"),
             ("desired", ARROW),
             ("model", "IP families and protocols"),
             ("kernel", ARROW),
@@ -138,6 +151,7 @@ const HOUSE: &[Unit] = &[
             ("backend", "as above"),
             ("backend::ipvs", "as above"),
             ("backend::iptables", "as above"),
+            ("backend::kube_proxy", "as above"),
             ("kernel", "as above; and the node's own addresses"),
             ("lab", "the demo's cluster"),
             ("crate:ipvs", "list reads the table, dataplane tries whether IPVS works"),

@@ -13,6 +13,8 @@ mod detour;
 mod interface;
 #[path = "kernel_layer/ipset.rs"]
 mod ipset;
+#[path = "kernel_layer/leftovers.rs"]
+mod leftovers;
 #[path = "kernel_layer/monitor.rs"]
 mod monitor;
 #[path = "kernel_layer/sysctl.rs"]

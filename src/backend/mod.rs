@@ -9,6 +9,7 @@ mod fake;
 mod flows;
 pub mod iptables;
 pub mod ipvs;
+pub mod kube_proxy;
 pub mod rules;
 
 pub use driver::Driver;

@@ -18,6 +18,9 @@ pub struct CleanupArgs {
     /// Leave the sysctls that `run` changed as they are
     #[arg(long)]
     keep_sysctls: bool,
+    /// Leave what bears kube-proxy's names or is in its ipsets: for after it has taken over from us
+    #[arg(long)]
+    keep_kube_proxy: bool,
 }
 
 /// Removes everything of both modes.
@@ -27,7 +30,7 @@ pub struct CleanupArgs {
 pub fn run(args: &CleanupArgs) -> anyhow::Result<Exit> {
     require_root("cleanup")?;
     let options = Options { binding: VipBinding::Route, drain_timeout: Duration::ZERO, strict_arp: false };
-    let dataplane::Everything { mut planes, families } = dataplane::all(options)?;
+    let dataplane::Everything { mut planes, families } = dataplane::all(options, args.keep_kube_proxy)?;
     let mut failed = false;
     for plane in &mut planes {
         for family in &families {

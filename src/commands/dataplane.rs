@@ -3,6 +3,7 @@
 use crate::backend::iptables::Iptables;
 use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
+use crate::backend::kube_proxy::Leftovers;
 use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
 use crate::control::Record;
@@ -78,7 +79,17 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
         Err(error) if families.iter().any(|family| *active.get(*family) == Mode::Ipvs) => return Err(error),
         Err(_) => None,
     };
-    Ok(Planes { ipvs, iptables, active, wish, modes: Box::new(modes), flows: Box::new(Conntrack::default()), families })
+    let leftovers = Driver::new(Leftovers::new(modes.commands.clone()));
+    Ok(Planes {
+        ipvs,
+        iptables,
+        leftovers: Some(Box::new(leftovers)),
+        active,
+        wish,
+        modes: Box::new(modes),
+        flows: Box::new(Conntrack::default()),
+        families,
+    })
 }
 
 /// What a flag wishes for.
@@ -197,21 +208,28 @@ impl std::fmt::Debug for Everything {
     }
 }
 
-/// Every mode that can be talked to, for `cleanup`.
+/// Every mode that can be talked to, for `cleanup`; kube-proxy's leftovers are one, unless they are to be kept.
 ///
 /// # Errors
 /// When there is no iptables.
-pub fn all(options: Options) -> anyhow::Result<Everything> {
+pub fn all(options: Options, keep_kube_proxy: bool) -> anyhow::Result<Everything> {
     let commands = find_commands()?;
     let kernel = KernelVersion::running().context("the kernel's version")?;
     let ledger = Ledger::open().context("the network namespace")?;
     let families = IpFamily::BOTH.into_iter().filter(|family| commands.get(*family).is_some()).collect();
     let mut planes: Vec<Box<dyn Dataplane>> = Vec::new();
     match Ipvs::open(commands.clone(), kernel, ledger.clone(), options) {
-        Ok(ipvs) => planes.push(Box::new(Driver::new(ipvs))),
+        Ok(ipvs) => planes.push(Box::new(Driver::new(if keep_kube_proxy { ipvs.sparing_kube_proxy() } else { ipvs }))),
         Err(error) => info!("nothing to remove of IPVS mode: {error}"),
     }
-    planes.push(Box::new(Driver::new(Iptables::new(commands, kernel, ledger))));
+    let iptables = Iptables::new(commands.clone(), kernel, ledger);
+    if keep_kube_proxy {
+        planes.push(Box::new(Driver::new(iptables.sparing_kube_proxy())));
+    } else {
+        // Sets last: rules of both modes may refer to them, and they tell which virtual servers were kube-proxy's.
+        planes.push(Box::new(Driver::new(iptables)));
+        planes.push(Box::new(Driver::new(Leftovers::new(commands))));
+    }
     Ok(Everything { planes, families })
 }
 

@@ -6,9 +6,11 @@ use super::{dataplane, duties, node, require_root};
 use crate::config::{Config, ProxyArgs};
 use crate::desired::{Builder, Desired};
 use crate::exit::Exit;
+use crate::model::IpFamily;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
+use std::fmt::Display;
 use std::time::Instant;
 use tracing::warn;
 
@@ -66,6 +68,12 @@ struct Line {
     step: String,
 }
 
+impl Line {
+    fn of(family: IpFamily, mode: impl Display, step: String) -> Self {
+        Self { family: family.to_string(), mode: mode.to_string(), kind: Kind::of(&step), step }
+    }
+}
+
 /// How many steps there are of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Counts {
@@ -110,9 +118,11 @@ fn steps(config: &Config) -> anyhow::Result<Vec<Line>> {
         ];
         for (mode, wish) in wishes {
             let Some(plane) = planes.at(mode) else { continue };
-            let line =
-                |step: String| Line { family: family.to_string(), mode: mode.to_string(), kind: Kind::of(&step), step };
-            lines.extend(plane.preview(family, wish, now)?.into_iter().map(line));
+            lines.extend(plane.preview(family, wish, now)?.into_iter().map(|step| Line::of(family, mode, step)));
+        }
+        if let Some(plane) = planes.leftovers.as_mut() {
+            let (steps, name) = (plane.preview(family, &nothing, now)?, plane.name());
+            lines.extend(steps.into_iter().map(|step| Line::of(family, name, step)));
         }
     }
     Ok(lines)

@@ -5,6 +5,7 @@
 //! kernel about a hundred messages a system call; each has a result of its own. A socket belongs to the network
 //! namespace of the thread that opened it.
 
+pub mod accounting;
 pub mod addresses;
 mod attribute;
 pub mod conntrack;
@@ -14,6 +15,7 @@ pub mod links;
 pub mod monitor;
 mod netfilter;
 mod netlink;
+pub mod nftables;
 pub mod recent;
 pub mod routing;
 mod rtnetlink;

@@ -15,6 +15,10 @@ pub const NLM_F_CREATE: u16 = 0x400;
 pub const SUBSYSTEM_CONNTRACK: u8 = 1;
 /// `NFNL_SUBSYS_IPSET`.
 pub const SUBSYSTEM_IPSET: u8 = 6;
+/// `NFNL_SUBSYS_ACCT`.
+pub const SUBSYSTEM_ACCOUNTING: u8 = 7;
+/// `NFNL_SUBSYS_NFTABLES`.
+pub const SUBSYSTEM_NFTABLES: u8 = 10;
 
 /// `struct nfgenmsg`: family, version, resource id.
 const FRAME: usize = 4;

@@ -5,6 +5,7 @@
 
 mod auto;
 mod flows;
+mod leftovers;
 mod retire;
 mod round;
 mod schedule;

@@ -49,6 +49,12 @@ impl Reconciler {
         if !self.status.families.get(family).settled || desired.incomplete {
             return;
         }
+        self.retire_settled(family, now);
+        self.clear_leftovers(family, now);
+    }
+
+    fn retire_settled(&mut self, family: IpFamily, now: Instant) {
+        let desired = self.builder.desired().get(family);
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else {
             // What cannot be talked to has nothing that could be seen.

@@ -3,6 +3,7 @@
 use super::Trigger;
 use super::auto::Hysteresis;
 use super::flows::Flows;
+use super::leftovers::Leftovers;
 use super::retire::{Retirement, State};
 use super::schedule::{AUDIT_SLICE, Schedule, Timing};
 use super::status::Status;
@@ -40,6 +41,7 @@ pub struct Reconciler {
     pub(super) pending: PerFamily<Pending>,
     pub(super) schedules: PerFamily<Schedule>,
     pub(super) retirements: PerFamily<Retirement>,
+    pub(super) leftovers: PerFamily<Leftovers>,
     pub(super) flows: Flows,
     pub(super) status: Status,
     pub(super) switches: VecDeque<Switch>,
@@ -68,6 +70,7 @@ impl Reconciler {
             pending: PerFamily::from_fn(|_| Pending { all: true, ..Pending::default() }),
             schedules: PerFamily::default(),
             retirements: PerFamily::default(),
+            leftovers: PerFamily::default(),
             flows: Flows::default(),
             switches: VecDeque::new(),
             followers: Vec::new(),

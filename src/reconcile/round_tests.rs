@@ -81,6 +81,7 @@ fn loop_over(drain_timeout: Duration) -> (Reconciler, Stub, Stub) {
     let planes = Planes {
         ipvs: Some(Box::new(active.clone())),
         iptables: Some(Box::new(retiring.clone())),
+        leftovers: None,
         active: PerFamily { v4: Mode::Ipvs, v6: Mode::Ipvs },
         wish: PerFamily::default(),
         modes: Box::new(Fixed),

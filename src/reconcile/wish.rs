@@ -84,6 +84,8 @@ pub struct Planes {
     pub ipvs: Option<Box<dyn Dataplane>>,
     /// iptables mode.
     pub iptables: Option<Box<dyn Dataplane>>,
+    /// What kube-proxy left that is of neither mode, where it is looked for.
+    pub leftovers: Option<Box<dyn Dataplane>>,
     /// The mode that serves.
     pub active: PerFamily<Mode>,
     /// The mode that was asked for.

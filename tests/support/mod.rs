@@ -12,6 +12,8 @@
 //! | `api` | an API server of our own, with every trouble that one can have |
 //! | `follow.rs` | the source that follows such a server, and its log |
 //! | `switching.rs` | the cluster, traffic and questions of the tests of the live switch |
+//! | `leftovers.rs` | what kube-proxy leaves on a node, in each of its modes |
+//! | `tls.rs` | TLS in front of such a server, and a relay into another network namespace; for those who ask for it |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
@@ -20,6 +22,7 @@ pub mod api;
 mod cluster;
 mod flow;
 pub mod follow;
+pub mod leftovers;
 mod manifest;
 mod proxy;
 mod state;

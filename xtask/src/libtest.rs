@@ -32,12 +32,14 @@ pub const END: &str = "--- end ";
 /// What a test starts its reason with when it cannot run.
 const SKIPPED: &str = "SKIPPED:";
 
-/// The reason of tests that need an API server: nothing that a kernel could have.
-const NO_SERVER: &str = "SKIPPED: no API server is given";
+/// The reasons of tests that need what is given or not: nothing that a kernel could have.
+const NOT_GIVEN: [&str; 3] =
+    ["SKIPPED: no API server is given", "SKIPPED: no kustomize is given", "SKIPPED: no static binary is given"];
 
-/// How many tests were skipped because no API server was given.
+/// How many tests were skipped because something was not given.
 pub fn without_server(output: &str) -> u32 {
-    let lines = output.lines().filter(|line| line.trim_start().starts_with(NO_SERVER));
+    let is_one = |line: &&str| NOT_GIVEN.iter().any(|reason| line.trim_start().starts_with(reason));
+    let lines = output.lines().filter(is_one);
     u32::try_from(lines.count()).unwrap_or(u32::MAX)
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod conformance;
 mod demo;
+mod dist;
 mod fuzz;
 mod libtest;
 mod lint;
@@ -42,6 +43,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Play scenarios of Service behaviour with real packets against the product
     Conformance(conformance::ConformanceArgs),
+    /// Build the product as one static file, and check it
+    Dist(dist::DistArgs),
     /// Run all test suites, each on the kernel that it needs
     Test(test::TestArgs),
     /// Check formatting, clippy and, where installed, cargo-deny
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Man(args) => man::run(&args),

@@ -34,6 +34,7 @@ pub const KERNEL_TOOLS: &[Need] = &[
     need("ip", "iproute2", "lets tests build networks and compare routes"),
     need("ipset", "ipset", "shows tests the sets as others see them"),
     need("ipvsadm", "ipvsadm", "shows tests the virtual servers as others see them"),
+    need("nft", "nftables", "builds and shows tests the tables of kube-proxy's nftables mode"),
     need("conntrack", "conntrack", "shows tests the tracked connections as others see them"),
     need("tcpdump", "tcpdump", "shows the packets of a scenario that failed"),
     need("modprobe", "kmod", "loads kernel modules"),

@@ -91,6 +91,16 @@ impl Workspace {
         self.build(PRODUCT, &["--release", "--package", PRODUCT])
     }
 
+    /// Compiles the product for a target as a static, stripped file and returns its path.
+    pub fn static_product(&self, target: &str) -> Result<PathBuf> {
+        let mut command = self.cargo();
+        // With a target, build scripts and macros stay dynamic, which they have to be.
+        command.args(["build", "--locked", "--release", "--package", PRODUCT, "--bin", PRODUCT, "--target", target]);
+        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "none");
+        Self::built(command, PRODUCT)
+    }
+
     /// Compiles the binary that is called as its package and returns its path.
     pub fn binary(&self, package: &str) -> Result<PathBuf> {
         // Always the same selection: with another, crates that both share get other features and are compiled again.
@@ -100,6 +110,10 @@ impl Workspace {
     fn build(&self, binary: &str, selection: &[&str]) -> Result<PathBuf> {
         let mut command = self.cargo();
         command.args(["build", "--bins", "--locked"]).args(selection);
+        Self::built(command, binary)
+    }
+
+    fn built(mut command: Command, binary: &str) -> Result<PathBuf> {
         let messages = messages(&mut command)?;
         let named = |message: &Value| message.pointer("/target/name").and_then(Value::as_str) == Some(binary);
         let mut found = messages.lines().filter_map(parse).filter(named).filter_map(|message| executable(&message));

@@ -85,6 +85,7 @@ impl Node {
         let planes = Planes {
             ipvs: Some(self.plane(Mode::Ipvs)),
             iptables: Some(self.plane(Mode::Iptables)),
+            leftovers: None,
             active,
             wish,
             modes: Box::new(self.clone()),

@@ -2,8 +2,7 @@
 //! while changes are written as ever. It prints one state of the table, of before a change or of after it; so whatever was
 //! written meanwhile is left out of the comparison.
 
-use super::Ours;
-use crate::backend::rules::{Found, FoundReader, RuleOp};
+use crate::backend::rules::{Found, FoundReader, OwnershipDebug, RuleOp};
 use iptables::{ChainName, Commands, SaveError, Saving, Table};
 use std::collections::HashSet;
 use std::time::Instant;
@@ -12,7 +11,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Reading {
     saving: Saving,
-    reader: FoundReader<Ours>,
+    reader: FoundReader<&'static dyn OwnershipDebug>,
     written: HashSet<(Table, ChainName)>,
 }
 
@@ -33,10 +32,10 @@ pub struct Read {
 }
 
 impl Reading {
-    /// Starts to read.
-    pub fn start(commands: &Commands) -> Box<Self> {
+    /// Starts to read, to pick out what this takes for ours.
+    pub fn start(commands: &Commands, ownership: &'static dyn OwnershipDebug) -> Box<Self> {
         let saving = commands.start_saving(&[Table::Nat, Table::Filter]);
-        Box::new(Self { saving, reader: FoundReader::new(Ours), written: HashSet::new() })
+        Box::new(Self { saving, reader: FoundReader::new(ownership), written: HashSet::new() })
     }
 
     /// A step that is carried out meanwhile.
@@ -66,7 +65,7 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::iptables::names;
+    use crate::backend::iptables::{Ours, names};
     use iptables::{Chain, Position, Rule, SaveReader};
 
     fn read(text: &str, written: &[RuleOp]) -> Read {

@@ -8,7 +8,7 @@ mod plan;
 mod rehearsal;
 pub mod service;
 
-use super::rules::{Found, FoundReader, RuleOp, Writer};
+use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Writer};
 use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
@@ -32,6 +32,7 @@ pub struct Iptables {
     beside: PerFamily<bool>,
     audits: PerFamily<Option<Box<audit::Reading>>>,
     effort: Effort,
+    ownership: &'static dyn OwnershipDebug,
 }
 
 /// What of this mode is in the kernel, in one family.
@@ -90,6 +91,19 @@ impl fmt::Display for Op {
     }
 }
 
+/// The chains of this mode that kube-proxy does not have.
+#[derive(Debug, Clone, Copy)]
+struct OursAlone;
+
+impl super::rules::Ownership for OursAlone {
+    fn is_ours(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_ours_alone(table, chain)
+    }
+    fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_shared(table, chain)
+    }
+}
+
 /// Which chains belong to iptables mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours;
@@ -114,7 +128,14 @@ impl Iptables {
             beside: PerFamily::default(),
             audits: PerFamily::default(),
             effort: Effort::default(),
+            ownership: &Ours,
         }
+    }
+
+    /// What bears kube-proxy's names is its own: it has taken over.
+    #[must_use]
+    pub fn sparing_kube_proxy(self) -> Self {
+        Self { ownership: &OursAlone, ..self }
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
@@ -143,7 +164,7 @@ impl Backend for Iptables {
     fn observe(&mut self, family: IpFamily) -> Result<Observed, ObserveError> {
         let what = || format!("{family} rules");
         let commands = self.commands(family).map_err(|error| ObserveError::new(what(), error))?;
-        let mut reader = FoundReader::new(Ours);
+        let mut reader = FoundReader::new(self.ownership);
         commands
             .save_into(&[Table::Nat, Table::Filter], &mut reader)
             .map_err(|error| ObserveError::new(what(), error))?;
@@ -206,7 +227,7 @@ impl Backend for Iptables {
                 return failures;
             }
         };
-        let mut writer = Writer::new(commands, &Ours);
+        let mut writer = Writer::new(commands, self.ownership);
         if !guests.is_empty() {
             let (jumps, chains) = rules.into_iter().partition(is_jump);
             rules = jumps;
@@ -225,7 +246,7 @@ impl Backend for Iptables {
             Some(reading) => reading,
             None => {
                 let commands = self.commands(family).map_err(error)?;
-                audit::Reading::start(commands)
+                audit::Reading::start(commands, self.ownership)
             }
         };
         match reading.step(until).map_err(|failure| ObserveError::new(format!("{family} rules"), failure))? {

@@ -1,6 +1,7 @@
 //! The chains of this mode. Names and hashes are kube-proxy's, so that everything written about reading its rules
 //! stays true; helpers of IPVS mode never use one of them.
 
+use crate::backend::kube_proxy::names as kube_proxy;
 use iptables::{ChainName, Table};
 
 macro_rules! chains {
@@ -62,10 +63,23 @@ pub fn fixed() -> [(Table, ChainName); 6] {
     ]
 }
 
-/// Whether a chain belongs to this mode. The one place where ownership is decided.
+/// Whether a chain belongs to this mode. The one place where ownership is decided. The names are kube-proxy's, so that
+/// what it left is ours too: chains of these names are rewritten, and those that only its IPVS mode has are removed.
 pub fn is_ours(table: Table, chain: &ChainName) -> bool {
+    let is = |(t, name): &(Table, ChainName)| *t == table && name == chain;
     let service = table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-    service || is_shared(table, chain) || fixed().iter().any(|(t, name)| *t == table && name == chain)
+    service || is_shared(table, chain) || fixed().iter().any(is) || kube_proxy::chains().iter().any(is)
+}
+
+/// Whether a chain of this mode is none of kube-proxy's.
+pub fn is_ours_alone(table: Table, chain: &ChainName) -> bool {
+    let alone = [
+        (Table::Nat, off_cluster()),
+        (Table::Filter, untranslated()),
+        (Table::Filter, cluster_ips()),
+        (Table::Filter, localnet_guard()),
+    ];
+    alone.iter().any(|(t, name)| *t == table && name == chain)
 }
 
 /// Whether services add rules of their own to a chain.
@@ -84,6 +98,8 @@ pub fn depth(chain: &ChainName) -> u8 {
         "KUBE-MARK-OFF-CLUSTER" => 6,
         "KUBE-MARK-MASQ" => 7,
         "KUBE-NODEPORTS" | "KUBE-CLUSTER-IPS" => 1,
+        "KUBE-NODE-PORT" | "KUBE-LOAD-BALANCER" | "KUBE-SOURCE-RANGES-FIREWALL" => 1,
+        "KUBE-FIREWALL" => 2,
         _ => 0,
     }
 }

@@ -5,7 +5,6 @@ use super::names::{self, Set};
 use super::observed::Observed;
 use crate::backend::rules::{plan_jumps, plan_removal};
 use crate::kernel::interface::FoundDetour;
-use crate::kernel::ipset::Entry;
 use ipvs::{Command, ServiceId};
 use std::collections::BTreeSet;
 
@@ -13,7 +12,7 @@ use std::collections::BTreeSet;
 pub fn everything_goes(observed: &Observed) -> Vec<Op> {
     let mut ops: Vec<Op> = observed.routes.values().copied().map(Op::Unroute).collect();
     ops.extend(observed.bridges.iter().copied().map(Op::Unbridge));
-    let recorded = |net: &&ipnet::IpNet| observed.has_entry(Set::Addresses, &Entry::Net(**net));
+    let recorded = |net: &&ipnet::IpNet| observed.is_own_address(net);
     ops.extend(observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress));
     let mut servers: Vec<ServiceId> = observed.servers.keys().filter(|id| observed.is_recorded(id)).copied().collect();
     servers.sort_unstable();

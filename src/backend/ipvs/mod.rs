@@ -78,6 +78,7 @@ pub struct Ipvs {
     missing: Arc<BTreeSet<Scheduler>>,
     effort: Effort,
     counted: (u64, u64),
+    spare_kube_proxy: bool,
 }
 
 /// One step of this mode.
@@ -193,7 +194,14 @@ impl Ipvs {
             missing: Arc::default(),
             effort: Effort::default(),
             counted: (0, 0),
+            spare_kube_proxy: false,
         })
+    }
+
+    /// What kube-proxy's sets record as its own is its own, even where we recorded it as well: it has taken over.
+    #[must_use]
+    pub fn sparing_kube_proxy(self) -> Self {
+        Self { spare_kube_proxy: true, ..self }
     }
 
     fn context(&self, family: IpFamily, now: Instant) -> Context {

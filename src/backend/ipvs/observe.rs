@@ -5,6 +5,7 @@ use super::names::Set;
 use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
+use crate::backend::kube_proxy::Recorded;
 use crate::backend::rules::FoundReader;
 use crate::backend::{Effort, ObserveError, unset_sysctls};
 use crate::kernel::interface::LocalRoute;
@@ -23,6 +24,8 @@ impl Ipvs {
         let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
+        observed.inherited = Recorded::read(family, &mut self.sets)?;
+        observed.spares_inherited = self.spare_kube_proxy;
         self.read_recorded(&mut observed, now)?;
         observed.look_for_all_drains();
         observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);

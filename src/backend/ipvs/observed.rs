@@ -3,6 +3,7 @@
 use super::names::Set;
 use super::wanted::{self, Wanted, entry_of};
 use super::{Op, Ours, timeouts};
+use crate::backend::kube_proxy::Recorded;
 use crate::backend::rules::Found;
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
@@ -101,6 +102,10 @@ pub struct Observed {
     pub addresses: BTreeSet<IpNet>,
     /// Sets that are there and fit.
     pub sets: HashMap<Set, HashSet<Entry>>,
+    /// What a kube-proxy that ran here before us made, by its own sets.
+    pub inherited: Recorded,
+    /// That is not to be taken over: kube-proxy runs again.
+    pub spares_inherited: bool,
     /// Sets of our names that are of no use.
     pub unfit_sets: Vec<Set>,
     /// Rules.
@@ -115,10 +120,22 @@ pub struct Observed {
 
 impl Observed {
     /// Whether a virtual server is recorded as ours. Our sets are the ledger: an entry is written before its virtual
-    /// server is made and taken out after it is gone, and survives us.
+    /// server is made and taken out after it is gone, and survives us. kube-proxy's sets are its ledger: what it made is
+    /// ours as well, as it must not run beside us.
     pub fn is_recorded(&self, id: &ServiceId) -> bool {
         let Some(entry) = entry_of(id) else { return false };
-        Set::LEDGER.iter().any(|set| self.has_entry(*set, &entry))
+        let ours = Set::LEDGER.iter().any(|set| self.has_entry(*set, &entry));
+        let bound = |address| self.addresses.contains(&wanted::host(address));
+        let inherited = self.inherited.has_server(&entry, bound);
+        if self.spares_inherited { ours && !inherited } else { ours || inherited }
+    }
+
+    /// Whether an address on the device was put there by us, or by a kube-proxy before us.
+    pub fn is_own_address(&self, net: &IpNet) -> bool {
+        let single = *net == wanted::host(net.addr());
+        let inherited = single && self.inherited.there;
+        let ours = self.has_entry(Set::Addresses, &Entry::Net(*net));
+        if self.spares_inherited { ours && !inherited } else { ours || inherited }
     }
 
     /// Whether a set has an entry.
@@ -281,6 +298,10 @@ impl Previous {
         wanted.bindings.into_iter().for_each(|address| self.bindings.change(address, by));
     }
 }
+
+#[cfg(test)]
+#[path = "inherited_tests.rs"]
+mod tests;
 
 /// The network of an address as the set of served addresses holds it.
 pub fn address_entry(address: IpAddr) -> Entry {

@@ -216,7 +216,7 @@ impl Planner<'_> {
     /// would be forwarded out of another interface than before, and NAT ends a masqueraded connection that does
     /// (`nf_nat_oif_changed`).
     fn routes_instead_of_addresses(&mut self, wanted: &BTreeSet<IpAddr>, ranges: &[ipnet::IpNet]) {
-        let recorded = |net: &&ipnet::IpNet| self.observed.has_entry(Set::Addresses, &Entry::Net(**net));
+        let recorded = |net: &&ipnet::IpNet| self.observed.is_own_address(net);
         let left: Vec<_> = self.observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress).collect();
         if left.is_empty() {
             return;
@@ -312,8 +312,8 @@ impl Planner<'_> {
         let mut bound: Vec<IpAddr> = routed.filter(|ip| self.by_route(*ip)).collect();
         if self.context.binding == VipBinding::Address {
             // On the device anybody may have put addresses: ours are those that we recorded.
-            let recorded = |ip: &IpAddr| self.observed.has_entry(Set::Addresses, &address_entry(*ip));
-            bound.extend(self.observed.addresses.iter().map(ipnet::IpNet::addr).filter(recorded));
+            let own = self.observed.addresses.iter().filter(|net| self.observed.is_own_address(net));
+            bound.extend(own.map(ipnet::IpNet::addr));
         }
         bound
     }

@@ -80,6 +80,16 @@ pub trait Ownership {
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool;
 }
 
+impl<T: Ownership + ?Sized> Ownership for &T {
+    fn is_ours(&self, table: Table, chain: &ChainName) -> bool {
+        (**self).is_ours(table, chain)
+    }
+
+    fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
+        (**self).is_shared(table, chain)
+    }
+}
+
 /// Picks out what is ours while tables are read. Of most chains only a digest is kept, whatever their size.
 #[derive(Debug)]
 pub struct FoundReader<O> {

@@ -9,7 +9,7 @@ mod write;
 pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
-pub use write::{Recorder, Run, Writer};
+pub use write::{OwnershipDebug, Recorder, Run, Writer};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;

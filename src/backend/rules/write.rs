@@ -63,8 +63,8 @@ pub struct Writer<'a, R> {
 }
 
 /// [`Ownership`] that can be printed.
-pub trait OwnershipDebug: Ownership + std::fmt::Debug {}
-impl<T: Ownership + std::fmt::Debug> OwnershipDebug for T {}
+pub trait OwnershipDebug: Ownership + std::fmt::Debug + Sync {}
+impl<T: Ownership + std::fmt::Debug + Sync> OwnershipDebug for T {}
 
 impl<'a, R: Run> Writer<'a, R> {
     /// A writer through this means.

@@ -54,6 +54,10 @@ pub struct Previous {
     pub value: String,
 }
 
+/// Names the tree of settings where it is not `/proc/sys`: a container that is not privileged has that read-only, and can
+/// have the node's mounted elsewhere.
+pub const ROOT_VARIABLE: &str = "KUBE_IPVS_PROC_SYS";
+
 /// The tree of settings, usually `/proc/sys`. Those under `net/` are the calling thread's network namespace's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sysctl {
@@ -61,9 +65,10 @@ pub struct Sysctl {
 }
 
 impl Default for Sysctl {
-    /// `/proc/sys`: the kernel resolves `net/` there by the network namespace of the thread that opens a file.
+    /// `/proc/sys`, or the folder that the environment variable [`ROOT_VARIABLE`] names. The kernel resolves `net/` there
+    /// by the network namespace of the thread that opens a file.
     fn default() -> Self {
-        Self::at("/proc/sys")
+        Self::at(std::env::var_os(ROOT_VARIABLE).unwrap_or_else(|| "/proc/sys".into()))
     }
 }
 

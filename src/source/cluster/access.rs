@@ -131,9 +131,12 @@ impl Access {
             config.headers.push((name, value));
         }
         let server = config.cluster_url.to_string();
+        // kube does not say which plugin it could not run.
+        let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+        let plugin = plugin.map(|command| format!("with the plugin {command}: ")).unwrap_or_default();
         let error = |error: &dyn std::error::Error| AccessError::Credentials {
             server: server.clone(),
-            problem: super::failure::chain(error),
+            problem: plugin.clone() + &super::failure::chain(error),
         };
         if let Some(proxy) = &config.proxy_url {
             let problem = format!("proxy-url {proxy} is not supported");
