@@ -76,7 +76,10 @@ fn describe(text: &mut String, who: &str, answer: &Answer, paint: Paint) -> std:
         (Some(endpoint), Some(seconds)) => {
             writeln!(text, "  the sender is remembered, for {seconds} s after its last connection, with {endpoint}")?;
         }
-        (None, Some(seconds)) => writeln!(text, "  affinity of {seconds} s; the sender is not remembered")?,
+        // What is wanted says so in its steps.
+        (None, Some(seconds)) if answer.service.is_none() => {
+            writeln!(text, "  affinity of {seconds} s; the sender is not remembered")?
+        }
         _ => {}
     }
     Ok(())
