@@ -82,6 +82,7 @@ where
         let failures = if plan.is_empty() { Vec::new() } else { self.backend.apply(family, plan, &mut belief) };
         let applied = started.elapsed();
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
+        let rules = self.backend.count_rules(&mut belief);
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
@@ -99,6 +100,7 @@ where
                 apply: applied.saturating_sub(planned),
             },
             effort: self.backend.take_effort(),
+            rules,
         }
     }
 

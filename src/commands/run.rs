@@ -12,6 +12,7 @@ use crate::reconcile::{self, Mode, Planes, Reconciler, Status, Switcher};
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -61,8 +62,14 @@ pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exi
     require_root("run")?;
     let _lock = lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(follow(args, loader, loaded))
+    let outcome = runtime.block_on(follow(args, loader, loaded));
+    // What still blocks (a probe, a reading of counters) has nothing to finish.
+    runtime.shutdown_background();
+    outcome
 }
+
+/// How long a stop waits for the step that is under way. Whoever stops a pod counts the seconds.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
     let mut stop = Stop::new()?;
@@ -99,7 +106,9 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     let exit = running.serve().await?;
     // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
     servers.shutdown().await;
-    handle.stop();
+    if !handle.stop(STOP_PATIENCE) {
+        info!("a sync is under way and takes long; the next start does the rest");
+    }
     Ok(exit)
 }
 

@@ -3,13 +3,14 @@
 use super::Trigger;
 use super::auto::Hysteresis;
 use super::flows::Flows;
+use super::meter::Tally;
 use super::retire::{Retirement, State};
 use super::schedule::{Schedule, Timing};
 use super::status::Status;
 use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::Report;
-use crate::desired::{Builder, Change, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, ServicePortKey, Settings, Touched};
 use crate::model::{IpFamily, PerFamily, Snapshot};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub struct Reconciler {
     pub(super) handed_over: bool,
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
+    pub(super) tally: Tally,
     told: BTreeSet<String>,
 }
 
@@ -70,6 +72,7 @@ impl Reconciler {
             handed_over: false,
             probed: None,
             hysteresis: Hysteresis::default(),
+            tally: Tally::new(Box::new(())),
             told: BTreeSet::new(),
         };
         IpFamily::BOTH.into_iter().for_each(|family| reconciler.moved(family));
@@ -85,6 +88,7 @@ impl Reconciler {
 
     /// Takes in the newest snapshot; the next round works on it.
     pub fn take_snapshot(&mut self, snapshot: &Snapshot) {
+        self.meter_snapshot(snapshot);
         self.snapshot = snapshot.clone();
     }
 
@@ -129,6 +133,11 @@ impl Reconciler {
         self.builder.health_checks()
     }
 
+    /// What is wanted of the kernel.
+    pub fn desired(&self) -> &PerFamily<Desired> {
+        self.builder.desired()
+    }
+
     /// When the next round is due if nothing happens before.
     pub fn next_wake(&self, now: Instant) -> Instant {
         if self.handed_over {
@@ -158,6 +167,7 @@ impl Reconciler {
     pub fn round(&mut self, now: Instant) {
         let mut change = self.builder.update(&self.snapshot, &self.facts, now);
         merge(&mut change, self.builder.expire(now));
+        self.meter_change(&change);
         self.tell_refusals();
         self.status.rounds += 1;
         self.handed_over = false;
@@ -170,6 +180,9 @@ impl Reconciler {
         }
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
+            if self.has_everything(family, now) {
+                self.meter_in_force(family);
+            }
             self.forget_flows(family, &change, now);
             self.retire(family, now);
             self.tell_draining(family);
@@ -203,6 +216,7 @@ impl Reconciler {
         }
         if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, &self.timing) > now {
             pending.held = true;
+            self.meter_queued(family, true);
             return;
         }
         if schedule.audit_is_due(now, &self.timing) {
@@ -218,9 +232,11 @@ impl Reconciler {
             return;
         }
         let touched = if pending.all { Touched::All } else { Touched::Ports(&pending.ports) };
+        self.meter_queued(family, changed);
         let desired = self.builder.desired().get(family);
         let Some(plane) = self.planes.active(family) else { return };
         let report = plane.sync(family, desired, touched, now);
+        self.meter_synced(family, pending.all, &report);
         let wanted_before = pending.ports.is_empty() && !*change.node.get(family);
         self.count_repairs(family, &report, wanted_before);
         if report.wants_retry() {
@@ -228,6 +244,13 @@ impl Reconciler {
         }
         self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
         self.record(family, &report);
+    }
+
+    /// Whether the kernel has taken all that is wanted, as far as trying again could help.
+    fn has_everything(&self, family: IpFamily, now: Instant) -> bool {
+        let pending = self.pending.get(family);
+        let waits = pending.all || !pending.ports.is_empty() || self.schedules.get(family).is_waiting(now);
+        !waits && self.status.families.get(family).settled
     }
 
     /// After the sync, so that a flow that begins anew finds its new endpoint.
@@ -239,7 +262,11 @@ impl Reconciler {
         }
         if fresh || self.flows.is_due(family, now) {
             let settled = self.status.families.get(family).settled;
-            self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);
+            if let Some((duration, deleted)) =
+                self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing)
+            {
+                self.tally.flows(family, duration, deleted);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ mod plan;
 pub mod service;
 
 use super::rules::{Found, RuleOp, Writer};
-use super::{Affinity, Backend, Effort, Failure, ObserveError};
+use super::{Affinity, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
@@ -189,6 +189,10 @@ impl Backend for Iptables {
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {
         observed.remember(desired);
+    }
+
+    fn count_rules(&self, observed: &mut Observed) -> RuleCounts {
+        observed.rules.take_counts()
     }
 
     fn take_effort(&mut self) -> Effort {

@@ -17,7 +17,7 @@ mod wanted;
 pub use observed::{FoundDestination, FoundServer, Observed};
 
 use super::rules::RuleOp;
-use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError};
+use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
@@ -281,6 +281,10 @@ impl Backend for Ipvs {
         // Of what is remembered only addresses and entries count, which no clock changes.
         let context = self.context(IpFamily::V4, Instant::now());
         observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+    }
+
+    fn count_rules(&self, observed: &mut Observed) -> RuleCounts {
+        observed.rules.take_counts()
     }
 
     fn take_effort(&mut self) -> Effort {

@@ -1,6 +1,7 @@
 //! What of ours is in the kernel's tables, as far as we know.
 
 use super::{Jump, RuleOp};
+use crate::backend::{RuleCount, RuleCounts};
 use iptables::{ChainName, Position, Rule, Saved, Table, Target};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,6 +10,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 pub struct FoundChain {
     /// Digest of its rules.
     pub hash: u64,
+    /// How many rules it has.
+    pub count: usize,
     /// The rules, kept only of chains to which single rules are added.
     pub rules: Option<VecDeque<Rule>>,
 }
@@ -22,6 +25,7 @@ pub struct Found {
     pub jumps: Vec<Jump>,
     /// Chains of ours that chains of others jump to: these can't be deleted.
     pub referenced: HashSet<ChainName>,
+    counts: RuleCounts,
 }
 
 /// Tells which chains are ours and of which of those the rules are kept.
@@ -40,7 +44,8 @@ impl Found {
             for (name, chain) in &content.chains {
                 if ownership.is_ours(*table, name) {
                     let rules = ownership.is_shared(*table, name).then(|| chain.rules.iter().cloned().collect());
-                    found.chains.insert((*table, *name), FoundChain { hash: chain.hash(), rules });
+                    let (hash, count) = (chain.hash(), chain.rules.len());
+                    found.put(*table, *name, FoundChain { hash, count, rules });
                     continue;
                 }
                 for rule in &chain.rules {
@@ -48,7 +53,7 @@ impl Found {
                     if !chain.is_builtin() {
                         found.referenced.extend(target_chain(rule).filter(|target| ownership.is_ours(*table, target)));
                     } else if target_chain(rule).is_some_and(|target| ownership.is_ours(*table, target)) {
-                        found.jumps.push(Jump { table: *table, from: *name, rule: rule.clone() });
+                        found.add_jump(Jump { table: *table, from: *name, rule: rule.clone() });
                     }
                 }
             }
@@ -67,17 +72,21 @@ impl Found {
             RuleOp::Write { table, chain, .. } => {
                 let rules = || chain.rules.iter().map(Rule::normalised).collect();
                 let rules = ownership.is_shared(*table, &chain.name).then(rules);
-                self.chains.insert((*table, chain.name), FoundChain { hash: chain.hash(), rules });
+                let (hash, count) = (chain.hash(), chain.rules.len());
+                self.put(*table, chain.name, FoundChain { hash, count, rules });
+                self.count(*table).written += as_u64(count);
             }
             RuleOp::Insert { table, chain, position, rule } => {
                 let rule = rule.normalised();
+                self.count(*table).written += 1;
                 if let Some(rules) = self.shared_rules(*table, chain) {
                     match position {
                         Position::First => rules.push_front(rule),
                         Position::Last => rules.push_back(rule),
                     }
+                    self.recount(*table, chain);
                 } else {
-                    self.jumps.push(Jump { table: *table, from: *chain, rule });
+                    self.add_jump(Jump { table: *table, from: *chain, rule });
                 }
             }
             RuleOp::Remove { table, chain, rule } => {
@@ -86,22 +95,63 @@ impl Found {
                     if let Some(index) = rules.iter().position(|found| *found == rule) {
                         rules.remove(index);
                     }
+                    self.recount(*table, chain);
                 } else {
                     let same = |jump: &Jump| jump.table == *table && jump.from == *chain && jump.rule == rule;
                     if let Some(index) = self.jumps.iter().position(same) {
                         self.jumps.remove(index);
+                        let count = self.count(*table);
+                        count.total = count.total.saturating_sub(1);
                     }
                 }
             }
             RuleOp::Delete { table, name } => {
-                self.chains.remove(&(*table, *name));
+                let gone = self.chains.remove(&(*table, *name)).map_or(0, |chain| chain.count);
+                let count = self.count(*table);
+                count.total = count.total.saturating_sub(as_u64(gone));
             }
         }
+    }
+
+    /// How many rules of ours each table has, kept up with every step; and how many were written since the last call.
+    pub fn take_counts(&mut self) -> RuleCounts {
+        let counts = self.counts.clone();
+        self.counts.values_mut().for_each(|count| count.written = 0);
+        counts
+    }
+
+    fn count(&mut self, table: Table) -> &mut RuleCount {
+        self.counts.entry(table.as_str()).or_default()
+    }
+
+    fn put(&mut self, table: Table, name: ChainName, chain: FoundChain) {
+        let now = chain.count;
+        let before = self.chains.insert((table, name), chain).map_or(0, |chain| chain.count);
+        let count = self.count(table);
+        count.total = (count.total + as_u64(now)).saturating_sub(as_u64(before));
+    }
+
+    fn add_jump(&mut self, jump: Jump) {
+        self.count(jump.table).total += 1;
+        self.jumps.push(jump);
+    }
+
+    /// Single rules of a chain came or went.
+    fn recount(&mut self, table: Table, name: &ChainName) {
+        let Some(chain) = self.chains.get_mut(&(table, *name)) else { return };
+        let now = chain.rules.as_ref().map_or(0, VecDeque::len);
+        let before = std::mem::replace(&mut chain.count, now);
+        let count = self.count(table);
+        count.total = (count.total + as_u64(now)).saturating_sub(as_u64(before));
     }
 
     fn shared_rules(&mut self, table: Table, chain: &ChainName) -> Option<&mut VecDeque<Rule>> {
         self.chains.get_mut(&(table, *chain))?.rules.as_mut()
     }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// The chain to which a rule passes packets.
