@@ -10,9 +10,11 @@ mod flows;
 pub mod iptables;
 pub mod ipvs;
 pub mod rules;
+mod traffic;
 
 pub use driver::Driver;
 pub use flows::{Conntrack, FlowError};
+pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSource};
 
 use crate::desired::{Desired, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};

@@ -1,6 +1,6 @@
 //! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
 
-use crate::backend::iptables::Iptables;
+use crate::backend::iptables::{Iptables, RuleCounters};
 use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
 use crate::backend::{Conntrack, Dataplane, Driver};
@@ -198,6 +198,14 @@ pub fn all(options: Options) -> anyhow::Result<Everything> {
     }
     planes.push(Box::new(Driver::new(Iptables::new(commands, kernel, ledger))));
     Ok(Everything { planes, families })
+}
+
+/// What reads the counters of our rules; none without iptables.
+pub fn rule_counters() -> Option<RuleCounters> {
+    let find = |family| Commands::detect(family).ok();
+    let v4 = find(Family::V4)?;
+    let v6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() { find(Family::V6) } else { None };
+    Some(RuleCounters(PerFamily { v4: Some(v4), v6 }))
 }
 
 /// iptables of both families; a node without ip6tables keeps its IPv4 services.

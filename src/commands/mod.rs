@@ -8,6 +8,7 @@ pub mod duties;
 pub mod init;
 pub mod list;
 pub mod node;
+mod observation;
 pub mod plan;
 pub mod reload;
 pub mod run;

@@ -2,6 +2,7 @@
 //! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
 use super::reload::{self, Following};
+use super::observation::Observation;
 use super::source::Opened;
 use super::{cleanup, dataplane, duties, init, node, require_root};
 use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
@@ -83,16 +84,25 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let mut observation =
+        if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
     let snapshots = tokio::select! {
         snapshots = source.start() => snapshots?,
+        error = failed(&mut observation) => return Err(error),
         () = stop.wait() => return Ok(Exit::Success),
         () = following.restart() => return Ok(Exit::Success),
     };
     // First listen, then look: what changes in between is seen as a notification.
     node::follow(sender.clone()).context("following the kernel's notifications")?;
     let facts = node::facts().context("reading the node's addresses")?;
-    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    let mut reconciler = Reconciler::new(settings, config.timing(mode), planes, facts);
+    if let Some(observation) = &observation {
+        reconciler = reconciler.with_meter(observation.meter());
+    }
     let handle = reconcile::spawn(reconciler, snapshots, triggers)?;
+    if let Some(observation) = &observation {
+        observation.follow(&handle, &config);
+    }
     let mut servers = JoinSet::new();
     if !args.once {
         let sources = health_check::Sources { checks: handle.health_checks.clone(), status: handle.status.clone() };
@@ -103,13 +113,27 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         servers.spawn(dataplane::watch_ipvs(config, handle.status.clone(), sender));
     }
     let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
-    let exit = running.serve().await?;
+    let exit = tokio::select! {
+        exit = running.serve() => exit?,
+        error = failed(&mut observation) => return Err(error),
+    };
     // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
     servers.shutdown().await;
+    if let Some(observation) = observation {
+        observation.end().await;
+    }
     if !handle.stop(STOP_PATIENCE) {
         info!("a sync is under way and takes long; the next start does the rest");
     }
     Ok(exit)
+}
+
+/// Waits until a port cannot be bound that must be.
+async fn failed(observation: &mut Option<Observation>) -> anyhow::Error {
+    match observation {
+        Some(observation) => observation.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The mode whose periods count. Where the two families were switched to different ones, IPv4's.

@@ -1,4 +1,9 @@
-//! What others can see of the proxy: answers over HTTP.
+//! What others can see of the proxy: answers over HTTP, and the numbers in them.
 
+pub mod bind;
+pub mod health;
 pub mod health_check;
 pub mod http;
+pub mod metrics;
+pub mod pages;
+mod profile;

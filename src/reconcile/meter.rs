@@ -32,6 +32,9 @@ pub trait Meter: Send + fmt::Debug {
 
     /// Whether load balancers may send traffic to this node: it is not about to go.
     fn node(&mut self, eligible: bool);
+
+    /// How often the kernel is compared with what is wanted, from now on.
+    fn period(&mut self, _sync: Duration) {}
 }
 
 /// What a sync did.
@@ -135,6 +138,10 @@ impl Tally {
         }
         let count = WithoutLocal { internal: internal.len(), external: external.len() };
         self.meter.without_local(family, count);
+    }
+
+    pub(super) fn period(&mut self, sync: Duration) {
+        self.meter.period(sync);
     }
 
     pub(super) fn flows(&mut self, family: IpFamily, duration: Duration, deleted: usize) {

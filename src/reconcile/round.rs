@@ -107,6 +107,7 @@ impl Reconciler {
             Trigger::Settings(settings, timing) => {
                 self.timing = timing;
                 self.status.sync_period = timing.audit;
+                self.tally.period(timing.audit);
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
             }

@@ -3,8 +3,11 @@
 mod affinity;
 pub mod names;
 pub mod node;
+mod packets;
 mod plan;
 pub mod service;
+
+pub use packets::RuleCounters;
 
 use super::rules::{Found, RuleOp, Writer};
 use super::{Affinity, Backend, Effort, Failure, ObserveError, RuleCounts};

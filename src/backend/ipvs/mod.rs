@@ -12,7 +12,10 @@ mod plan;
 mod shadow;
 mod steps;
 mod timeouts;
+mod traffic;
 mod wanted;
+
+pub use traffic::IpvsTraffic;
 
 pub use observed::{FoundDestination, FoundServer, Observed};
 

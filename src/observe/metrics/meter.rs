@@ -120,4 +120,8 @@ impl Meter for Recorder {
     fn node(&mut self, eligible: bool) {
         self.health.set_eligible(eligible);
     }
+
+    fn period(&mut self, sync: Duration) {
+        self.health.set_sync_period(sync);
+    }
 }
