@@ -11,6 +11,7 @@
 //! | `flow.rs` | UDP flows that never end |
 //! | `api` | an API server of our own, with every trouble that one can have |
 //! | `follow.rs` | the source that follows such a server, and its log |
+//! | `web.rs` | pages and metrics of the running program |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
@@ -23,6 +24,7 @@ mod manifest;
 mod proxy;
 mod state;
 mod traffic;
+pub mod web;
 
 pub use api::Api;
 pub use cluster::{Cluster, succeeded};
