@@ -35,7 +35,9 @@ fn every_page_answers(mode: Mode) {
     }
     assert_eq!(body(&cluster, METRICS, "/proxyMode"), mode.name());
     assert_eq!(body(&cluster, METRICS, "/healthz"), "ok");
-    assert!(body(&cluster, METRICS, "/metrics/slis").contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n"));
+    assert!(
+        body(&cluster, METRICS, "/metrics/slis").contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n")
+    );
     let configz: serde_json::Value = serde_json::from_str(&body(&cluster, METRICS, "/configz")).unwrap();
     let config = &configz["kubeproxy.config.k8s.io"];
     assert!(config["Mode"] == mode.name() && config["IPTables"]["MasqueradeBit"] == 14, "{configz}");
@@ -78,7 +80,10 @@ fn check_metrics(cluster: &Cluster, mode: Mode) {
         let told = number("kubeproxy_sync_proxy_rules_iptables_total", &[("table", table), ("ip_family", family)]);
         assert_eq!(rules.trim(), told.to_string(), "{table} {family}:\n{}", numbers.text);
     }
-    let iptables = ["kubeproxy_sync_full_proxy_rules_duration_seconds", "kubeproxy_iptables_ct_state_invalid_dropped_packets_total"];
+    let iptables = [
+        "kubeproxy_sync_full_proxy_rules_duration_seconds",
+        "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
+    ];
     for name in iptables {
         assert_eq!(numbers.get(name, &[]).is_some(), mode == Mode::Iptables, "{name}:\n{}", numbers.text);
     }
@@ -140,7 +145,8 @@ fn what_happened_is_timed(mode: Mode) {
     let at = |endpoints: &[u8], time: SystemTime| {
         let mut objects = Service::new("web", 20).on(endpoints).objects();
         let time = jiff::Timestamp::try_from(time).unwrap().to_string();
-        objects[1]["metadata"]["annotations"] = serde_json::json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
+        objects[1]["metadata"]["annotations"] =
+            serde_json::json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
         cluster.write("web.json", &list.to_string());
     };
@@ -168,7 +174,8 @@ fn a_node_that_is_about_to_go_says_so() {
     }
     let cluster = Cluster::new(Mode::Iptables);
     let node = |metadata: &str, spec: &str| {
-        let object = format!("{{apiVersion: v1, kind: Node, metadata: {{name: demo-node{metadata}}}, spec: {{{spec}}}}}\n");
+        let object =
+            format!("{{apiVersion: v1, kind: Node, metadata: {{name: demo-node{metadata}}}, spec: {{{spec}}}}}\n");
         cluster.write("node.yaml", &object);
     };
     node("", "");
@@ -196,7 +203,11 @@ fn a_port_in_use_is_tried_again_or_ends_the_program() {
     let other = cluster.lab.node().ns.run(|| TcpListener::bind(METRICS)).unwrap().unwrap();
     let mut proxy = cluster.launch(&["--bind-address-hard-fail"]);
     assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
-    let words = ["the port for metrics cannot be opened on 127.0.0.1:10249", "Address already in use", "--metrics-bind-address"];
+    let words = [
+        "the port for metrics cannot be opened on 127.0.0.1:10249",
+        "Address already in use",
+        "--metrics-bind-address",
+    ];
     assert!(proxy.says(&words), "{}", proxy.log());
     let mut proxy = cluster.start(&[]);
     proxy.wait_to_say(&["WARN", "the port for metrics cannot be opened", "it is tried again"]);
@@ -246,7 +257,9 @@ fn a_loaded_daemon_ends_at_once() {
     let mut fastest = Duration::MAX;
     for _ in 0..3 {
         let proxy = cluster.launch(&[]);
-        wait_until("rules", || cluster.shell("iptables-save -t nat 2>/dev/null | grep -c KUBE-SEP- || true").trim() != "0");
+        wait_until("rules", || {
+            cluster.shell("iptables-save -t nat 2>/dev/null | grep -c KUBE-SEP- || true").trim() != "0"
+        });
         let started = Instant::now();
         proxy.stop();
         fastest = fastest.min(started.elapsed());

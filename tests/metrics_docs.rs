@@ -1,7 +1,5 @@
 //! docs/metrics.md names every metric that there can be, with its type and labels, and no other.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly, too")]
-
 use kube_ipvs::observe::metrics::Metrics;
 use std::collections::BTreeSet;
 

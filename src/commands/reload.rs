@@ -78,7 +78,8 @@ pub fn follow(
             .map_err(|error| anyhow::anyhow!("watching {}: {error}", folder.display()))?;
     }
     let (restart, receiver) = mpsc::channel(1);
-    let follower = Follower { loader, loaded, mode, triggers, current, shown, texts: Vec::new(), asking: JoinSet::new() };
+    let follower =
+        Follower { loader, loaded, mode, triggers, current, shown, texts: Vec::new(), asking: JoinSet::new() };
     tokio::spawn(follower.run(changed, restart, watcher));
     Ok(Following { restart: Some(receiver), config, configz })
 }

@@ -1,8 +1,8 @@
 //! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped. And what kube-proxy does instead of running
 //! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
-use super::reload::{self, Following};
 use super::observation::Observation;
+use super::reload::{self, Following};
 use super::source::Opened;
 use super::{cleanup, dataplane, duties, init, node, require_root};
 use crate::config::{Loaded, Loader, ProxyArgs, to_yaml};
@@ -84,8 +84,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
-    let mut observation =
-        if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
+    let mut observation = if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
     let snapshots = tokio::select! {
         snapshots = source.start() => snapshots?,
         error = failed(&mut observation) => return Err(error),

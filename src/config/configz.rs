@@ -13,6 +13,7 @@ pub fn configz(config: &KubeProxyConfiguration) -> String {
     json!({ GROUP: internal(config) }).to_string()
 }
 
+#[expect(clippy::too_many_lines, reason = "a list: a line for each field")]
 fn internal(config: &KubeProxyConfiguration) -> Value {
     let (iptables, ipvs, nftables) = (&config.iptables, &config.ipvs, &config.nftables);
     // As `Convert_v1alpha1_KubeProxyConfiguration_To_config_KubeProxyConfiguration` chooses by mode.

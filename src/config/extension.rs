@@ -111,8 +111,14 @@ mod tests {
             ("drainTimeout: -1s", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"-1s\": must be greater"),
             ("drainTimeout: 90000h", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"90000h0m0s\": must not"),
             ("serviceCIDRs: [10.0.0.0/8, x]", "KubeIPVSConfiguration.serviceCIDRs[1]: Invalid value: \"x\": must be"),
-            ("trafficMetrics: pods", "KubeIPVSConfiguration.trafficMetrics: Unsupported value: \"pods\": supported values"),
-            ("trafficMetricsLimit: 0", "KubeIPVSConfiguration.trafficMetricsLimit: Invalid value: \"0\": must be between"),
+            (
+                "trafficMetrics: pods",
+                "KubeIPVSConfiguration.trafficMetrics: Unsupported value: \"pods\": supported values",
+            ),
+            (
+                "trafficMetricsLimit: 0",
+                "KubeIPVSConfiguration.trafficMetricsLimit: Invalid value: \"0\": must be between",
+            ),
             ("manifests: [\"\"]", "KubeIPVSConfiguration.manifests[0]: Required value"),
         ] {
             let errors = KubeIpvsConfiguration::read(&format!("{HEAD}{text}\n")).unwrap().validate();

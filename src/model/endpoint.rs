@@ -89,6 +89,13 @@ impl EndpointSlice {
     /// A slice with nothing in it.
     #[cfg(test)]
     pub fn for_test(name: &str) -> Self {
-        Self { name: name.into(), proxy_name: None, family: IpFamily::V4, ports: Vec::new(), endpoints: Vec::new(), triggers: Vec::new() }
+        Self {
+            name: name.into(),
+            proxy_name: None,
+            family: IpFamily::V4,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            triggers: Vec::new(),
+        }
     }
 }

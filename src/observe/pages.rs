@@ -72,9 +72,9 @@ impl Pages {
         match request.uri().path() {
             "/healthz" => {
                 self.checks.passed();
-                let verbose = request.uri().query().is_some_and(|query| query.split('&').any(|word| {
-                    word == "verbose" || word.starts_with("verbose=")
-                }));
+                let verbose = request.uri().query().is_some_and(|query| {
+                    query.split('&').any(|word| word == "verbose" || word.starts_with("verbose="))
+                });
                 plain(if verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" })
             }
             "/healthz/ping" => plain("ok"),

@@ -44,9 +44,8 @@ impl Numbers {
 
     /// The value with these labels, among others; of a histogram how many values it has seen.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let fits = |labels_of: &prometheus_parse::Labels| {
-            labels.iter().all(|(key, value)| labels_of.get(key) == Some(*value))
-        };
+        let fits =
+            |labels_of: &prometheus_parse::Labels| labels.iter().all(|(key, value)| labels_of.get(key) == Some(*value));
         let found = self.scrape.samples.iter().find(|sample| sample.metric == name && fits(&sample.labels))?;
         Some(match &found.value {
             Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => *value,

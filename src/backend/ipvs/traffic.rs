@@ -31,7 +31,8 @@ impl TrafficSource for IpvsTraffic {
         let mut samples: Vec<Sample> = found.iter().filter_map(|(id, stats)| self.sample(id, None, stats)).collect();
         if endpoints {
             // Those of others are not asked about.
-            let ids: Vec<ServiceId> = found.into_iter().map(|(id, _)| id).filter(|id| self.is_of_interest(id)).collect();
+            let ids: Vec<ServiceId> =
+                found.into_iter().map(|(id, _)| id).filter(|id| self.is_of_interest(id)).collect();
             for id in &ids {
                 let entries = match client.destinations(id) {
                     Ok(entries) => entries,

@@ -32,7 +32,10 @@ impl Counted {
             syncs: make("syncs_total", "Syncs so far.")?,
             failed_syncs: make("failed_syncs_total", "Syncs that left something undone.")?,
             steps: make("sync_steps_total", "Changes that the kernel took.")?,
-            kernel_reads: make("kernel_reads_total", "Syncs that read the kernel first: audits, and what follows a failure.")?,
+            kernel_reads: make(
+                "kernel_reads_total",
+                "Syncs that read the kernel first: audits, and what follows a failure.",
+            )?,
         })
     }
 
@@ -68,8 +71,11 @@ const REPAIRED: Description = Description {
     help: "Changes that put back what somebody else had changed.",
     labels: FAMILY,
 };
-const DRAINING: Description =
-    gauge("kube_ipvs_draining_endpoints", "Endpoints that get no new connections while others of their Service do.", FAMILY);
+const DRAINING: Description = gauge(
+    "kube_ipvs_draining_endpoints",
+    "Endpoints that get no new connections while others of their Service do.",
+    FAMILY,
+);
 const DRAINING_CONNECTIONS: Description = gauge(
     "kube_ipvs_draining_connections",
     "Connections that endpoints still have which get no new ones; 0 in iptables mode, where only connection tracking knows.",

@@ -17,17 +17,11 @@ const CPU: Description =
 const OPEN_FDS: Description = describe("process_open_fds", Kind::Gauge, "Number of open file descriptors.");
 const MAX_FDS: Description = describe("process_max_fds", Kind::Gauge, "Maximum number of open file descriptors.");
 const VIRTUAL: Description = describe("process_virtual_memory_bytes", Kind::Gauge, "Virtual memory size in bytes.");
-const VIRTUAL_MAX: Description = describe(
-    "process_virtual_memory_max_bytes",
-    Kind::Gauge,
-    "Maximum amount of virtual memory available in bytes.",
-);
+const VIRTUAL_MAX: Description =
+    describe("process_virtual_memory_max_bytes", Kind::Gauge, "Maximum amount of virtual memory available in bytes.");
 const RESIDENT: Description = describe("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.");
-const START: Description = describe(
-    "process_start_time_seconds",
-    Kind::Gauge,
-    "Start time of the process since unix epoch in seconds.",
-);
+const START: Description =
+    describe("process_start_time_seconds", Kind::Gauge, "Start time of the process since unix epoch in seconds.");
 const RECEIVED: Description = describe(
     "process_network_receive_bytes_total",
     Kind::Counter,

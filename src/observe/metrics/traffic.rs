@@ -51,9 +51,10 @@ const SERVICES: [(Description, Field); 5] = [
     }),
 ];
 const ENDPOINTS: [(Description, Field); 5] = [
-    (counter("kube_ipvs_service_endpoint_connections_total", "Connections to an endpoint (IPVS mode).", ENDPOINT), |c| {
-        c.connections
-    }),
+    (
+        counter("kube_ipvs_service_endpoint_connections_total", "Connections to an endpoint (IPVS mode).", ENDPOINT),
+        |c| c.connections,
+    ),
     (
         counter("kube_ipvs_service_endpoint_incoming_packets_total", "Packets of clients to an endpoint.", ENDPOINT),
         |c| c.incoming_packets,
@@ -149,9 +150,7 @@ impl Traffic {
     fn is_served(&self) -> bool {
         let status = self.status.borrow();
         let mut families = status.programmed.iter().map(|family| status.families.get(*family));
-        families.any(|family| {
-            family.mode == Some(Mode::Ipvs) || matches!(family.retirement.state, Leaving::Until(_))
-        })
+        families.any(|family| family.mode == Some(Mode::Ipvs) || matches!(family.retirement.state, Leaving::Until(_)))
     }
 }
 

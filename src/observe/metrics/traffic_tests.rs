@@ -39,7 +39,11 @@ fn endpoints_have_lines_of_their_own() {
     let mut totals = Totals::new(10);
     let frontend = "10.96.0.1:80";
     let one = |count| sample(Some("a"), frontend, Some("10.0.0.1:8080"), count);
-    totals.take(vec![sample(Some("a"), frontend, None, 5), one(3), sample(Some("a"), frontend, Some("10.0.0.2:8080"), 2)]);
+    totals.take(vec![
+        sample(Some("a"), frontend, None, 5),
+        one(3),
+        sample(Some("a"), frontend, Some("10.0.0.2:8080"), 2),
+    ]);
     totals.take(vec![sample(Some("a"), frontend, None, 6), one(4)]);
     let lines: Vec<(String, u64)> =
         totals.endpoints.own.iter().map(|((_, endpoint), total)| (endpoint.to_string(), total.connections)).collect();
@@ -56,7 +60,10 @@ fn what_is_cut_is_summed_and_counted() {
     };
     totals.take(all([1, 2, 3, 4]));
     totals.take(all([10, 20, 30, 40]));
-    assert_eq!((connections(&totals, "a"), connections(&totals, "b"), connections(&totals, "c")), (Some(10), Some(20), None));
+    assert_eq!(
+        (connections(&totals, "a"), connections(&totals, "b"), connections(&totals, "c")),
+        (Some(10), Some(20), None)
+    );
     assert_eq!((totals.services.others.connections, totals.services.cut), (70, 2));
     // One leaves: another one gets the room, with what comes from then on. The sum of the others stays.
     totals.take(all([11, 21, 31, 41]).split_off(1));

@@ -38,6 +38,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Makes and registers all.
+    #[expect(clippy::too_many_lines, reason = "a list: an entry for each metric")]
     pub(super) fn register(registry: &Registry) -> Result<Self, Error> {
         let mut make = Maker { registry, described: Vec::new() };
         let durations = exponential_buckets(0.001, 2.0, 15)?;
@@ -74,10 +75,8 @@ impl Upstream {
                 "In Cluster Network Programming Latency in seconds",
                 &network_buckets(),
             )?,
-            endpoint_changes_pending: make.gauge(
-                "sync_proxy_rules_endpoint_changes_pending",
-                "Pending proxy rules Endpoint changes",
-            )?,
+            endpoint_changes_pending: make
+                .gauge("sync_proxy_rules_endpoint_changes_pending", "Pending proxy rules Endpoint changes")?,
             endpoint_changes: make
                 .counter("sync_proxy_rules_endpoint_changes_total", "Cumulative proxy rules Endpoint changes")?,
             service_changes_pending: make
