@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use support::web::{HEALTHZ, METRICS, Numbers, page};
 use support::{Cluster, Mode, Service, emulated, in_both_modes, may_run, wait_until};
 
-in_both_modes!(every_page_answers, traffic_is_counted, what_happened_is_timed);
+in_both_modes!(every_page_answers, numbers_follow_changes, traffic_is_counted, what_happened_is_timed);
 
 fn body(cluster: &Cluster, address: &str, path: &str) -> String {
     let (status, body) = page(cluster, address, path).unwrap();
@@ -74,12 +74,7 @@ fn check_metrics(cluster: &Cluster, mode: Mode) {
     assert!(number("process_resident_memory_bytes", &[]) > 1e6);
     assert_eq!(number("kubernetes_build_info", &[("minor", "36")]), 1.0);
     assert!(numbers.text.contains("# HELP kubeproxy_sync_proxy_rules_duration_seconds [ALPHA] SyncProxyRules latency"));
-    // What is counted step by step is what there is.
-    for (table, family, save) in [("nat", "IPv4", "iptables-save"), ("filter", "IPv6", "ip6tables-save")] {
-        let rules = cluster.shell(&format!("{save} -t {table} 2>/dev/null | grep KUBE- | grep -c '^-A'"));
-        let told = number("kubeproxy_sync_proxy_rules_iptables_total", &[("table", table), ("ip_family", family)]);
-        assert_eq!(rules.trim(), told.to_string(), "{table} {family}:\n{}", numbers.text);
-    }
+    assert_rules_counted(cluster);
     let iptables = [
         "kubeproxy_sync_full_proxy_rules_duration_seconds",
         "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
@@ -87,6 +82,38 @@ fn check_metrics(cluster: &Cluster, mode: Mode) {
     for name in iptables {
         assert_eq!(numbers.get(name, &[]).is_some(), mode == Mode::Iptables, "{name}:\n{}", numbers.text);
     }
+}
+
+/// What is counted step by step is what there is.
+fn assert_rules_counted(cluster: &Cluster) {
+    let numbers = Numbers::scrape(cluster);
+    for (table, family, save) in [("nat", "IPv4", "iptables-save"), ("filter", "IPv6", "ip6tables-save")] {
+        let rules = cluster.shell(&format!("{save} -t {table} 2>/dev/null | grep KUBE- | grep -c '^-A'"));
+        let labels = [("table", table), ("ip_family", family)];
+        let told = numbers.get("kubeproxy_sync_proxy_rules_iptables_total", &labels).unwrap();
+        assert_eq!(rules.trim(), told.to_string(), "{table} {family}:\n{}", numbers.text);
+    }
+}
+
+/// Services come, change and go; the counts follow.
+fn numbers_follow_changes(mode: Mode) {
+    let cluster = Cluster::new(mode);
+    cluster.apply(&Service::new("first", 20));
+    let proxy = cluster.start(&[]);
+    let ports = || Numbers::scrape(&cluster).get("kube_ipvs_service_ports", &[("ip_family", "IPv6")]);
+    let second = Service { node_port: Some(30080), ..Service::new("second", 21) };
+    for (step, expected) in [(Some(vec![1]), 2.0), (Some(vec![1, 2, 11]), 2.0), (Some(vec![]), 2.0), (None, 1.0)] {
+        match step {
+            Some(endpoints) => cluster.apply(&second.clone().on(&endpoints)),
+            None => cluster.delete(&second),
+        }
+        wait_until("the change to be served", || ports() == Some(expected));
+        cluster.wait_in_sync(&[]);
+        assert_rules_counted(&cluster);
+    }
+    let pending = "kubeproxy_sync_proxy_rules_endpoint_changes_pending";
+    assert_eq!(Numbers::scrape(&cluster).get(pending, &[]), Some(0.0));
+    proxy.stop();
 }
 
 fn traffic_is_counted(mode: Mode) {
@@ -117,6 +144,7 @@ fn traffic_is_counted(mode: Mode) {
         connections(&Numbers::scrape(&cluster)).unwrap_or_default()
     };
     let before = settled();
+    eprintln!("{before} connections before");
     for address in [&web.addresses()[0], &web.addresses()[1], &"192.168.0.2:30080".to_owned()] {
         cluster.answerers("client", address, 10);
     }
@@ -130,6 +158,8 @@ fn traffic_is_counted(mode: Mode) {
     for name in ["incoming_packets", "outgoing_packets", "incoming_bytes", "outgoing_bytes"] {
         assert!(numbers.get(&format!("kube_ipvs_service_{name}_total"), &labels).unwrap() > 30.0, "{name}");
     }
+    let lines = numbers.text.lines().filter(|line| line.starts_with("kube_ipvs_service") || line.contains("traffic_"));
+    eprintln!("{}", lines.collect::<Vec<_>>().join("\n"));
     assert_eq!(numbers.get("kube_ipvs_traffic_cut", &[("kind", "service")]), Some(0.0));
     // A virtual server that is made anew takes nothing away.
     let sum = connections(&numbers).unwrap();

@@ -200,12 +200,10 @@ pub fn all(options: Options) -> anyhow::Result<Everything> {
     Ok(Everything { planes, families })
 }
 
-/// What reads the counters of our rules; none without iptables.
-pub fn rule_counters() -> Option<RuleCounters> {
-    let find = |family| Commands::detect(family).ok();
-    let v4 = find(Family::V4)?;
-    let v6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() { find(Family::V6) } else { None };
-    Some(RuleCounters(PerFamily { v4: Some(v4), v6 }))
+/// What reads the counters of our rules.
+pub fn rule_counters() -> RuleCounters {
+    // What is missing was told when the mode was chosen.
+    RuleCounters::new(|| PerFamily { v4: Commands::detect(Family::V4).ok(), v6: Commands::detect(Family::V6).ok() })
 }
 
 /// iptables of both families; a node without ip6tables keeps its IPv4 services.

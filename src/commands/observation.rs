@@ -4,7 +4,7 @@
 use super::dataplane;
 use crate::backend::ipvs::IpvsTraffic;
 use crate::config::{Config, TrafficLevel};
-use crate::observe::bind::{BindError, Purpose, keep};
+use crate::observe::bind::{self, BindError, Purpose};
 use crate::observe::health::{Health, HealthPages};
 use crate::observe::http::Handler;
 use crate::observe::metrics::{Limits, Metrics, RulePackets, Traffic};
@@ -12,7 +12,7 @@ use crate::observe::pages::Pages;
 use crate::reconcile::{Handle, Meter};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The open ports; they close with this.
@@ -22,34 +22,28 @@ pub struct Observation {
     health: Arc<Health>,
     pages: Arc<Pages>,
     servers: JoinSet<()>,
-    failed: mpsc::UnboundedReceiver<BindError>,
-    _failing: mpsc::UnboundedSender<BindError>,
 }
 
 impl Observation {
     /// Opens the ports that are configured. `mode` is the one that serves first.
     ///
     /// # Errors
-    /// Never, unless two metrics have one name.
+    /// When a port cannot be bound, if that is to end the program.
     pub fn start(config: &Config, mode: &'static str, configz: watch::Receiver<String>) -> anyhow::Result<Self> {
         let metrics = Metrics::new()?;
         let health = Health::new(config.timing(mode).audit);
         let pages = Arc::new(Pages::new(metrics.clone(), mode, configz, flags(), config.enable_profiling)?);
-        let (failing, failed) = mpsc::unbounded_channel();
         let mut servers = JoinSet::new();
-        let mut serve = |purpose, address: Option<SocketAddr>, handler: Arc<dyn Handler>| {
-            let (Some(address), failing) = (address, failing.clone()) else { return };
-            let hard_fail = config.bind_address_hard_fail;
-            servers.spawn(async move {
-                let Err(error) = keep(purpose, address, handler, hard_fail).await;
-                // Nobody listens only when the program ends anyway.
-                let _ = failing.send(error);
-            });
+        let mut serve = |purpose, address: Option<SocketAddr>, handler: Arc<dyn Handler>| -> Result<(), BindError> {
+            if let Some(address) = address {
+                servers.spawn(bind::open(purpose, address, handler, config.bind_address_hard_fail)?);
+            }
+            Ok(())
         };
         let health_pages = HealthPages { health: health.clone(), metrics: metrics.clone() };
-        serve(Purpose::Healthz, config.healthz_bind_address, Arc::new(health_pages));
-        serve(Purpose::Metrics, config.metrics_bind_address, pages.clone());
-        Ok(Self { metrics, health, pages, servers, failed, _failing: failing })
+        serve(Purpose::Healthz, config.healthz_bind_address, Arc::new(health_pages))?;
+        serve(Purpose::Metrics, config.metrics_bind_address, pages.clone())?;
+        Ok(Self { metrics, health, pages, servers })
     }
 
     /// What the reconciler is to tell its numbers to.
@@ -66,9 +60,7 @@ impl Observation {
             return;
         }
         self.metrics.add_status(status());
-        if let Some(counters) = dataplane::rule_counters() {
-            self.metrics.add(Arc::new(RulePackets::new(Box::new(counters), status())));
-        }
+        self.metrics.add(Arc::new(RulePackets::new(Box::new(dataplane::rule_counters()), status())));
         let (metrics, desired, status) = (self.metrics.clone(), handle.desired.clone(), status());
         let endpoints = match config.traffic.level {
             TrafficLevel::Off => return,
@@ -79,14 +71,6 @@ impl Observation {
         tokio::task::spawn_blocking(move || {
             metrics.add(Arc::new(Traffic::begin(Box::new(IpvsTraffic::default()), limits, status, desired)));
         });
-    }
-
-    /// Waits until a port cannot be bound that must be; perhaps forever.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        match self.failed.recv().await {
-            Some(error) => error.into(),
-            None => std::future::pending().await,
-        }
     }
 
     /// Closes the ports.

@@ -84,10 +84,9 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
-    let mut observation = if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
+    let observation = if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
     let snapshots = tokio::select! {
         snapshots = source.start() => snapshots?,
-        error = failed(&mut observation) => return Err(error),
         () = stop.wait() => return Ok(Exit::Success),
         () = following.restart() => return Ok(Exit::Success),
     };
@@ -112,10 +111,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         servers.spawn(dataplane::watch_ipvs(config, handle.status.clone(), sender));
     }
     let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
-    let exit = tokio::select! {
-        exit = running.serve() => exit?,
-        error = failed(&mut observation) => return Err(error),
-    };
+    let exit = running.serve().await?;
     // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
     servers.shutdown().await;
     if let Some(observation) = observation {
@@ -125,14 +121,6 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         info!("a sync is under way and takes long; the next start does the rest");
     }
     Ok(exit)
-}
-
-/// Waits until a port cannot be bound that must be.
-async fn failed(observation: &mut Option<Observation>) -> anyhow::Error {
-    match observation {
-        Some(observation) => observation.failed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The mode whose periods count. Where the two families were switched to different ones, IPv4's.

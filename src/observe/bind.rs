@@ -2,11 +2,10 @@
 //! `bindAddressHardFail` says so.
 
 use super::http::{Handler, Server};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -51,37 +50,36 @@ pub struct BindError {
     pub source: std::io::Error,
 }
 
-/// Serves until the future is dropped.
+/// Opens a port. What is returned keeps it open until it is dropped, and goes on trying where it could not be opened.
 ///
 /// # Errors
 /// When the port cannot be bound, if that is to end the program.
-pub async fn keep(
+pub fn open(
     purpose: Purpose,
     address: SocketAddr,
     handler: Arc<dyn Handler>,
     hard_fail: bool,
-) -> Result<Infallible, BindError> {
-    let mut told = None;
-    loop {
-        match Server::listen(address, handler.clone()) {
-            Ok(server) => {
-                if told.is_some() {
-                    info!(%address, "the port for {} is open now", purpose.name());
-                }
-                // Held for as long as we are.
-                let _server = server;
-                return std::future::pending().await;
-            }
-            Err(source) => {
-                let (kind, error) = (source.kind(), BindError { purpose, address, source });
-                if hard_fail {
-                    return Err(error);
-                }
-                if told.replace(kind) != Some(kind) {
-                    warn!("{error}; it is tried again");
-                }
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+) -> Result<impl Future<Output = ()> + Send + 'static, BindError> {
+    // At once, so that it answers from the start.
+    let first = Server::listen(address, handler.clone()).map_err(|source| BindError { purpose, address, source });
+    if hard_fail && first.is_err() {
+        return first.map(|_| keep(purpose, address, handler, None));
     }
+    if let Err(error) = &first {
+        warn!("{error}; it is tried again");
+    }
+    Ok(keep(purpose, address, handler, first.ok()))
+}
+
+async fn keep(purpose: Purpose, address: SocketAddr, handler: Arc<dyn Handler>, mut server: Option<Server>) {
+    while server.is_none() {
+        tokio::time::sleep(RETRY).await;
+        server = Server::listen(address, handler.clone())
+            .inspect(|_| info!(%address, "the port for {} is open now", purpose.name()))
+            .inspect_err(|error| debug!(%address, "the port for {}: {error}", purpose.name()))
+            .ok();
+    }
+    // Held for as long as we are.
+    let _server = server;
+    std::future::pending().await
 }

@@ -95,7 +95,7 @@ impl Pages {
     fn statusz(&self) -> String {
         let (started, since) = (self.started.0.elapsed().as_secs(), jiff::Timestamp::try_from(self.started.1));
         let (hours, minutes, seconds) = (started / 3600, started / 60 % 60, started % 60);
-        let since = since.map(|time| time.to_string()).unwrap_or_default();
+        let since = since.map(|time| time.strftime("%a %b %e %H:%M:%S UTC %Y").to_string()).unwrap_or_default();
         let (version, paths) = (env!("CARGO_PKG_VERSION"), PATHS.join(" "));
         format!(
             "{}Started:  {since}\nUp:  {hours} hr {minutes:02} min {seconds:02} sec\nBinary version:  kube-ipvs \

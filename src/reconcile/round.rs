@@ -302,7 +302,8 @@ impl Reconciler {
         }
         status.failures = failures;
         let mode = status.mode.map_or("", super::wish::Mode::name);
-        let milliseconds = report.duration.as_millis();
+        // As a number: JSON has none of 128 bits.
+        let milliseconds = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
         if !report.is_clean() {
             if news {
                 for failure in report.failures.iter().take(10) {

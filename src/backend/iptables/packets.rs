@@ -9,7 +9,11 @@ use iptables::{ChainName, Commands, CtState, Rule, Table};
 
 /// Reads the counters of rules.
 #[derive(Debug)]
-pub struct RuleCounters(pub PerFamily<Option<Commands>>);
+pub struct RuleCounters {
+    /// Finds the programs, when they are first needed: it starts some.
+    find: fn() -> PerFamily<Option<Commands>>,
+    commands: Option<PerFamily<Option<Commands>>>,
+}
 
 impl PacketSource for RuleCounters {
     fn read(&mut self, family: IpFamily) -> Result<RulePackets, ObserveError> {
@@ -25,15 +29,21 @@ impl PacketSource for RuleCounters {
 }
 
 impl RuleCounters {
+    /// Nothing is started before something is read.
+    #[must_use]
+    pub fn new(find: fn() -> PerFamily<Option<Commands>>) -> Self {
+        Self { find, commands: None }
+    }
+
     fn count(
-        &self,
+        &mut self,
         family: IpFamily,
         table: Table,
         chain: ChainName,
         wanted: &Rule,
     ) -> Result<Option<u64>, ObserveError> {
         let what = || format!("{family} rules of {table}/{chain}");
-        let commands = self.0.get(family).as_ref();
+        let commands = self.commands.get_or_insert_with(self.find).get(family).as_ref();
         let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables was found"))?;
         let rules = commands.list_with_counters(table, chain).map_err(|error| ObserveError::new(what(), error))?;
         Ok(rules.into_iter().find(|(rule, _)| rule.is_same_as(wanted)).map(|(_, counters)| counters.packets))

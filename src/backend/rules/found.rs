@@ -161,3 +161,59 @@ pub fn target_chain(rule: &Rule) -> Option<&ChainName> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iptables::Chain;
+
+    struct Shared;
+
+    impl Ownership for Shared {
+        fn is_ours(&self, _: Table, chain: &ChainName) -> bool {
+            chain.starts_with("KUBE-")
+        }
+        fn is_shared(&self, _: Table, chain: &ChainName) -> bool {
+            chain.as_str() == "KUBE-SERVICES"
+        }
+    }
+
+    /// Counted anew, rule by rule.
+    fn counted(found: &Found, table: Table) -> u64 {
+        let chains = found.chains.iter().filter(|((of, _), _)| *of == table);
+        let rules: usize = chains.map(|(_, chain)| chain.rules.as_ref().map_or(chain.count, VecDeque::len)).sum();
+        as_u64(rules + found.jumps.iter().filter(|jump| jump.table == table).count())
+    }
+
+    #[test]
+    fn rules_are_counted_with_every_step() {
+        let name = |text: &'static str| ChainName::from_static(text);
+        let rule = |number: u16| Rule::new().protocol(iptables::Protocol::Tcp).destination_port(number).accept();
+        let write = |to, count: u16| {
+            let chain = Chain { name: name(to), rules: (1..=count).map(rule).collect() };
+            RuleOp::Write { table: Table::Nat, chain, replaces: false }
+        };
+        let (table, position) = (Table::Nat, Position::First);
+        let insert = |chain, number| RuleOp::Insert { table, chain: name(chain), position, rule: rule(number) };
+        let remove = |chain, number| RuleOp::Remove { table, chain: name(chain), rule: rule(number) };
+        let steps = [
+            (write("KUBE-SVC-A", 3), 3, 3),
+            (write("KUBE-SERVICES", 2), 5, 2),
+            (write("KUBE-SVC-A", 1), 3, 1),
+            (insert("KUBE-SERVICES", 9), 4, 1),
+            (insert("PREROUTING", 1), 5, 1),
+            (remove("KUBE-SERVICES", 9), 4, 0),
+            (remove("KUBE-SERVICES", 9), 4, 0),
+            (remove("PREROUTING", 1), 3, 0),
+            (RuleOp::Delete { table, name: name("KUBE-SVC-A") }, 2, 0),
+            (RuleOp::Delete { table, name: name("KUBE-SVC-A") }, 2, 0),
+        ];
+        let mut found = Found::default();
+        for (step, total, written) in steps {
+            found.acknowledge(&step, &Shared);
+            let counts = found.take_counts();
+            assert_eq!(counts.get("nat"), Some(&RuleCount { total, written }), "{step}");
+            assert_eq!(counted(&found, table), total, "{step}");
+        }
+    }
+}

@@ -58,6 +58,7 @@ impl Description {
         .unwrap_or_default()
         .into_iter()
         .filter(|family| !family.get_metric().is_empty())
+        .map(sorted)
         .collect()
     }
 
@@ -65,6 +66,16 @@ impl Description {
     pub fn single(&self, value: f64) -> Vec<MetricFamily> {
         self.with([(Vec::new(), value)])
     }
+}
+
+/// By their labels, as those that are registered come.
+fn sorted(mut family: MetricFamily) -> MetricFamily {
+    let mut metrics = family.take_metric();
+    metrics.sort_by_cached_key(|metric| -> Vec<String> {
+        metric.get_label().iter().map(|label| label.value().to_owned()).collect()
+    });
+    family.set_metric(metrics);
+    family
 }
 
 /// A count as the value of a metric: exact up to 2^53.
