@@ -27,6 +27,9 @@ fn every_page_answers(mode: Mode) {
     let cluster = Cluster::new(mode);
     cluster.apply(&Service { node_port: Some(30080), ..Service::new("web", 20) });
     let proxy = cluster.start(&[]);
+    // It tells how it stands at the end of a round, which is after the sync that the log tells of.
+    let in_sync = || Numbers::scrape(&cluster).get("kube_ipvs_in_sync", &[("ip_family", "IPv6")]) == Some(1.0);
+    wait_until("the first round to end", in_sync);
     for path in ["/healthz", "/livez"] {
         let answer: serde_json::Value = serde_json::from_str(&body(&cluster, HEALTHZ, path)).unwrap();
         let eligible = answer.get("nodeEligible");
