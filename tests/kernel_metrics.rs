@@ -241,7 +241,8 @@ fn a_port_in_use_is_tried_again_or_ends_the_program() {
         "Address already in use",
         "--metrics-bind-address",
     ];
-    assert!(proxy.says(&words), "{}", proxy.log());
+    // What it said last may not have been read yet.
+    wait_until(&format!("{words:?} in the log:\n{}", proxy.log()), || proxy.says(&words));
     let mut proxy = cluster.start(&[]);
     proxy.wait_to_say(&["WARN", "the port for metrics cannot be opened", "it is tried again"]);
     drop(other);

@@ -37,7 +37,7 @@ impl Purpose {
 /// A port that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the port for {} cannot be opened on {address}: {source}. Stop what listens there, or set {} (field {}BindAddress)",
+    "the port for {} cannot be opened on {address}: {reason}. Stop what listens there, or set {} (field {}BindAddress)",
     purpose.name(), purpose.flag(), purpose.name()
 )]
 pub struct BindError {
@@ -46,8 +46,7 @@ pub struct BindError {
     /// Where.
     pub address: SocketAddr,
     /// Why not.
-    #[source]
-    pub source: std::io::Error,
+    pub reason: std::io::Error,
 }
 
 /// Opens a port. What is returned keeps it open until it is dropped, and goes on trying where it could not be opened.
@@ -61,7 +60,7 @@ pub fn open(
     hard_fail: bool,
 ) -> Result<impl Future<Output = ()> + Send + 'static, BindError> {
     // At once, so that it answers from the start.
-    let first = Server::listen(address, handler.clone()).map_err(|source| BindError { purpose, address, source });
+    let first = Server::listen(address, handler.clone()).map_err(|reason| BindError { purpose, address, reason });
     if hard_fail && first.is_err() {
         return first.map(|_| keep(purpose, address, handler, None));
     }
