@@ -54,7 +54,7 @@ const HOUSE: &[Unit] = &[
         ],
     ),
     ("backend", &[("desired", ARROW), ("model", "IP families"), ("kernel", ARROW)]),
-    ("backend::rules", &[("backend", "Failure and Effort"), ("desired", ARROW), ("crate:iptables", ARROW)]),
+    ("backend::rules", &[("backend", "Failure, Effort and RuleCounts"), ("desired", ARROW), ("crate:iptables", ARROW)]),
     (
         "backend::iptables",
         &[
@@ -163,7 +163,8 @@ const HOUSE: &[Unit] = &[
         "observe",
         &[
             ("desired", "what load balancers are told"),
-            ("reconcile::Status", "whether it may be believed"),
+            ("reconcile", "what it tells: its numbers, how it stands; whether it may be believed"),
+            ("backend", "the border: Report, and what the kernel counts; never a mode"),
             ("model", "IP families, names of Services, events"),
         ],
     ),

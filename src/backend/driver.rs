@@ -115,6 +115,7 @@ where
         }
         times.apply += applying.elapsed();
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
+        let rules = self.backend.count_rules(&mut belief);
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
@@ -128,6 +129,7 @@ where
             duration: started.elapsed(),
             times,
             effort: self.backend.take_effort(),
+            rules,
         }
     }
 

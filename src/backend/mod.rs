@@ -11,14 +11,17 @@ pub mod iptables;
 pub mod ipvs;
 pub mod kube_proxy;
 pub mod rules;
+mod traffic;
 
 pub use driver::Driver;
 pub use flows::{Conntrack, FlowError};
+pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSource};
 
 use crate::desired::{Desired, ServicePortKey, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -124,6 +127,11 @@ pub trait Backend {
 
     /// The kernel now is as desired: what is remembered of that makes the next change cheap.
     fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
+
+    /// How many rules of ours each table has, and how many of them were written since the last call.
+    fn count_rules(&self, _observed: &mut Self::Observed) -> RuleCounts {
+        RuleCounts::new()
+    }
 
     /// How much the kernel was talked to since the last call, for benchmarks and logs.
     fn take_effort(&mut self) -> Effort {
@@ -283,13 +291,28 @@ pub struct Effort {
     pub syscalls: u64,
     /// Runs of iptables-restore and its relatives.
     pub restores: u64,
+    /// Runs of iptables-restore that the kernel refused.
+    pub refused: u64,
 }
+
+/// Rules of ours in a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// How many there are.
+    pub total: u64,
+    /// How many were written lately.
+    pub written: u64,
+}
+
+/// Rules of ours, by the table's name.
+pub type RuleCounts = BTreeMap<&'static str, RuleCount>;
 
 impl std::ops::AddAssign for Effort {
     fn add_assign(&mut self, other: Self) {
         self.messages += other.messages;
         self.syscalls += other.syscalls;
         self.restores += other.restores;
+        self.refused += other.refused;
     }
 }
 
@@ -323,6 +346,8 @@ pub struct Report {
     pub times: Times,
     /// How much the kernel was talked to.
     pub effort: Effort,
+    /// Rules of ours; nothing where they were not counted.
+    pub rules: RuleCounts,
 }
 
 impl Report {

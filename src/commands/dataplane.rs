@@ -1,6 +1,6 @@
 //! Chooses the mode: which ways of programming the kernel work here, and what is missing where one does not.
 
-use crate::backend::iptables::Iptables;
+use crate::backend::iptables::{Iptables, RuleCounters};
 use crate::backend::ipvs::names::{DETOUR, INTERFACE, Set};
 use crate::backend::ipvs::{Ipvs, Options};
 use crate::backend::kube_proxy::Leftovers;
@@ -231,6 +231,12 @@ pub fn all(options: Options, keep_kube_proxy: bool) -> anyhow::Result<Everything
         planes.push(Box::new(Driver::new(Leftovers::new(commands))));
     }
     Ok(Everything { planes, families })
+}
+
+/// What reads the counters of our rules.
+pub fn rule_counters() -> RuleCounters {
+    // What is missing was told when the mode was chosen.
+    RuleCounters::new(|| PerFamily { v4: Commands::detect(Family::V4).ok(), v6: Commands::detect(Family::V6).ok() })
 }
 
 /// iptables of both families; a node without ip6tables keeps its IPv4 services.

@@ -11,6 +11,7 @@ pub mod init;
 pub mod list;
 pub mod names;
 pub mod node;
+mod observation;
 pub mod output;
 pub mod plan;
 pub mod reload;

@@ -3,7 +3,7 @@
 //! told, and the old stays in force.
 
 use super::{dataplane, duties};
-use crate::config::{Config, Loaded, Loader};
+use crate::config::{self, Config, Loaded, Loader};
 use crate::reconcile::{Step, Switcher, Trigger, Wish};
 use notify::{RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct Following {
     restart: Option<mpsc::Receiver<()>>,
     config: watch::Receiver<Config>,
+    configz: watch::Receiver<String>,
 }
 
 impl Following {
@@ -33,6 +34,11 @@ impl Following {
             Some(receiver) => drop(receiver.recv().await),
             None => std::future::pending().await,
         }
+    }
+
+    /// The configuration that is in force, as `/configz` shows it.
+    pub fn configz(&self) -> watch::Receiver<String> {
+        self.configz.clone()
     }
 
     /// The configuration that is in force.
@@ -53,8 +59,9 @@ pub fn follow(
 ) -> anyhow::Result<Following> {
     let files = loader.files();
     let (current, config) = watch::channel(loaded.config.clone());
+    let (shown, configz) = watch::channel(config::configz(&loaded.kube_proxy));
     if files.is_empty() {
-        return Ok(Following { restart: None, config });
+        return Ok(Following { restart: None, config, configz });
     }
     let (events, changed) = mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -71,9 +78,10 @@ pub fn follow(
             .map_err(|error| anyhow::anyhow!("watching {}: {error}", folder.display()))?;
     }
     let (restart, receiver) = mpsc::channel(1);
-    let follower = Follower { loader, loaded, mode, triggers, current, texts: Vec::new(), asking: JoinSet::new() };
+    let follower =
+        Follower { loader, loaded, mode, triggers, current, shown, texts: Vec::new(), asking: JoinSet::new() };
     tokio::spawn(follower.run(changed, restart, watcher));
-    Ok(Following { restart: Some(receiver), config })
+    Ok(Following { restart: Some(receiver), config, configz })
 }
 
 struct Follower {
@@ -82,6 +90,7 @@ struct Follower {
     mode: &'static str,
     triggers: mpsc::UnboundedSender<Trigger>,
     current: watch::Sender<Config>,
+    shown: watch::Sender<String>,
     texts: Vec<(PathBuf, Option<String>)>,
     /// Waits for the mode that is configured; ends with this.
     asking: JoinSet<()>,
@@ -141,6 +150,7 @@ impl Follower {
         }
         info!("content of the proxy server's configuration file was updated; taken over");
         self.current.send_replace(new.config.clone());
+        self.shown.send_replace(config::configz(&new.kube_proxy));
         let settings = duties::perform(&new.config);
         // A closed channel means that the reconciler is gone and the process about to end.
         let _ = self.triggers.send(Trigger::Settings(settings, new.config.timing(self.mode)));

@@ -1,6 +1,7 @@
 //! `kube-ipvs run`: keeps the kernel as the Services want it, until stopped. And what kube-proxy does instead of running
 //! when it is told so: `--write-config-to`, `--cleanup`, `--init-only`.
 
+use super::observation::Observation;
 use super::reload::{self, Following};
 use super::source::Opened;
 use super::{cleanup, dataplane, duties, init, node, require_root};
@@ -13,6 +14,7 @@ use crate::reconcile::{self, Mode, Planes, Reconciler, Status, Switcher};
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -62,8 +64,14 @@ pub fn run(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exi
     require_root("run")?;
     let _lock = lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(follow(args, loader, loaded))
+    let outcome = runtime.block_on(follow(args, loader, loaded));
+    // What still blocks (a probe, a reading of counters) has nothing to finish.
+    runtime.shutdown_background();
+    outcome
 }
+
+/// How long a stop waits for the step that is under way. Whoever stops a pod counts the seconds.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Result<Exit> {
     let mut stop = Stop::new()?;
@@ -78,6 +86,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let observation = if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
     let snapshots = tokio::select! {
         snapshots = source.start(events.clone(), queue) => snapshots?,
         () = stop.wait() => return Ok(Exit::Success),
@@ -86,8 +95,14 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // First listen, then look: what changes in between is seen as a notification.
     node::follow(sender.clone()).context("following the kernel's notifications")?;
     let facts = node::facts().context("reading the node's addresses")?;
-    let reconciler = Reconciler::new(settings, config.timing(mode), planes, facts).telling(events.clone());
+    let mut reconciler = Reconciler::new(settings, config.timing(mode), planes, facts).telling(events.clone());
+    if let Some(observation) = &observation {
+        reconciler = reconciler.with_meter(observation.meter());
+    }
     let handle = reconcile::spawn(reconciler, snapshots.clone(), triggers)?;
+    if let Some(observation) = &observation {
+        observation.follow(&handle, &config);
+    }
     let mut servers = JoinSet::new();
     if !args.once {
         events
@@ -104,7 +119,12 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     let exit = running.serve().await?;
     // Before the reconciler, whose last step may take its time: load balancers are to look elsewhere at once.
     servers.shutdown().await;
-    handle.stop();
+    if let Some(observation) = observation {
+        observation.end().await;
+    }
+    if !handle.stop(STOP_PATIENCE) {
+        info!("a sync is under way and takes long; the next start does the rest");
+    }
     Ok(exit)
 }
 

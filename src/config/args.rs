@@ -77,6 +77,8 @@ impl ProxyArgs {
             drain_timeout: file.drain_timeout.or_else(|| self.drain_timeout.map(GoDuration::from)),
             service_cidrs: file.service_cidrs.or_else(|| self.service_cidr.as_ref().map(given)),
             service_proxy_name: file.service_proxy_name.or_else(|| self.service_proxy_name.clone()),
+            traffic_metrics: file.traffic_metrics,
+            traffic_metrics_limit: file.traffic_metrics_limit,
         }
     }
 }

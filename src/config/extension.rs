@@ -14,6 +14,11 @@ pub const KIND: &str = "KubeIPVSConfiguration";
 /// How service addresses can become local.
 pub const VIP_BINDINGS: [&str; 2] = ["route", "address"];
 
+/// What there can be metrics of traffic of.
+pub const TRAFFIC_METRICS: [&str; 3] = ["off", "services", "endpoints"];
+/// More lines than this nobody could store: there are up to ten metrics of each.
+const MOST_TRAFFIC: i64 = 100_000;
+
 const YEAR: i64 = 366 * 86_400;
 
 /// What kube-proxy has no field for; `None` is the default of the flag of that name.
@@ -31,6 +36,10 @@ pub struct KubeIpvsConfiguration {
     pub service_cidrs: Option<Vec<String>>,
     /// Only Services of this proxy.
     pub service_proxy_name: Option<String>,
+    /// `off`, `services` or `endpoints`.
+    pub traffic_metrics: Option<String>,
+    /// So many service ports, and endpoints, have metrics of their own.
+    pub traffic_metrics_limit: Option<i64>,
 }
 
 impl KubeIpvsConfiguration {
@@ -48,6 +57,13 @@ impl KubeIpvsConfiguration {
         let mut errors = Vec::new();
         if let Some(binding) = self.vip_binding.as_deref().filter(|name| !VIP_BINDINGS.contains(name)) {
             errors.push(FieldError::unsupported(format!("{KIND}.vipBinding"), binding, &VIP_BINDINGS));
+        }
+        if let Some(level) = self.traffic_metrics.as_deref().filter(|name| !TRAFFIC_METRICS.contains(name)) {
+            errors.push(FieldError::unsupported(format!("{KIND}.trafficMetrics"), level, &TRAFFIC_METRICS));
+        }
+        if let Some(limit) = self.traffic_metrics_limit.filter(|limit| !(1..=MOST_TRAFFIC).contains(limit)) {
+            let problem = format!("must be between 1 and {MOST_TRAFFIC}, inclusive");
+            errors.push(FieldError::invalid(format!("{KIND}.trafficMetricsLimit"), limit.to_string(), problem));
         }
         if let Some(timeout) = self.drain_timeout {
             let path = format!("{KIND}.drainTimeout");
@@ -82,7 +98,7 @@ mod tests {
     #[test]
     fn all_fields() {
         let text = "vipBinding: address\ndrainTimeout: 1m\nserviceCIDRs: [10.96.0.0/12]\nmanifests: [/a]\n\
-                    serviceProxyName: mine\n";
+                    serviceProxyName: mine\ntrafficMetrics: endpoints\ntrafficMetricsLimit: 50\n";
         let config = KubeIpvsConfiguration::read(&format!("{HEAD}{text}")).unwrap();
         assert_eq!(config.drain_timeout, Some(GoDuration::from_secs(60)));
         assert_eq!(config.validate(), []);
@@ -95,6 +111,14 @@ mod tests {
             ("drainTimeout: -1s", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"-1s\": must be greater"),
             ("drainTimeout: 90000h", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"90000h0m0s\": must not"),
             ("serviceCIDRs: [10.0.0.0/8, x]", "KubeIPVSConfiguration.serviceCIDRs[1]: Invalid value: \"x\": must be"),
+            (
+                "trafficMetrics: pods",
+                "KubeIPVSConfiguration.trafficMetrics: Unsupported value: \"pods\": supported values",
+            ),
+            (
+                "trafficMetricsLimit: 0",
+                "KubeIPVSConfiguration.trafficMetricsLimit: Invalid value: \"0\": must be between",
+            ),
             ("manifests: [\"\"]", "KubeIPVSConfiguration.manifests[0]: Required value"),
         ] {
             let errors = KubeIpvsConfiguration::read(&format!("{HEAD}{text}\n")).unwrap().validate();

@@ -6,6 +6,7 @@
 //! [`Config`] of them, `unused` says what has no effect.
 
 mod args;
+mod configz;
 mod decode;
 mod defaults;
 mod duration;
@@ -22,6 +23,7 @@ mod validation;
 mod write;
 
 pub use args::{ProxyArgs, VipBindingArg};
+pub use configz::configz;
 pub use duration::parse as parse_duration;
 pub use kubeproxy::{KubeProxyConfiguration, Logging, VmoduleItem};
 pub use load::{ConfigError, Invocation, Loaded, Loader};
@@ -88,6 +90,8 @@ pub struct Config {
     pub bind_address_hard_fail: bool,
     /// Whether profiles are served beside the metrics.
     pub enable_profiling: bool,
+    /// What is told of the traffic.
+    pub traffic: TrafficMetrics,
     /// Features by name.
     pub feature_gates: BTreeMap<String, bool>,
     /// How is logged.
@@ -96,6 +100,32 @@ pub struct Config {
     pub oom_score_adj: Option<i32>,
     /// Connection tracking.
     pub conntrack: ConntrackSettings,
+}
+
+/// Which metrics there are of the traffic of Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrafficMetrics {
+    /// Of what.
+    pub level: TrafficLevel,
+    /// Of so many service ports, and endpoints, each.
+    pub limit: usize,
+}
+
+/// Of what there are metrics of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrafficLevel {
+    /// None.
+    Off,
+    /// Of service ports.
+    Services,
+    /// Of service ports and of their endpoints.
+    Endpoints,
+}
+
+impl Default for TrafficMetrics {
+    fn default() -> Self {
+        Self { level: TrafficLevel::Services, limit: 500 }
+    }
 }
 
 /// Where Services come from.
@@ -143,6 +173,7 @@ impl Config {
             () if self.logging != new.logging => "logging",
             () if self.healthz_bind_address != new.healthz_bind_address => "the address for health checks",
             () if self.metrics_bind_address != new.metrics_bind_address => "the address for metrics",
+            () if self.traffic != new.traffic => "the metrics of traffic",
             () if self.feature_gates != new.feature_gates => "the feature gates",
             () => "what is served beside the metrics",
         })

@@ -4,7 +4,7 @@ use super::duration::GoDuration;
 use super::extension::KubeIpvsConfiguration;
 use super::field::FieldError;
 use super::kubeproxy::{ConntrackSection, KubeProxyConfiguration};
-use super::{Config, Period, ProxyMode, Source, validation};
+use super::{Config, Period, ProxyMode, Source, TrafficLevel, TrafficMetrics, validation};
 use crate::backend::ipvs::{Options, VipBinding};
 use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
 use crate::kernel::sysctl::ConntrackSettings;
@@ -49,11 +49,26 @@ pub fn settle(
         metrics_bind_address: socket_address(&kube_proxy.metrics_bind_address),
         bind_address_hard_fail: kube_proxy.bind_address_hard_fail,
         enable_profiling: kube_proxy.enable_profiling,
+        traffic: traffic(extension),
         feature_gates: kube_proxy.feature_gates.clone(),
         logging: kube_proxy.logging.clone(),
         oom_score_adj: kube_proxy.oom_score_adj,
         conntrack: conntrack(&kube_proxy.conntrack),
     })
+}
+
+fn traffic(extension: &KubeIpvsConfiguration) -> TrafficMetrics {
+    let defaults = TrafficMetrics::default();
+    let limit = extension.traffic_metrics_limit.and_then(|limit| usize::try_from(limit).ok());
+    TrafficMetrics {
+        level: match extension.traffic_metrics.as_deref() {
+            Some("off") => TrafficLevel::Off,
+            Some("services") => TrafficLevel::Services,
+            Some("endpoints") => TrafficLevel::Endpoints,
+            _ => defaults.level,
+        },
+        limit: limit.unwrap_or(defaults.limit),
+    }
 }
 
 fn settings(kube_proxy: &KubeProxyConfiguration, extension: &KubeIpvsConfiguration) -> Result<Settings, FieldError> {

@@ -87,6 +87,7 @@ mod tests {
             family: IpFamily::V4,
             ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }],
             endpoints: endpoints.collect(),
+            triggers: Vec::new(),
         }
     }
 

@@ -197,6 +197,17 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether it is the very same as another one: it costs nothing to find out.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let rules = match (&self.rules, &other.rules) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        };
+        let flags = (self.incomplete, self.retiring) == (other.incomplete, other.retiring);
+        rules && flags && self.ports.ptr_eq(&other.ports)
+    }
+
     /// The wish of a mode that hands over: all that is open may go on until the deadline, nothing new is accepted.
     #[must_use]
     pub fn retired(&self, until: Instant) -> Self {

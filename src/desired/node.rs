@@ -240,6 +240,7 @@ mod tests {
             zone: None,
             addresses: vec![ip.parse().unwrap()],
             pod_cidrs: Vec::new(),
+            leaving: false,
         };
         let nodes = [node("me", "192.168.0.2"), node("other", "192.168.0.3")];
         let servers = ["192.168.0.2:6443", "192.168.7.1:6443"].map(|server| server.parse().unwrap()).into();

@@ -3,6 +3,7 @@
 use super::{IpFamily, Protocol};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Name of a slice within its namespace.
 pub type SliceName = Arc<str>;
@@ -57,12 +58,46 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When what the slice tells of happened, for its last few states, oldest first
+    /// (`endpoints.kubernetes.io/last-change-trigger-time`). States may follow each other faster than they are taken in.
+    pub triggers: Vec<SystemTime>,
 }
 
+/// As many states of a slice are remembered by their time.
+const TRIGGERS: usize = 8;
+
 impl EndpointSlice {
+    /// Whether it tells the same as another one; when that happened does not matter.
+    pub fn tells_the_same(&self, other: &Self) -> bool {
+        let Self { name, proxy_name, family, ports, endpoints, triggers: _ } = self;
+        (name, proxy_name, family, ports, endpoints)
+            == (&other.name, &other.proxy_name, &other.family, &other.ports, &other.endpoints)
+    }
+
+    /// The times of the states that came after another, earlier state.
+    pub fn triggers_since<'a>(&'a self, earlier: Option<&'a Self>) -> impl Iterator<Item = SystemTime> + 'a {
+        let known = move |time: &&SystemTime| !earlier.is_some_and(|earlier| earlier.triggers.contains(time));
+        self.triggers.iter().filter(known).copied()
+    }
+
+    /// Takes on the times of the state that it takes the place of.
+    pub fn follow(&mut self, former: &Self) {
+        let own = std::mem::take(&mut self.triggers);
+        self.triggers = former.triggers.iter().copied().chain(own).collect();
+        let surplus = self.triggers.len().saturating_sub(TRIGGERS);
+        self.triggers.drain(..surplus);
+    }
+
     /// A slice with nothing in it.
     #[cfg(test)]
     pub fn for_test(name: &str) -> Self {
-        Self { name: name.into(), proxy_name: None, family: IpFamily::V4, ports: Vec::new(), endpoints: Vec::new() }
+        Self {
+            name: name.into(),
+            proxy_name: None,
+            family: IpFamily::V4,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            triggers: Vec::new(),
+        }
     }
 }

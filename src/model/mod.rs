@@ -24,6 +24,15 @@ use std::sync::Arc;
 /// All slices of one Service, by the slice's name.
 pub type Slices = OrdMap<SliceName, Arc<EndpointSlice>>;
 
+/// How many changes a source has seen since it started. They only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of Services.
+    pub services: u64,
+    /// Of EndpointSlices.
+    pub slices: u64,
+}
+
 /// Everything a source knows at one instant.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -35,11 +44,48 @@ pub struct Snapshot {
     pub nodes: OrdMap<Arc<str>, Arc<Node>>,
     /// The cluster's service ranges, where the source knows them.
     pub service_ranges: Vec<ipnet::IpNet>,
+    /// How many changes came so far.
+    pub changes: Changes,
     /// True when the source has listed everything once. What is in the kernel and not here stays before that.
     pub complete: bool,
 }
 
 impl Snapshot {
+    /// Puts a slice in, unless it tells nothing new; true if it does.
+    pub fn put_slice(&mut self, service: &ServiceName, mut slice: Arc<EndpointSlice>) -> bool {
+        if let Some(known) = self.slices.get(service).and_then(|slices| slices.get(&slice.name)) {
+            if known.tells_the_same(&slice) {
+                return false;
+            }
+            Arc::make_mut(&mut slice).follow(known);
+        }
+        self.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice);
+        self.changes.slices += 1;
+        true
+    }
+
+    /// What happened to slices since an older snapshot, and when: with the Service and family of each. The cost follows the
+    /// differences.
+    pub fn triggers_since(&self, older: &Self) -> Vec<(ServiceName, IpFamily, std::time::SystemTime)> {
+        use imbl::ordmap::DiffItem;
+        let mut triggers = Vec::new();
+        for item in older.slices.diff(&self.slices) {
+            let (service, before, now) = match item {
+                DiffItem::Add(service, now) => (service, None, now),
+                DiffItem::Update { old: (_, before), new: (service, now) } => (service, Some(before), now),
+                DiffItem::Remove(..) => continue,
+            };
+            for (name, slice) in now {
+                let before = before.and_then(|slices| slices.get(name));
+                if !before.is_some_and(|before| Arc::ptr_eq(before, slice)) {
+                    let own = slice.triggers_since(before.map(|before| &**before));
+                    triggers.extend(own.map(|time| (service.clone(), slice.family, time)));
+                }
+            }
+        }
+        triggers
+    }
+
     /// The names of the Services for which anything (Service or slices) differs between two snapshots.
     ///
     /// The cost follows the differences, not the size: unchanged parts of the maps are shared and skipped.

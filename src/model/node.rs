@@ -15,4 +15,6 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<IpNet>,
+    /// It is being deleted, or the cluster autoscaler is about to: load balancers are to look elsewhere.
+    pub leaving: bool,
 }

@@ -1,5 +1,6 @@
 //! A small HTTP server: an address and somebody who answers.
 
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -29,6 +30,11 @@ pub type Answer = Response<Full<Bytes>>;
 pub trait Handler: Send + Sync + 'static {
     /// The answer to a request, of whatever method and path.
     fn answer(&self, request: &Request<Incoming>) -> Answer;
+
+    /// The same, where it takes its time. By default it takes none.
+    fn answer_later<'a>(&'a self, request: &'a Request<Incoming>) -> BoxFuture<'a, Answer> {
+        Box::pin(std::future::ready(self.answer(request)))
+    }
 }
 
 /// A listening server. Dropping it closes the port and every connection soon, [`Server::close`] for sure.
@@ -88,8 +94,8 @@ async fn serve(listener: TcpListener, handler: Arc<dyn Handler>) {
 
 async fn converse(stream: TcpStream, handler: Arc<dyn Handler>) {
     let answer = service_fn(|request| {
-        let answer = handler.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer_later(&request).await) }
     });
     let mut http = http1::Builder::new();
     // Names of headers as other programs write them: some that ask are scripts that search for them.

@@ -5,7 +5,7 @@ use super::schedule::{Schedule, Timing};
 use crate::backend::{FlowError, FlowTable};
 use crate::desired::{Desired, Touched, UdpWatch};
 use crate::model::{IpFamily, PerFamily, Protocol};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// What is to be forgotten, in both families.
@@ -44,8 +44,14 @@ impl Flows {
     }
 
     /// Makes the kernel forget what is due. It stays due if that fails, or if the sync before left something to be done
-    /// (not `settled`): new flows may still have gone the old way.
-    pub fn forget(&mut self, family: IpFamily, table: &mut dyn FlowTable, settled: bool, timing: &Timing) {
+    /// (not `settled`): new flows may still have gone the old way. Returns how long it took, and how many flows there were.
+    pub fn forget(
+        &mut self,
+        family: IpFamily,
+        table: &mut dyn FlowTable,
+        settled: bool,
+        timing: &Timing,
+    ) -> Option<(Duration, usize)> {
         let watch = self.watches.get_mut(family);
         let started = Instant::now();
         let outcome = table.forget(family, watch.due());
@@ -54,12 +60,13 @@ impl Flows {
         let told = self.told.get_mut(family);
         match outcome {
             Ok(deleted) => {
-                let (frontends, milliseconds) = (watch.due().frontends().count(), started.elapsed().as_millis());
-                debug!(%family, deleted, frontends, milliseconds, "looked for stale UDP flows");
+                let (frontends, took) = (watch.due().frontends().count(), started.elapsed());
+                debug!(%family, deleted, frontends, milliseconds = took.as_millis(), "looked for stale UDP flows");
                 *told = None;
                 if settled {
                     watch.done();
                 }
+                Some((took, deleted))
             }
             Err(error) => {
                 let error = error.to_string();
@@ -67,6 +74,7 @@ impl Flows {
                     warn!(%family, "{error}; it is tried again");
                     *told = Some(error);
                 }
+                None
             }
         }
     }

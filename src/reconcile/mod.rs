@@ -6,6 +6,7 @@
 mod auto;
 mod flows;
 mod leftovers;
+mod meter;
 mod retire;
 mod round;
 mod schedule;
@@ -13,6 +14,7 @@ mod status;
 mod switch;
 mod wish;
 
+pub use meter::{Meter, Synced, WithoutLocal};
 pub use retire::{Retirement, State};
 pub use round::Reconciler;
 pub use schedule::Timing;
@@ -21,12 +23,12 @@ pub use switch::{Progress, Step, Switch};
 pub use wish::{Mode, Modes, Planes, Wish};
 
 use crate::backend::Lost;
-use crate::desired::{HealthChecks, NodeFacts, Settings};
-use crate::model::IpFamily;
+use crate::desired::{Desired, HealthChecks, NodeFacts, Settings};
+use crate::model::{IpFamily, PerFamily};
 use crate::source::Snapshots;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Something that happened outside and may need work.
@@ -63,7 +65,7 @@ impl Switcher {
         &self,
         wish: Wish,
         families: Vec<IpFamily>,
-        drain: Option<std::time::Duration>,
+        drain: Option<Duration>,
     ) -> mpsc::UnboundedReceiver<Step> {
         self.ask(|progress| Switch { wish, configured: false, families, drain, progress })
     }
@@ -87,6 +89,9 @@ impl Switcher {
 pub struct Handle {
     /// What it is doing; changes after every round.
     pub status: watch::Receiver<Status>,
+    /// What is wanted of the kernel; changes with it, after the round that handled it. For who needs the names of what is
+    /// in the kernel.
+    pub desired: watch::Receiver<PerFamily<Desired>>,
     /// What load balancers are to be told; changes with the Services and endpoints, after the round that handled them.
     pub health_checks: watch::Receiver<HealthChecks>,
     stop: mpsc::Sender<()>,
@@ -94,13 +99,23 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends the loop after the step that is under way, leaving the kernel as it is.
-    pub fn stop(self) {
+    /// Ends the loop after the step that is under way, leaving the kernel as it is; false if that takes longer than
+    /// `patience`. Who goes on without it may: a kernel that is left in the middle of something is put right by the next
+    /// start.
+    pub fn stop(self, patience: Duration) -> bool {
         // A full or closed channel means that it is stopping already.
         let _ = self.stop.try_send(());
+        let deadline = Instant::now() + patience;
+        while !self.thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if self.thread.join().is_err() {
             tracing::error!("the reconciler thread panicked");
         }
+        true
     }
 
     /// Whether the thread has ended by itself, which it never should.
@@ -121,12 +136,13 @@ pub fn spawn(
     let (stop, stopped) = mpsc::channel(1);
     let (status_sender, status) = watch::channel(reconciler.status());
     let (checks_sender, health_checks) = watch::channel(HealthChecks::default());
-    let publish = Publish { status: status_sender, health_checks: checks_sender };
+    let (desired_sender, desired) = watch::channel(PerFamily::default());
+    let publish = Publish { status: status_sender, health_checks: checks_sender, desired: desired_sender };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name("reconciler".into()).spawn(move || {
         runtime.block_on(run(reconciler, snapshots, triggers, stopped, publish));
     })?;
-    Ok(Handle { status, health_checks, stop, thread })
+    Ok(Handle { status, desired, health_checks, stop, thread })
 }
 
 /// What the loop tells others.
@@ -134,6 +150,7 @@ pub fn spawn(
 struct Publish {
     status: watch::Sender<Status>,
     health_checks: watch::Sender<HealthChecks>,
+    desired: watch::Sender<PerFamily<Desired>>,
 }
 
 impl Publish {
@@ -147,6 +164,16 @@ impl Publish {
         });
         reconciler.round(now);
         self.status.send_replace(reconciler.status());
+        self.desired.send_if_modified(|told| {
+            // The maps are persistent: to compare and to clone them costs nothing.
+            let desired = reconciler.desired();
+            let same = |family| desired.get(family).is_same(told.get(family));
+            let news = !IpFamily::BOTH.into_iter().all(same);
+            if news {
+                told.clone_from(desired);
+            }
+            news
+        });
         if let Some(checks) = reconciler.health_checks() {
             // Comparing costs nothing where nothing changed: the maps are the same.
             self.health_checks.send_if_modified(|told| {

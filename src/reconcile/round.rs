@@ -4,13 +4,14 @@ use super::Trigger;
 use super::auto::Hysteresis;
 use super::flows::Flows;
 use super::leftovers::Leftovers;
+use super::meter::Tally;
 use super::retire::{Retirement, State};
 use super::schedule::{AUDIT_SLICE, Schedule, Timing};
 use super::status::Status;
 use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
-use crate::desired::{Builder, Change, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
 use crate::model::{Event, Events, IpFamily, PerFamily, Reason, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeSet, VecDeque};
@@ -50,6 +51,7 @@ pub struct Reconciler {
     pub(super) handed_over: bool,
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
+    pub(super) tally: Tally,
     told: BTreeSet<Refusal>,
     /// Services that were told that iptables mode has not what they ask for.
     told_without_effect: OrdSet<ServiceName>,
@@ -77,6 +79,7 @@ impl Reconciler {
             handed_over: false,
             probed: None,
             hysteresis: Hysteresis::default(),
+            tally: Tally::new(Box::new(())),
             told: BTreeSet::new(),
             told_without_effect: OrdSet::new(),
             events: Events::default(),
@@ -101,6 +104,7 @@ impl Reconciler {
 
     /// Takes in the newest snapshot; the next round works on it.
     pub fn take_snapshot(&mut self, snapshot: &Snapshot) {
+        self.meter_snapshot(snapshot);
         self.snapshot = snapshot.clone();
     }
 
@@ -119,6 +123,7 @@ impl Reconciler {
             Trigger::Settings(settings, timing) => {
                 self.timing = timing;
                 self.status.sync_period = timing.audit;
+                self.tally.period(timing.audit);
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
             }
@@ -143,6 +148,11 @@ impl Reconciler {
     /// What load balancers are to be told; `None` before the source has listed everything.
     pub fn health_checks(&self) -> Option<&HealthChecks> {
         self.builder.health_checks()
+    }
+
+    /// What is wanted of the kernel.
+    pub fn desired(&self) -> &PerFamily<Desired> {
+        self.builder.desired()
     }
 
     /// When the next round is due if nothing happens before.
@@ -174,6 +184,7 @@ impl Reconciler {
     pub fn round(&mut self, now: Instant) {
         let mut change = self.builder.update(&self.snapshot, &self.facts, now);
         merge(&mut change, self.builder.expire(now));
+        self.meter_change(&change);
         self.tell_refusals();
         self.tell_without_effect();
         self.status.rounds += 1;
@@ -187,6 +198,9 @@ impl Reconciler {
         }
         for family in self.planes.families.clone() {
             self.family_round(family, &change, now);
+            if self.has_everything(family, now) {
+                self.meter_in_force(family);
+            }
             self.forget_flows(family, &change, now);
             self.retire(family, now);
             self.tell_draining(family);
@@ -220,6 +234,7 @@ impl Reconciler {
         }
         if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, &self.timing) > now {
             pending.held = true;
+            self.meter_queued(family, true);
             return;
         }
         // What changed goes first, and a slice of the audit after it.
@@ -238,9 +253,11 @@ impl Reconciler {
             return;
         }
         let touched = if pending.all { Touched::All } else { Touched::Ports(&pending.ports) };
+        self.meter_queued(family, changed);
         let desired = self.builder.desired().get(family);
         let Some(plane) = self.planes.active(family) else { return };
         let report = plane.sync(family, desired, touched, now);
+        self.meter_synced(family, pending.all, &report);
         let wanted_before = pending.ports.is_empty() && !*change.node.get(family);
         self.count_repairs(family, &report, wanted_before);
         if report.wants_retry() {
@@ -266,6 +283,13 @@ impl Reconciler {
         }
     }
 
+    /// Whether the kernel has taken all that is wanted, as far as trying again could help.
+    fn has_everything(&self, family: IpFamily, now: Instant) -> bool {
+        let pending = self.pending.get(family);
+        let waits = pending.all || !pending.ports.is_empty() || self.schedules.get(family).is_waiting(now);
+        !waits && self.status.families.get(family).settled
+    }
+
     /// After the sync, so that a flow that begins anew finds its new endpoint.
     fn forget_flows(&mut self, family: IpFamily, change: &Change, now: Instant) {
         let fresh = self.flows.look(family, self.builder.desired().get(family), touched_by(family, change));
@@ -275,7 +299,11 @@ impl Reconciler {
         }
         if fresh || self.flows.is_due(family, now) {
             let settled = self.status.families.get(family).settled;
-            self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing);
+            if let Some((duration, deleted)) =
+                self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing)
+            {
+                self.tally.flows(family, duration, deleted);
+            }
         }
     }
 
@@ -310,7 +338,8 @@ impl Reconciler {
         }
         status.failures = failures;
         let mode = status.mode.map_or("", super::wish::Mode::name);
-        let milliseconds = report.duration.as_millis();
+        // As a number: JSON has none of 128 bits.
+        let milliseconds = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
         if !report.is_clean() {
             if news {
                 for failure in report.failures.iter().take(10) {

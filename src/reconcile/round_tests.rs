@@ -242,3 +242,40 @@ fn with_udp() -> Snapshot {
     let services = [(service.name.clone(), Arc::new(service))].into_iter().collect();
     Snapshot { services, complete: true, ..Snapshot::default() }
 }
+
+/// Counts when everything was said to be in force.
+#[derive(Debug, Default, Clone)]
+struct InForce(Arc<Mutex<(usize, usize)>>);
+
+impl crate::reconcile::Meter for InForce {
+    fn queued(&mut self, _: IpFamily, _: bool, _: Instant) {
+        self.0.lock().unwrap().0 += 1;
+    }
+    fn synced(&mut self, _: IpFamily, _: &crate::reconcile::Synced<'_>) {}
+    fn in_force(&mut self, _: IpFamily, _: &[std::time::SystemTime], _: Instant) {
+        self.0.lock().unwrap().1 += 1;
+    }
+    fn changes(&mut self, _: crate::model::Changes, _: crate::model::Changes) {}
+    fn without_local(&mut self, _: IpFamily, _: crate::reconcile::WithoutLocal) {}
+    fn flows(&mut self, _: IpFamily, _: Duration, _: usize) {}
+    fn node(&mut self, _: bool) {}
+}
+
+#[test]
+fn what_failed_is_not_in_force_before_it_worked() {
+    let (reconciler, active, _) = loop_over(Duration::ZERO);
+    let seen = InForce::default();
+    let mut reconciler = reconciler.with_meter(Box::new(seen.clone()));
+    let start = Instant::now();
+    *active.fails.lock().unwrap() = Some(false);
+    reconciler.round(start);
+    reconciler.round(start + Duration::from_millis(1));
+    assert_eq!(*seen.0.lock().unwrap(), (1, 0), "one sync, which failed, and a round before its retry");
+    *active.fails.lock().unwrap() = None;
+    reconciler.round(Instant::now() + Duration::from_secs(1));
+    assert_eq!(*seen.0.lock().unwrap(), (2, 1));
+    // What lies with somebody else does not keep the rest from being in force.
+    *active.fails.lock().unwrap() = Some(true);
+    reconciler.round(Instant::now() + Duration::from_secs(60));
+    assert_eq!(*seen.0.lock().unwrap(), (3, 2));
+}

@@ -15,11 +15,16 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// The cluster autoscaler's taint on a node that it is about to delete.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+/// When what made a slice change happened.
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// An object that forwarding needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,8 +251,16 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
         }
     }
     let proxy_name = label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from);
-    let slice = EndpointSlice { name: own.name, proxy_name, family, ports, endpoints };
+    let triggers = trigger(&object.metadata).into_iter().collect();
+    let slice = EndpointSlice { name: own.name, proxy_name, family, ports, endpoints, triggers };
     Ok(Some(Object::Slice(ServiceName::new(own.namespace, service), Arc::new(slice))))
+}
+
+/// When what the slice tells of happened. As upstream, what is no time is passed over: only a metric lacks it.
+fn trigger(metadata: &ObjectMeta) -> Option<SystemTime> {
+    let text = metadata.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?;
+    let parsed: Result<jiff::Timestamp, _> = text.parse();
+    parsed.inspect_err(|error| tracing::debug!("annotation {TRIGGER_ANNOTATION}: {error}")).ok().map(SystemTime::from)
 }
 
 fn endpoint(entry: &discovery::Endpoint, family: IpFamily) -> Result<Endpoint, String> {
@@ -306,7 +319,15 @@ fn node(object: &core::Node, problems: &mut Vec<Problem>) -> Result<Arc<Node>, P
         zone: label(&object.metadata, ZONE_LABEL).map(Arc::from),
         addresses: addresses(Some(&texts), "status.addresses", problems),
         pod_cidrs: cidrs.iter().filter_map(|cidr| parse_network(cidr).ok()).collect(),
+        leaving: object.metadata.deletion_timestamp.is_some() || is_to_be_deleted(object),
     }))
+}
+
+/// Whether the cluster autoscaler has marked a node for deletion. Upstream: `NodeEligible` in
+/// `pkg/proxy/healthcheck/proxy_health.go`.
+fn is_to_be_deleted(object: &core::Node) -> bool {
+    let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|taint| taint.key == TO_BE_DELETED_TAINT)
 }
 
 fn service_range(object: &networking::ServiceCIDR, problems: &mut Vec<Problem>) -> Vec<ipnet::IpNet> {

@@ -14,6 +14,7 @@
 //! | `switching.rs` | the cluster, traffic and questions of the tests of the live switch |
 //! | `leftovers.rs` | what kube-proxy leaves on a node, in each of its modes |
 //! | `tls.rs` | TLS in front of such a server, and a relay into another network namespace; for those who ask for it |
+//! | `web.rs` | pages and metrics of the running program |
 //! | `state.rs` | everything in the kernel that could differ afterwards |
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part")]
@@ -28,6 +29,7 @@ mod proxy;
 mod state;
 pub mod switching;
 mod traffic;
+pub mod web;
 
 pub use api::Api;
 pub use cluster::{Cluster, succeeded};

@@ -12,6 +12,7 @@
 
 mod detect;
 mod error;
+mod list;
 mod probe;
 mod process;
 mod saving;

@@ -134,5 +134,6 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
         family,
         ports: vec![port("a", Protocol::Tcp, 8080), port("a", Protocol::Udp, 8080), port("b", Protocol::Tcp, 8081)],
         endpoints: list.iter().map(endpoint).collect(),
+        triggers: Vec::new(),
     }
 }

@@ -59,7 +59,14 @@ pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
 pub fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) {
     let (name, protocol) = (service.name.clone(), service.ports[0].protocol);
     let ports = vec![EndpointPort { name: "a".into(), protocol, port: 8080 }];
-    let slice = EndpointSlice { name: "s".into(), proxy_name: None, family: IpFamily::V4, ports, endpoints };
+    let slice = EndpointSlice {
+        name: "s".into(),
+        proxy_name: None,
+        family: IpFamily::V4,
+        ports,
+        endpoints,
+        triggers: Vec::new(),
+    };
     snapshot.services.insert(name.clone(), Arc::new(service));
     snapshot.slices.entry(name).or_default().insert("s".into(), Arc::new(slice));
 }

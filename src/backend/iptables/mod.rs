@@ -4,12 +4,15 @@ mod affinity;
 mod audit;
 pub mod names;
 pub mod node;
+mod packets;
 mod plan;
 mod rehearsal;
 pub mod service;
 
+pub use packets::RuleCounters;
+
 use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Writer};
-use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError};
+use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
@@ -273,6 +276,10 @@ impl Backend for Iptables {
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {
         observed.remember(desired);
+    }
+
+    fn count_rules(&self, observed: &mut Observed) -> RuleCounts {
+        observed.rules.take_counts()
     }
 
     fn take_effort(&mut self) -> Effort {

@@ -63,7 +63,7 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
     let chain = |name, rules| Chain { name, rules };
     let mut chains = vec![
         (Table::Nat, chain(names::mark_masq(), vec![Rule::new().or_mark(mark)])),
-        (Table::Nat, chain(names::postrouting(), postrouting(mark))),
+        (Table::Nat, chain(names::postrouting(), counted_postrouting(node))),
         (Table::Filter, chain(names::forward(), forward(mark, node.drop_invalid))),
     ];
     let off_cluster = off_cluster(&node.detect_local, names::mark_masq());
@@ -74,6 +74,21 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }
     chains
+}
+
+/// Masquerading, with a rule that only counts: first packets of connections to node ports on localhost, all of which are
+/// marked. What other programs translate on localhost has marks of its own.
+fn counted_postrouting(node: &NodeRules) -> Vec<Rule> {
+    let mut rules = postrouting(node.masquerade_mark);
+    if node.localhost_node_ports {
+        rules.insert(rules.len().min(1), count_localhost());
+    }
+    rules
+}
+
+/// The rule that counts.
+pub fn count_localhost() -> Rule {
+    Rule::parse("-m conntrack --ctstate DNAT --ctorigdst 127.0.0.0/8 -m comment --comment \"node ports on localhost\"")
 }
 
 /// `route_localnet` lets neighbours reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.

@@ -13,13 +13,16 @@ mod rehearsal;
 pub mod shadow;
 mod steps;
 mod timeouts;
+mod traffic;
 mod wanted;
+
+pub use traffic::IpvsTraffic;
 
 pub use observed::{FoundDestination, FoundServer, Observed};
 pub use rehearsal::{Rehearsal, Script};
 
 use super::rules::RuleOp;
-use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError};
+use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
@@ -291,6 +294,10 @@ impl Backend for Ipvs {
         // Of what is remembered only addresses and entries count, which no clock changes.
         let context = self.context(IpFamily::V4, Instant::now());
         observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+    }
+
+    fn count_rules(&self, observed: &mut Observed) -> RuleCounts {
+        observed.rules.take_counts()
     }
 
     fn take_effort(&mut self) -> Effort {

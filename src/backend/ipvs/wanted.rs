@@ -112,6 +112,13 @@ fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
     frontends
 }
 
+/// The virtual servers of a service port.
+pub fn server_ids(port: &ServicePort, node: &NodeRules) -> Vec<ServiceId> {
+    let protocol = ipvs_protocol(port.key.protocol);
+    let id = |frontend: Frontend| ServiceId::Address { protocol, address: frontend.address, port: frontend.number };
+    frontends(port, node).into_iter().map(id).collect()
+}
+
 /// Whether a list has anybody for new connections.
 fn serves(port: &ServicePort, local: bool) -> bool {
     if local { port.local_endpoints().next().is_some() } else { port.cluster_endpoints().next().is_some() }

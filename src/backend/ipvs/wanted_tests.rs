@@ -168,3 +168,14 @@ fn the_rules_are_the_same_in_number_whatever_is_served() {
         assert!(!without.iter().any(|rule| rule.contains(target)), "{target}");
     }
 }
+
+/// What the traffic counters are named by is what there is.
+#[test]
+fn the_servers_of_a_port_are_those_that_are_rendered() {
+    for (policy_local, localhost) in [(false, false), (false, true), (true, false), (true, true)] {
+        let port = port(policy_local, vec![endpoint("10.180.0.1:8080", true)]);
+        let rendered: BTreeSet<ServiceId> = render(&context(), &port, &node(localhost)).servers.into_keys().collect();
+        let named: BTreeSet<ServiceId> = server_ids(&port, &node(localhost)).into_iter().collect();
+        assert_eq!(named, rendered, "{policy_local} {localhost}");
+    }
+}

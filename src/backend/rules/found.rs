@@ -1,7 +1,11 @@
 //! What of ours is in the kernel's tables, as far as we know.
 
+use super::count::Counter;
 use super::{Jump, RuleOp};
-use iptables::{ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules};
+use crate::backend::RuleCounts;
+use iptables::{
+    Chain, ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules,
+};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hasher as _;
@@ -50,26 +54,42 @@ impl KeptRules {
         texts
     }
 
-    fn remove(&mut self, rule: &Rule) {
+    /// Whether there was such a rule.
+    fn remove(&mut self, rule: &Rule) -> bool {
         let gone = Kept::of(rule);
-        if let Some(index) = self.0.iter().position(|kept| *kept == gone) {
-            self.0.remove(index);
-        }
+        let index = self.0.iter().position(|kept| *kept == gone);
+        index.is_some_and(|index| self.0.remove(index).is_some())
+    }
+}
+
+/// The rules of a chain, of which only this is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FoundChain {
+    /// Their digest.
+    pub hash: u64,
+    /// How many there are.
+    pub rules: u32,
+}
+
+impl FoundChain {
+    fn of(chain: &Chain) -> Self {
+        Self { hash: chain.hash(), rules: as_u32(chain.rules.len()) }
     }
 }
 
 /// Chains of ours, and the jumps into them.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// The digest of each chain's rules, by table and name. That of a chain to which single rules are added is of its last
+    /// What is kept of each chain's rules, by table and name. Of a chain to which single rules are added that is of its last
     /// whole writing.
-    pub chains: HashMap<(Table, ChainName), u64>,
+    pub chains: HashMap<(Table, ChainName), FoundChain>,
     /// The rules of the chains to which single rules are added.
     pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.
     pub jumps: Vec<Jump>,
     /// Chains of ours that chains of others jump to: these can't be deleted.
     pub referenced: HashSet<ChainName>,
+    counter: Counter,
 }
 
 /// Tells which chains are ours and of which of those the rules are kept.
@@ -100,7 +120,8 @@ pub struct FoundReader<O> {
     /// The chain of ours whose rules come just now.
     current: Option<(Table, ChainName)>,
     digest: RulesDigest,
-    empty: u64,
+    rules: u32,
+    empty: FoundChain,
 }
 
 impl<O: Ownership> FoundReader<O> {
@@ -112,7 +133,8 @@ impl<O: Ownership> FoundReader<O> {
             others: HashMap::new(),
             current: None,
             digest: RulesDigest::default(),
-            empty: hash_rules(&[]),
+            rules: 0,
+            empty: FoundChain { hash: hash_rules(&[]), rules: 0 },
         }
     }
 
@@ -124,7 +146,8 @@ impl<O: Ownership> FoundReader<O> {
 
     fn close(&mut self) {
         if let Some(key) = self.current.take() {
-            self.found.chains.insert(key, self.digest.finish());
+            let chain = FoundChain { hash: self.digest.finish(), rules: std::mem::take(&mut self.rules) };
+            self.found.chains.insert(key, chain);
         }
     }
 }
@@ -147,7 +170,7 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             let target = target_chain(&rule).filter(|target| self.ownership.is_ours(table, target));
             match (target, builtin) {
                 (None, _) => {}
-                (Some(_), true) => self.found.jumps.push(Jump { table, from: chain, rule }),
+                (Some(_), true) => self.found.add_jump(Jump { table, from: chain, rule }),
                 // In a chain that somebody made it is his rule: CNI plugins jump to KUBE-MARK-MASQ.
                 (Some(target), false) => {
                     self.found.referenced.insert(*target);
@@ -165,6 +188,8 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             kept.0.push_back(Kept::of(&rule));
         }
         self.digest.add(&rule);
+        self.rules = self.rules.saturating_add(1);
+        self.found.counter.came(table, 1);
     }
 }
 
@@ -215,39 +240,66 @@ impl Found {
     pub fn acknowledge(&mut self, op: &RuleOp, ownership: &dyn Ownership) {
         match op {
             RuleOp::Write { table, chain, .. } => {
+                let key = (*table, chain.name);
+                self.counter.went(*table, self.rules_in(&key));
                 if ownership.is_shared(*table, &chain.name) {
-                    let rules = chain.rules.iter().map(Kept::of).collect();
-                    self.shared.insert((*table, chain.name), KeptRules(rules));
+                    self.shared.insert(key, KeptRules(chain.rules.iter().map(Kept::of).collect()));
                 }
-                self.chains.insert((*table, chain.name), chain.hash());
+                self.chains.insert(key, FoundChain::of(chain));
+                self.counter.came(*table, chain.rules.len());
+                self.counter.written(*table, chain.rules.len());
             }
             RuleOp::Insert { table, chain, position, rule } => {
+                self.counter.written(*table, 1);
                 if let Some(rules) = self.shared.get_mut(&(*table, *chain)) {
                     match position {
                         Position::First => rules.0.push_front(Kept::of(rule)),
                         Position::Last => rules.0.push_back(Kept::of(rule)),
                     }
+                    self.counter.came(*table, 1);
                 } else {
-                    self.jumps.push(Jump { table: *table, from: *chain, rule: rule.normalised() });
+                    self.add_jump(Jump { table: *table, from: *chain, rule: rule.normalised() });
                 }
             }
             RuleOp::Remove { table, chain, rule } => {
                 if let Some(rules) = self.shared.get_mut(&(*table, *chain)) {
-                    rules.remove(rule);
+                    self.counter.went(*table, usize::from(rules.remove(rule)));
                 } else {
                     let rule = rule.normalised();
                     let same = |jump: &Jump| jump.table == *table && jump.from == *chain && jump.rule == rule;
                     if let Some(index) = self.jumps.iter().position(same) {
                         self.jumps.remove(index);
+                        self.counter.went(*table, 1);
                     }
                 }
             }
             RuleOp::Delete { table, name } => {
-                self.chains.remove(&(*table, *name));
-                self.shared.remove(&(*table, *name));
+                let key = (*table, *name);
+                self.counter.went(*table, self.rules_in(&key));
+                self.chains.remove(&key);
+                self.shared.remove(&key);
             }
         }
     }
+
+    /// How many rules of ours each table has, kept up with every step; and how many were written since the last call.
+    pub fn take_counts(&mut self) -> RuleCounts {
+        self.counter.take()
+    }
+
+    fn rules_in(&self, key: &(Table, ChainName)) -> usize {
+        let whole = || self.chains.get(key).and_then(|chain| usize::try_from(chain.rules).ok()).unwrap_or_default();
+        self.shared.get(key).map_or_else(whole, KeptRules::len)
+    }
+
+    fn add_jump(&mut self, jump: Jump) {
+        self.counter.came(jump.table, 1);
+        self.jumps.push(jump);
+    }
+}
+
+fn as_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The chain to which a rule passes packets.
@@ -255,5 +307,60 @@ pub fn target_chain(rule: &Rule) -> Option<&ChainName> {
     match &rule.target {
         Some(Target::Jump(chain) | Target::Goto(chain)) => Some(chain),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::RuleCount;
+
+    struct Shared;
+
+    impl Ownership for Shared {
+        fn is_ours(&self, _: Table, chain: &ChainName) -> bool {
+            chain.starts_with("KUBE-")
+        }
+        fn is_shared(&self, _: Table, chain: &ChainName) -> bool {
+            chain.as_str() == "KUBE-SERVICES"
+        }
+    }
+
+    /// Counted anew, rule by rule.
+    fn counted(found: &Found, table: Table) -> u64 {
+        let rules: usize = found.chains.keys().filter(|key| key.0 == table).map(|key| found.rules_in(key)).sum();
+        u64::try_from(rules + found.jumps.iter().filter(|jump| jump.table == table).count()).unwrap()
+    }
+
+    #[test]
+    fn rules_are_counted_with_every_step() {
+        let name = |text: &'static str| ChainName::from_static(text);
+        let rule = |number: u16| Rule::new().protocol(iptables::Protocol::Tcp).destination_port(number).accept();
+        let write = |to, count: u16| {
+            let chain = Chain { name: name(to), rules: (1..=count).map(rule).collect() };
+            RuleOp::Write { table: Table::Nat, chain, replaces: false }
+        };
+        let (table, position) = (Table::Nat, Position::First);
+        let insert = |chain, number| RuleOp::Insert { table, chain: name(chain), position, rule: rule(number) };
+        let remove = |chain, number| RuleOp::Remove { table, chain: name(chain), rule: rule(number) };
+        let steps = [
+            (write("KUBE-SVC-A", 3), 3, 3),
+            (write("KUBE-SERVICES", 2), 5, 2),
+            (write("KUBE-SVC-A", 1), 3, 1),
+            (insert("KUBE-SERVICES", 9), 4, 1),
+            (insert("PREROUTING", 1), 5, 1),
+            (remove("KUBE-SERVICES", 9), 4, 0),
+            (remove("KUBE-SERVICES", 9), 4, 0),
+            (remove("PREROUTING", 1), 3, 0),
+            (RuleOp::Delete { table, name: name("KUBE-SVC-A") }, 2, 0),
+            (RuleOp::Delete { table, name: name("KUBE-SVC-A") }, 2, 0),
+        ];
+        let mut found = Found::default();
+        for (step, total, written) in steps {
+            found.acknowledge(&step, &Shared);
+            let counts = found.take_counts();
+            assert_eq!(counts.get("nat"), Some(&RuleCount { total, written }), "{step}");
+            assert_eq!(counted(&found, table), total, "{step}");
+        }
     }
 }

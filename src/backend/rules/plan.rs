@@ -10,7 +10,7 @@ const SINGLE_RULES: usize = 200;
 /// A chain that has exactly these rules.
 pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
     match found.chains.get(&(table, chain.name)) {
-        Some(known) if *known == chain.hash() => None,
+        Some(known) if known.hash == chain.hash() => None,
         known => Some(RuleOp::Write { table, replaces: known.is_some(), chain }),
     }
 }

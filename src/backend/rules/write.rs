@@ -102,6 +102,7 @@ impl<'a, R: Run> Writer<'a, R> {
             Ok(()) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
             Err(reason) => reason,
         };
+        self.effort.refused += 1;
         if let [RuleOp::Write { table, chain, .. }] = ops.as_slice()
             && self.ownership.is_shared(*table, &chain.name)
             && chain.rules.len() > 1

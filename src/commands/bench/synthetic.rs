@@ -169,6 +169,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
         family: IpFamily::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: addresses.into_iter().map(endpoint).collect(),
+        triggers: Vec::new(),
     };
     snapshot.slices.entry(name(index)).or_default().insert(slice.name.clone(), Arc::new(slice));
 }

@@ -139,6 +139,7 @@ impl Store {
             Object::Service(service) => {
                 if self.snapshot.services.get(id) != Some(&service) {
                     self.snapshot.services.insert(id.clone(), service);
+                    self.snapshot.changes.services += 1;
                     self.changed = true;
                 }
             }
@@ -146,9 +147,7 @@ impl Store {
                 if self.owners.get(id).is_some_and(|owner| *owner != service) {
                     self.remove(Kind::EndpointSlice, id);
                 }
-                let known = self.snapshot.slices.get(&service).and_then(|slices| slices.get(&slice.name));
-                if known != Some(&slice) {
-                    self.snapshot.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice);
+                if self.snapshot.put_slice(&service, slice) {
                     self.owners.insert(id.clone(), service);
                     self.changed = true;
                 }
@@ -175,7 +174,7 @@ impl Store {
         match kind {
             Kind::Service if self.is_others(id) => {}
             Kind::Service => {
-                self.changed |= self.snapshot.services.remove(id).is_some();
+                self.remove_service(id);
                 if let Some(other) = self.others.get(id).cloned() {
                     self.put(id, Object::Service(other));
                 }
@@ -184,12 +183,13 @@ impl Store {
                 let theirs = self.is_others(id);
                 self.others.remove(id);
                 if theirs {
-                    self.changed |= self.snapshot.services.remove(id).is_some();
+                    self.remove_service(id);
                 }
             }
             Kind::EndpointSlice => {
                 let Some(service) = self.owners.remove(id) else { return };
                 self.changed = true;
+                self.snapshot.changes.slices += 1;
                 let Some(slices) = self.snapshot.slices.get_mut(&service) else { return };
                 slices.remove(&id.name);
                 if slices.is_empty() {
@@ -201,6 +201,13 @@ impl Store {
                 self.ranges.remove(&id.name);
                 self.merge_ranges();
             }
+        }
+    }
+
+    fn remove_service(&mut self, id: &ServiceName) {
+        if self.snapshot.services.remove(id).is_some() {
+            self.snapshot.changes.services += 1;
+            self.changed = true;
         }
     }
 

@@ -124,14 +124,12 @@ impl Manifests {
                     seen.0.insert(service.name.clone());
                     if snapshot.services.get(&service.name) != Some(service) {
                         snapshot.services.insert(service.name.clone(), service.clone());
+                        snapshot.changes.services += 1;
                     }
                 }
                 Object::Slice(service, slice) => {
                     seen.1.insert((service.clone(), slice.name.clone()));
-                    let known = snapshot.slices.get(service).and_then(|slices| slices.get(&slice.name));
-                    if known != Some(slice) {
-                        snapshot.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice.clone());
-                    }
+                    snapshot.put_slice(service, slice.clone());
                 }
                 // Of the cluster source alone: `is_wanted` does not take ServiceCIDRs out of files.
                 Object::ServiceRange(_) => {}
@@ -159,6 +157,7 @@ fn remove_unseen(snapshot: &mut Snapshot, (services, slices, nodes): &Seen) {
     let gone: Vec<_> = snapshot.services.keys().filter(|name| !services.contains(*name)).cloned().collect();
     for name in gone {
         snapshot.services.remove(&name);
+        snapshot.changes.services += 1;
     }
     let stale: Vec<_> = snapshot
         .slices
@@ -169,6 +168,7 @@ fn remove_unseen(snapshot: &mut Snapshot, (services, slices, nodes): &Seen) {
     for (service, slice) in stale {
         let mut own: Slices = snapshot.slices.get(&service).cloned().unwrap_or_default();
         own.remove(&slice);
+        snapshot.changes.slices += 1;
         if own.is_empty() {
             snapshot.slices.remove(&service);
         } else {

@@ -1,0 +1,311 @@
+//! Traffic by service port and by endpoint, out of IPVS's own counters. Read when somebody asks, and not oftener than every
+//! few seconds (the kernel sums up every two).
+//!
+//! The kernel counts for virtual servers and destinations, which come and go; a metric must never go back. So what is told
+//! is summed up here from what was added between two readings. With many services only so many have a line of their own;
+//! the others' traffic is summed in one, and how many these are is told as well.
+
+use super::OnDemand;
+use super::family::{Description, Kind, number, size};
+use crate::backend::{Counters, Place, Sample, TrafficSource};
+use crate::desired::{Desired, ServicePortKey};
+use crate::model::PerFamily;
+use crate::reconcile::{Mode, State as Leaving, Status};
+use prometheus::proto::MetricFamily;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tracing::debug;
+
+/// What was read is told again for so long.
+const KEEP: Duration = Duration::from_secs(5);
+/// All labels of the line that sums up what has none of its own. No object of Kubernetes can have this name.
+const OTHERS: &str = "_other";
+
+const SERVICE: &[&str] = &["namespace", "service", "port", "protocol"];
+const ENDPOINT: &[&str] = &["namespace", "service", "port", "protocol", "endpoint"];
+
+const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Description {
+    Description { name, kind: Kind::Counter, help, labels }
+}
+
+type Field = fn(&Counters) -> u64;
+
+const SERVICES: [(Description, Field); 5] = [
+    (counter("kube_ipvs_service_connections_total", "Connections to a service port (IPVS mode).", SERVICE), |c| {
+        c.connections
+    }),
+    (counter("kube_ipvs_service_incoming_packets_total", "Packets of clients to a service port.", SERVICE), |c| {
+        c.incoming_packets
+    }),
+    (counter("kube_ipvs_service_outgoing_packets_total", "Packets of a service port to clients.", SERVICE), |c| {
+        c.outgoing_packets
+    }),
+    (counter("kube_ipvs_service_incoming_bytes_total", "Bytes of clients to a service port.", SERVICE), |c| {
+        c.incoming_bytes
+    }),
+    (counter("kube_ipvs_service_outgoing_bytes_total", "Bytes of a service port to clients.", SERVICE), |c| {
+        c.outgoing_bytes
+    }),
+];
+const ENDPOINTS: [(Description, Field); 5] = [
+    (
+        counter("kube_ipvs_service_endpoint_connections_total", "Connections to an endpoint (IPVS mode).", ENDPOINT),
+        |c| c.connections,
+    ),
+    (
+        counter("kube_ipvs_service_endpoint_incoming_packets_total", "Packets of clients to an endpoint.", ENDPOINT),
+        |c| c.incoming_packets,
+    ),
+    (
+        counter("kube_ipvs_service_endpoint_outgoing_packets_total", "Packets of an endpoint to clients.", ENDPOINT),
+        |c| c.outgoing_packets,
+    ),
+    (counter("kube_ipvs_service_endpoint_incoming_bytes_total", "Bytes of clients to an endpoint.", ENDPOINT), |c| {
+        c.incoming_bytes
+    }),
+    (counter("kube_ipvs_service_endpoint_outgoing_bytes_total", "Bytes of an endpoint to clients.", ENDPOINT), |c| {
+        c.outgoing_bytes
+    }),
+];
+const CUT: Description = Description {
+    name: "kube_ipvs_traffic_cut",
+    kind: Kind::Gauge,
+    help: "Service ports or endpoints without a line of their own, because there are more than the limit.",
+    labels: &["kind"],
+};
+const READ_SECONDS: Description = Description {
+    name: "kube_ipvs_traffic_read_seconds",
+    kind: Kind::Gauge,
+    help: "How long the last reading of the traffic counters took.",
+    labels: &[],
+};
+const READ_ERRORS: Description =
+    counter("kube_ipvs_traffic_read_errors_total", "Readings of the traffic counters that failed.", &[]);
+
+pub(super) const DESCRIPTIONS: &[Description] = &[
+    SERVICES[0].0,
+    SERVICES[1].0,
+    SERVICES[2].0,
+    SERVICES[3].0,
+    SERVICES[4].0,
+    ENDPOINTS[0].0,
+    ENDPOINTS[1].0,
+    ENDPOINTS[2].0,
+    ENDPOINTS[3].0,
+    ENDPOINTS[4].0,
+    CUT,
+    READ_SECONDS,
+    READ_ERRORS,
+];
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Endpoints as well.
+    pub endpoints: bool,
+    /// So many service ports have lines of their own, and so many endpoints.
+    pub most: usize,
+}
+
+/// The traffic, where IPVS serves.
+#[derive(Debug)]
+pub struct Traffic {
+    status: watch::Receiver<Status>,
+    desired: watch::Receiver<PerFamily<Desired>>,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    source: Box<dyn TrafficSource>,
+    totals: Totals,
+    read: Option<Instant>,
+    took: Duration,
+    errors: u64,
+}
+
+impl Traffic {
+    /// What the kernel has counted until now is of before: it is taken as the beginning. Blocking.
+    #[must_use]
+    pub fn begin(
+        mut source: Box<dyn TrafficSource>,
+        limits: Limits,
+        status: watch::Receiver<Status>,
+        desired: watch::Receiver<PerFamily<Desired>>,
+    ) -> Self {
+        let mut totals = Totals::new(limits.most);
+        // Without IPVS there is nothing from before.
+        if let Ok(samples) = source.read(&PerFamily::default(), limits.endpoints) {
+            totals.begin(samples);
+        }
+        let state = State { source, totals, read: None, took: Duration::ZERO, errors: 0 };
+        Self { status, desired, limits, state: Mutex::new(state) }
+    }
+
+    /// Whether IPVS has, or may still have, anything of ours: elsewhere the kernel would look for its module each time.
+    fn is_served(&self) -> bool {
+        let status = self.status.borrow();
+        let mut families = status.programmed.iter().map(|family| status.families.get(*family));
+        families.any(|family| family.mode == Some(Mode::Ipvs) || matches!(family.retirement.state, Leaving::Until(_)))
+    }
+}
+
+impl OnDemand for Traffic {
+    fn families(&self) -> Vec<MetricFamily> {
+        if !self.is_served() {
+            return Vec::new();
+        }
+        let desired = self.desired.borrow().clone();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.read.is_none_or(|at| at.elapsed() >= KEEP) {
+            let started = Instant::now();
+            match state.source.read(&desired, self.limits.endpoints) {
+                Ok(samples) => state.totals.take(samples),
+                Err(error) => {
+                    debug!("{error}");
+                    state.errors += 1;
+                }
+            }
+            (state.read, state.took) = (Some(Instant::now()), started.elapsed());
+        }
+        let mut families = state.totals.families(self.limits.endpoints);
+        families.extend(READ_SECONDS.single(state.took.as_secs_f64()));
+        families.extend(READ_ERRORS.single(number(state.errors)));
+        families
+    }
+}
+
+/// What was added since the last reading; all of it, if the kernel began anew.
+fn added(now: Counters, last: Counters) -> Counters {
+    let all = [
+        (now.connections, last.connections),
+        (now.incoming_packets, last.incoming_packets),
+        (now.outgoing_packets, last.outgoing_packets),
+        (now.incoming_bytes, last.incoming_bytes),
+        (now.outgoing_bytes, last.outgoing_bytes),
+    ];
+    if all.iter().any(|(now, last)| now < last) {
+        return now;
+    }
+    let [connections, incoming_packets, outgoing_packets, incoming_bytes, outgoing_bytes] =
+        all.map(|(now, last)| now - last);
+    Counters { connections, incoming_packets, outgoing_packets, incoming_bytes, outgoing_bytes }
+}
+
+fn add(total: &mut Counters, more: Counters) {
+    total.connections += more.connections;
+    total.incoming_packets += more.incoming_packets;
+    total.outgoing_packets += more.outgoing_packets;
+    total.incoming_bytes += more.incoming_bytes;
+    total.outgoing_bytes += more.outgoing_bytes;
+}
+
+/// The sums, and what they were made of.
+#[derive(Debug)]
+struct Totals {
+    last: HashMap<Place, Counters>,
+    services: Lines<ServicePortKey>,
+    endpoints: Lines<(ServicePortKey, SocketAddr)>,
+}
+
+impl Totals {
+    fn new(most: usize) -> Self {
+        Self { last: HashMap::new(), services: Lines::new(most), endpoints: Lines::new(most) }
+    }
+
+    fn begin(&mut self, samples: Vec<Sample>) {
+        self.last = samples.into_iter().map(|sample| (sample.place, sample.counters)).collect();
+    }
+
+    fn take(&mut self, samples: Vec<Sample>) {
+        let mut services: BTreeMap<ServicePortKey, Counters> = BTreeMap::new();
+        let mut endpoints: BTreeMap<(ServicePortKey, SocketAddr), Counters> = BTreeMap::new();
+        let mut last = HashMap::with_capacity(samples.len());
+        for Sample { place, port, counters } in samples {
+            let more = added(counters, self.last.get(&place).copied().unwrap_or_default());
+            last.insert(place, counters);
+            let Some(port) = port else { continue };
+            match place.endpoint {
+                None => add(services.entry(port).or_default(), more),
+                Some(endpoint) => add(endpoints.entry((port, endpoint)).or_default(), more),
+            }
+        }
+        self.last = last;
+        self.services.take(services);
+        self.endpoints.take(endpoints);
+    }
+
+    fn families(&self, endpoints: bool) -> Vec<MetricFamily> {
+        let mut families: Vec<MetricFamily> = SERVICES
+            .iter()
+            .flat_map(|(description, field)| description.with(self.services.samples(4, *field, service_labels)))
+            .collect();
+        let mut cut = vec![(vec!["service".to_owned()], size(self.services.cut))];
+        if endpoints {
+            families.extend(ENDPOINTS.iter().flat_map(|(description, field)| {
+                description.with(self.endpoints.samples(5, *field, |(port, endpoint)| {
+                    let mut labels = service_labels(port);
+                    labels.push(endpoint.to_string());
+                    labels
+                }))
+            }));
+            cut.push((vec!["endpoint".to_owned()], size(self.endpoints.cut)));
+        }
+        families.extend(CUT.with(cut));
+        families
+    }
+}
+
+fn service_labels(key: &ServicePortKey) -> Vec<String> {
+    let text = |text: &str| text.to_owned();
+    vec![text(&key.service.namespace), text(&key.service.name), text(&key.port), text(key.protocol.as_str())]
+}
+
+/// The lines of one metric: so many at most, who came first; and one for the rest.
+#[derive(Debug)]
+struct Lines<K> {
+    most: usize,
+    own: BTreeMap<K, Counters>,
+    others: Counters,
+    cut: usize,
+}
+
+impl<K: Ord> Lines<K> {
+    fn new(most: usize) -> Self {
+        Self { most, own: BTreeMap::new(), others: Counters::default(), cut: 0 }
+    }
+
+    /// Takes in what was added. Who is gone loses his line; who had none before gets one if there is room.
+    fn take(&mut self, added: BTreeMap<K, Counters>) {
+        self.own.retain(|key, _| added.contains_key(key));
+        self.cut = 0;
+        for (key, more) in added {
+            if let Some(total) = self.own.get_mut(&key) {
+                add(total, more);
+            } else if self.own.len() < self.most {
+                self.own.insert(key, more);
+            } else {
+                self.cut += 1;
+                add(&mut self.others, more);
+            }
+        }
+    }
+
+    fn samples(&self, labels: usize, field: Field, names: impl Fn(&K) -> Vec<String>) -> Vec<(Vec<String>, f64)> {
+        let mut samples: Vec<(Vec<String>, f64)> =
+            self.own.iter().map(|(key, counters)| (names(key), number(field(counters)))).collect();
+        // Once there, it stays: a counter that goes and comes again would count from the start.
+        if self.cut > 0 || self.others != Counters::default() {
+            samples.push((vec![OTHERS.to_owned(); labels], number(field(&self.others))));
+        }
+        samples
+    }
+}
+
+#[cfg(test)]
+#[path = "traffic_tests.rs"]
+mod tests;
