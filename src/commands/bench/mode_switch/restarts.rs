@@ -1,11 +1,12 @@
 //! A kernel with one mode only: there is nothing to switch to. What can be measured is that a daemon which is killed or ended
 //! under traffic, and started again, is not noticed.
 
-use super::report::{Mode, Restarted, Run};
+use super::report::{Restarted, Run};
 use super::{ModeSwitchArgs, PATIENCE};
 use crate::commands::bench::daemon::Daemon;
 use crate::commands::bench::field::Field;
 use crate::commands::bench::load::Load;
+use crate::reconcile::Mode;
 use std::time::Instant;
 
 /// Kills and ends the daemon in turns, and enters everything.

@@ -5,11 +5,12 @@
 //! that from then on each mode carries half of them. At the last switch to iptables all are, as connections in real life come
 //! to their end; then the time until nothing of IPVS mode is left is measured.
 
-use super::report::{Mode, Run, Switched};
+use super::report::{Run, Switched};
 use super::{ModeSwitchArgs, PATIENCE};
 use crate::commands::bench::daemon::Daemon;
 use crate::commands::bench::load::Load;
-use crate::control::protocol::{Event, WishName};
+use crate::control::protocol::Event;
+use crate::reconcile::{Mode, Wish};
 use anyhow::bail;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -60,9 +61,8 @@ fn switch(
 ) -> anyhow::Result<Switched> {
     let Order { number, to, renew } = order;
     let before = daemon.usage()?;
-    let wish = if to == Mode::Ipvs { WishName::Ipvs } else { WishName::Iptables };
     let asked = Instant::now();
-    let events = daemon.switch(wish, DRAIN)?;
+    let events = daemon.switch(Wish::Only(to).into(), DRAIN)?;
     let mut switched = Switched::new(number, to, load.at(asked));
     let mut follow = Follow { events, asked, switched: &mut switched, over: false };
     follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
