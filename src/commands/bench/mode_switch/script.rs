@@ -68,6 +68,10 @@ fn switch(
     follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
     run.period(&format!("switch {number}"), to.other(), load.cut());
     follow.until(Instant::now() + args.hold, |_| false)?;
+    if to == Mode::Ipvs {
+        // Nothing of iptables mode has to drain; it takes as long as taking away the rules does.
+        follow.until(Instant::now() + PATIENCE, |switched| switched.gone_ms.is_some())?;
+    }
     if let Some(every) = renew {
         load.renew(every);
         follow.until(Instant::now() + args.hold, |_| false)?;
