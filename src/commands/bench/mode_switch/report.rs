@@ -275,6 +275,13 @@ impl Run {
         all
     }
 
+    /// What traffic met until now, in a few words: a benchmark that is stopped has told at least that.
+    pub fn so_far(&self) -> String {
+        let all = self.all();
+        let (failed, reset, timed_out) = (all.failed, all.reset, all.timed_out);
+        format!("{} requests, {failed} failed, {reset} reset, {timed_out} timed out", all.requests)
+    }
+
     /// The longest time between two answers of one connection or flow.
     pub fn longest_gap_ms(&self) -> f64 {
         self.totals.messages.longest_gap_ms.max(self.totals.datagrams.longest_gap_ms)

@@ -39,7 +39,12 @@ pub fn play(args: &ModeSwitchArgs, field: &Field, mut daemon: Daemon, load: Load
             processor: usage.own + usage.programs,
             peak_memory: usage.peak_memory,
         };
-        eprintln!("bench: restart {number} ({}): in sync after {:.2} s", restarted.how, ready.as_secs_f64());
+        let so_far = run.so_far();
+        eprintln!(
+            "bench: restart {number} ({}): in sync after {:.2} s; so far {so_far}",
+            restarted.how,
+            ready.as_secs_f64()
+        );
         run.restarts.push(restarted);
         anyhow::ensure!(load.is_alive(), "the load generator has ended");
     }

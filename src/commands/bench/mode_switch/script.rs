@@ -32,7 +32,7 @@ pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: Load, run: &mut Run) -
             _ => None,
         };
         let switched = switch(args, daemon, &load, run, Order { number, to, renew })?;
-        eprintln!("bench: switch {number} to {}: {}", to.name(), switched.in_short());
+        eprintln!("bench: switch {number} to {}: {}; so far {}", to.name(), switched.in_short(), run.so_far());
         run.switches.push(switched);
     }
     let usage = daemon.usage()?;
