@@ -16,7 +16,7 @@ use support::switching::{
     CALLERS, Traffic, addresses, assert_only, cluster, modes, names, refused, start, status, sticky, switch, text,
     wait_gone,
 };
-use support::{Cluster, Flow, Mode, State, Talks, emulated, may_run, no_ipvs, wait_until};
+use support::{Cluster, Flow, Mode, State, emulated, may_run, no_ipvs, wait_until};
 
 #[test]
 fn there_and_back_under_traffic() {
@@ -80,25 +80,6 @@ fn udp_flows_outlive_the_old_mode() {
         eprintln!("{what}: answered by {names:?}, {lost} lost");
         assert!(lost <= few, "{what}: {lost} lost");
     }
-    proxy.stop();
-}
-
-/// TCP connections that IPVS still carries when time is over: connection tracking goes on with them, to the same endpoints.
-#[test]
-fn connections_outlive_the_drain() {
-    if !may_run(Mode::Ipvs) {
-        return;
-    }
-    let cluster = cluster(Mode::Ipvs);
-    let proxy = start(&cluster, &[]);
-    // Each one fails as soon as somebody else answers.
-    let talks = Talks::start(&cluster, &CALLERS, &addresses(), 2);
-    let told = switch(&cluster, &["iptables", "--drain", "1s"]);
-    assert_eq!(told.matches("nothing of ipvs mode is left").count(), 2, "{told}");
-    assert_only(&cluster, Mode::Iptables);
-    talks.wait_for_more(10);
-    eprintln!("{} connections went on", talks.end().len());
-    assert!(proxy.says(&["connection tracking goes on with what IPVS carried"]), "{}", proxy.log());
     proxy.stop();
 }
 

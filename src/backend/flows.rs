@@ -4,13 +4,11 @@
 
 use super::FlowTable;
 use crate::desired::UdpFlows;
-use crate::kernel::conntrack::{Client, ConntrackError, Filter, Flow, TCP_ESTABLISHED};
+use crate::kernel::conntrack::{Client, ConntrackError, Filter, Flow};
 use crate::model::IpFamily;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// `IPPROTO_TCP`.
-const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -40,46 +38,35 @@ impl FlowTable for Conntrack {
         self.delete(questions(family, flows), |flow| flows.is_stale(flow.original.destination, flow.reply.source))
     }
 
-    fn take_over(&mut self, family: IpFamily, udp: &UdpFlows, tcp: &UdpFlows) -> Result<usize, FlowError> {
-        let mut taken = 0;
-        for (protocol, frontends) in [(UDP, udp), (TCP, tcp)] {
-            if !frontends.is_empty() {
-                taken += self.take_over_all(family, protocol, frontends)?;
-            }
-        }
-        Ok(taken)
-    }
-}
-
-impl Conntrack {
-    fn take_over_all(&mut self, family: IpFamily, protocol: u8, frontends: &UdpFlows) -> Result<usize, FlowError> {
+    fn take_over(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError> {
         let mut client = self.0.take().map_or_else(Client::open, Ok)?;
         let (mut carried, mut lost) = (Vec::new(), Vec::new());
-        client.dump(&Filter { protocol: Some(protocol), ..Filter::family(family) }, |flow| {
-            let Flow { original, reply, .. } = flow;
-            if flow.translated || flow.tcp_state.is_some_and(|state| state != TCP_ESTABLISHED) {
+        client.dump(&Filter { protocol: Some(UDP), ..Filter::family(family) }, |flow| {
+            let Flow { original, reply, translated, .. } = flow;
+            if translated {
                 return;
             }
-            if frontends.is_frontend(original.destination) {
+            if flows.is_frontend(original.destination) {
                 // IPVS enters the endpoint as the one who answers (`ip_vs_update_conntrack`); where nobody does yet, or
                 // who does serves no more, the next packet is that of a new flow.
                 let answered = reply.source != original.destination;
-                let stale = frontends.is_stale(original.destination, reply.source);
+                let stale = flows.is_stale(original.destination, reply.source);
                 if answered && !stale { carried.push(flow) } else { lost.push(flow) }
-            } else if protocol == UDP && frontends.is_frontend(reply.destination) {
+            } else if flows.is_frontend(reply.destination) {
                 // An answer whose flow was just deleted begins one of its own, the other way round.
                 lost.push(flow);
             }
         })?;
-        // A TCP connection would not survive that; without an entry it breaks once IPVS is gone, as it would anyway.
-        if protocol == UDP && !lost.is_empty() {
+        if !lost.is_empty() {
             client.delete_all(&lost)?;
         }
         let taken = if carried.is_empty() { 0 } else { client.translate_all(&carried)? };
         self.0 = Some(client);
         Ok(taken)
     }
+}
 
+impl Conntrack {
     fn delete(&mut self, questions: Vec<Filter>, wanted: impl Fn(&Flow) -> bool) -> Result<usize, FlowError> {
         // A socket that failed is not used again: what is left in it would be taken for the next answer.
         let mut client = self.0.take().map_or_else(Client::open, Ok)?;

@@ -233,12 +233,13 @@ pub trait FlowTable: Send {
     /// When the table could not be read, or not every flow deleted. What was deleted stays so; trying again is safe.
     fn forget(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
 
-    /// Has connection tracking translate the flows to these frontends that it does not translate yet: those that IPVS
-    /// carries. They stay with their endpoints. Returns how many there were.
+    /// Has connection tracking translate the flows to these frontends that it does not translate yet, those that IPVS
+    /// carries: to the same endpoints. Returns how many there were. When IPVS forgets a connection, it deletes the entry of
+    /// that address and port, whoever made it (`ip_vs_conn_drop_conntrack`): the next packet then is that of a new flow.
     ///
     /// # Errors
     /// When the table could not be read, or not every flow taken over. Trying again is safe.
-    fn take_over(&mut self, family: IpFamily, udp: &UdpFlows, tcp: &UdpFlows) -> Result<usize, FlowError>;
+    fn take_over(&mut self, family: IpFamily, flows: &UdpFlows) -> Result<usize, FlowError>;
 }
 
 /// A kernel object that went.

@@ -82,9 +82,9 @@ impl UdpWatch {
         &self.due
     }
 
-    /// All frontends of a protocol, which may be another than UDP, as wanted at the last look.
-    pub fn all_of(&self, protocol: Protocol) -> UdpFlows {
-        self.known.as_ref().map(|known| known.all_of(protocol)).unwrap_or_default()
+    /// Everything that was wanted at the last look.
+    pub fn all(&self) -> UdpFlows {
+        self.known.as_ref().map(Known::all_flows).unwrap_or_default()
     }
 
     /// All that was due was looked at.
@@ -134,11 +134,7 @@ impl Known {
     }
 
     fn all_flows(&self) -> UdpFlows {
-        self.all_of(Protocol::Udp)
-    }
-
-    fn all_of(&self, protocol: Protocol) -> UdpFlows {
-        self.flows(self.ports.keys().filter(|key| key.protocol == protocol))
+        self.flows(self.ports.keys().filter(|key| key.protocol == Protocol::Udp))
     }
 }
 

@@ -4,7 +4,7 @@
 use super::schedule::{Schedule, Timing};
 use crate::backend::{FlowError, FlowTable};
 use crate::desired::{Desired, Touched, UdpWatch};
-use crate::model::{IpFamily, PerFamily, Protocol};
+use crate::model::{IpFamily, PerFamily};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
@@ -33,14 +33,13 @@ impl Flows {
         waits.then(|| self.schedules.get(family).retry_at().map_or(now, |at| at.max(now)))
     }
 
-    /// Has connection tracking translate the flows that IPVS carries: IPVS leaves.
+    /// Has connection tracking translate the UDP flows that IPVS carries: IPVS leaves.
     ///
     /// # Errors
     /// As [`FlowTable::take_over`].
     pub fn take_over(&self, family: IpFamily, table: &mut dyn FlowTable) -> Result<usize, FlowError> {
-        let watch = self.watches.get(family);
-        let (udp, tcp) = (watch.all_of(Protocol::Udp), watch.all_of(Protocol::Tcp));
-        if udp.is_empty() && tcp.is_empty() { Ok(0) } else { table.take_over(family, &udp, &tcp) }
+        let flows = self.watches.get(family).all();
+        if flows.is_empty() { Ok(0) } else { table.take_over(family, &flows) }
     }
 
     /// Makes the kernel forget what is due. It stays due if that fails, or if the sync before left something to be done

@@ -92,7 +92,7 @@ impl Reconciler {
 
     /// Nothing drains any more, or time is over.
     fn remove(&mut self, family: IpFamily, now: Instant) {
-        // What goes on would otherwise find nothing there.
+        // UDP flows that go on would otherwise find nothing there.
         self.take_over_flows(family);
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else { return };
@@ -114,8 +114,8 @@ impl Reconciler {
 }
 
 impl Reconciler {
-    /// Connection tracking takes over what IPVS carries, where it is IPVS that leaves: UDP flows, which have no end, and TCP
-    /// connections that outlived their time. Failing is no reason to stay.
+    /// Connection tracking takes over the UDP flows that IPVS carries, where it is IPVS that leaves. Failing is no reason to
+    /// stay.
     fn take_over_flows(&mut self, family: IpFamily) {
         let leaves = self.planes.active.get(family).other();
         if leaves != Mode::Ipvs {
@@ -123,7 +123,7 @@ impl Reconciler {
         }
         match self.flows.take_over(family, self.planes.flows.as_mut()) {
             Ok(0) => {}
-            Ok(flows) => info!(%family, flows, "connection tracking goes on with what IPVS carried"),
+            Ok(flows) => info!(%family, flows, "connection tracking goes on with UDP flows that IPVS carried"),
             Err(error) => warn!(%family, "{error}"),
         }
     }

@@ -53,7 +53,7 @@ impl FlowTable for Table {
         if *self.fails.lock().unwrap() { Err(FlowError::for_tests()) } else { Ok(1) }
     }
 
-    fn take_over(&mut self, _: IpFamily, _: &UdpFlows, _: &UdpFlows) -> Result<usize, FlowError> {
+    fn take_over(&mut self, _: IpFamily, _: &UdpFlows) -> Result<usize, FlowError> {
         Ok(0)
     }
 }

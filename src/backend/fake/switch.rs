@@ -27,7 +27,7 @@ impl FlowTable for NoFlows {
         Ok(0)
     }
 
-    fn take_over(&mut self, _: IpFamily, _: &UdpFlows, _: &UdpFlows) -> Result<usize, FlowError> {
+    fn take_over(&mut self, _: IpFamily, _: &UdpFlows) -> Result<usize, FlowError> {
         Ok(0)
     }
 }

@@ -14,7 +14,6 @@ const CT_DELETE: u8 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
-const CTA_PROTOINFO: u16 = 4;
 const CTA_NAT_SRC: u16 = 6;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
@@ -32,10 +31,6 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
-const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 const CTA_NAT_PROTO: u16 = 3;
 const CTA_PROTONAT_PORT_MIN: u16 = 1;
 const CTA_PROTONAT_PORT_MAX: u16 = 2;
@@ -50,11 +45,6 @@ const STATUS_SEEN_REPLY: u32 = 1 << 1;
 const STATUS_ASSURED: u32 = 1 << 2;
 const STATUS_CONFIRMED: u32 = 1 << 3;
 const STATUS_DST_NAT: u32 = 1 << 5;
-
-/// `TCP_CONNTRACK_ESTABLISHED` of nf_conntrack_tcp.h.
-pub const TCP_ESTABLISHED: u8 = 3;
-/// `IP_CT_TCP_FLAG_BE_LIBERAL`: packets are not judged by their sequence numbers, of which nothing is known.
-const TCP_LIBERAL: u8 = 0x08;
 
 /// One direction of a flow. Protocols without ports have 0 there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,8 +74,6 @@ pub struct Flow {
     pub zone: u16,
     /// Seconds until it is forgotten, if nothing comes.
     pub timeout: u32,
-    /// The state of a TCP connection, as `nf_conntrack_tcp.h` numbers it.
-    pub tcp_state: Option<u8>,
 }
 
 impl Flow {
@@ -207,17 +195,6 @@ pub fn create_translated(flow: &Flow) -> Vec<u8> {
         if flow.reply.destination != source {
             write_translation(writer, CTA_NAT_SRC, flow.reply.destination);
         }
-        if let Some(state) = flow.tcp_state {
-            writer.nested(CTA_PROTOINFO, |writer| {
-                writer.nested(CTA_PROTOINFO_TCP, |writer| {
-                    writer.u8(CTA_PROTOINFO_TCP_STATE, state);
-                    // Flags and mask.
-                    let liberal = u16::from_be_bytes([TCP_LIBERAL, TCP_LIBERAL]);
-                    writer.u16_be(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, liberal);
-                    writer.u16_be(CTA_PROTOINFO_TCP_FLAGS_REPLY, liberal);
-                });
-            });
-        }
         if flow.mark != 0 {
             writer.u32_be(CTA_MARK, flow.mark);
         }
@@ -263,7 +240,7 @@ fn write_translation(writer: &mut Writer<'_>, kind: u16, to: SocketAddr) {
 pub fn decode(payload: &[u8]) -> Result<Option<Flow>, AttributeError> {
     let (_, attributes) = netfilter::payload(payload).ok_or(AttributeError::Truncated(payload.len()))?;
     let (mut original, mut reply, mut translated, mut mark, mut id, mut zone) = (None, None, false, 0, None, 0);
-    let (mut timeout, mut tcp_state) = (0, None);
+    let mut timeout = 0;
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
@@ -274,25 +251,11 @@ pub fn decode(payload: &[u8]) -> Result<Option<Flow>, AttributeError> {
             CTA_ID => id = Some(attribute.u32_be()?),
             CTA_ZONE => zone = attribute.u16_be()?,
             CTA_TIMEOUT => timeout = attribute.u32_be()?,
-            CTA_PROTOINFO => tcp_state = decode_tcp_state(&attribute)?,
             _ => {}
         }
     }
-    let flow = |(original, reply)| Flow { original, reply, translated, mark, id, zone, timeout, tcp_state };
+    let flow = |(original, reply)| Flow { original, reply, translated, mark, id, zone, timeout };
     Ok(original.zip(reply).map(flow))
-}
-
-fn decode_tcp_state(info: &Attribute<'_>) -> Result<Option<u8>, AttributeError> {
-    for protocol in info.nested() {
-        let protocol = protocol?;
-        for inner in protocol.nested().take_while(|_| protocol.kind == CTA_PROTOINFO_TCP) {
-            let inner = inner?;
-            if inner.kind == CTA_PROTOINFO_TCP_STATE {
-                return inner.u8().map(Some);
-            }
-        }
-    }
-    Ok(None)
 }
 
 fn decode_tuple(tuple: &Attribute<'_>) -> Result<Option<Tuple>, AttributeError> {

@@ -7,7 +7,7 @@ mod client;
 mod flow;
 
 pub use client::{Client, ConntrackError};
-pub use flow::{Filter, Flow, TCP_ESTABLISHED, Tuple};
+pub use flow::{Filter, Flow, Tuple};
 
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,6 @@ fn flow(id: Option<u32>) -> Flow {
         id,
         zone: 0,
         timeout: 0,
-        tcp_state: None,
     }
 }
 
@@ -41,8 +40,6 @@ fn an_entry_that_is_made_says_what_is_translated() {
     assert_eq!(attributes(&flow::create_translated(&flow(None))), [1, 2, 7, 3, 13], "destination only");
     let masqueraded = Flow { reply: tuple("10.244.0.5:53", "192.168.0.2:4711"), ..flow(None) };
     assert_eq!(attributes(&flow::create_translated(&masqueraded)), [1, 2, 7, 3, 13, 6], "and the source");
-    let tcp = Flow { tcp_state: Some(TCP_ESTABLISHED), ..flow(None) };
-    assert_eq!(attributes(&flow::create_translated(&tcp)), [1, 2, 7, 3, 13, 4], "and the state");
 }
 
 #[test]
@@ -99,7 +96,7 @@ fn tuples() -> impl Strategy<Value = Tuple> {
 proptest! {
     #[test]
     fn flows_survive_the_wire(original in tuples(), reply in tuples(), id in any::<Option<u32>>(), zone in any::<u16>()) {
-        let flow = Flow { original, reply, translated: false, mark: 0, id, zone, timeout: 0, tcp_state: None };
+        let flow = Flow { original, reply, translated: false, mark: 0, id, zone, timeout: 0 };
         prop_assert_eq!(flow::decode(&listed(&flow)), Ok(Some(flow)));
     }
 

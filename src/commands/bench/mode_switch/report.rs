@@ -3,40 +3,18 @@
 use crate::commands::bench::load::{Broken, Kept, Late, Period, Plan, Second, Tally};
 use crate::commands::bench::machine::Machine;
 use crate::commands::bench::proxy::Usage;
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::reconcile::Mode;
+use serde::{Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// From when on a machine that stood still explains what a connection saw: it is told beside it.
 const STARVED_MS: f64 = 100.0;
 
-/// A mode of the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// IPVS.
-    Ipvs,
-    /// iptables.
-    Iptables,
-}
-
-impl Mode {
-    /// As people and flags write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ipvs => "ipvs",
-            Self::Iptables => "iptables",
-        }
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Ipvs => Self::Iptables,
-            Self::Iptables => Self::Ipvs,
-        }
-    }
+/// A mode, by its name.
+fn name_of<S: Serializer>(mode: &Mode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(mode.name())
 }
 
 /// Everything. Counts are those of all runs together.
@@ -130,6 +108,7 @@ pub struct Named {
     /// Such as `after 2`.
     pub name: String,
     /// The mode that served new connections.
+    #[serde(serialize_with = "name_of")]
     pub mode: Mode,
     /// All answers a second.
     pub answers_per_second: f64,
@@ -144,6 +123,7 @@ pub struct Switched {
     /// Its number, from 1 on.
     pub number: u32,
     /// The new mode.
+    #[serde(serialize_with = "name_of")]
     pub to: Mode,
     /// When it was asked for, since the load was started.
     pub at_ms: f64,
@@ -233,6 +213,17 @@ const TO_IPVS: &str = "iptables to ipvs: the kernel takes no persistence templat
 const TO_IPTABLES: &str = "ipvs to iptables";
 const UNEXPLAINED: &str = "unexplained";
 
+/// Why a client got another endpoint: for the last switch that was asked for before, if it was with its endpoint before
+/// that was over, and only once a client and switch.
+fn cause_of(switches: &[Switched], broken: &Broken, seen: &mut BTreeSet<(SocketAddr, u32)>) -> &'static str {
+    let Some(switched) = switches.iter().rfind(|switched| switched.at_ms <= broken.at_ms) else { return UNEXPLAINED };
+    let over = switched.gone_ms.map_or(f64::MAX, |gone| switched.at_ms + gone);
+    if broken.since_ms > over || !seen.insert((broken.client, switched.number)) {
+        return UNEXPLAINED;
+    }
+    if switched.to == Mode::Ipvs { TO_IPVS } else { TO_IPTABLES }
+}
+
 impl Run {
     /// Nothing yet.
     pub fn new(services: u32, endpoints: u32, cold: Duration) -> Self {
@@ -268,27 +259,9 @@ impl Run {
 
     /// Enters what was kept over all periods.
     pub fn keep(&mut self, kept: Kept) {
-        let mut seen: Vec<(std::net::SocketAddr, u32)> = Vec::new();
+        let mut seen = BTreeSet::new();
         for broken in &kept.broken {
-            // The last one that began to serve before it was noticed.
-            let began = |switched: &&Switched| switched.at_ms <= broken.at_ms;
-            let cause = match self.switches.iter().rfind(began) {
-                // Once for each client and switch, and only if it was last with its endpoint before or while that was made.
-                Some(switched) if !seen.contains(&(broken.client, switched.number)) => {
-                    seen.push((broken.client, switched.number));
-                    let in_force = switched.at_ms + switched.in_force_ms.unwrap_or(0.0);
-                    match switched.to {
-                        _ if broken.since_ms
-                            > switched.gone_ms.map_or(f64::MAX, |gone| switched.at_ms + gone).max(in_force) =>
-                        {
-                            UNEXPLAINED
-                        }
-                        Mode::Ipvs => TO_IPVS,
-                        Mode::Iptables => TO_IPTABLES,
-                    }
-                }
-                _ => UNEXPLAINED,
-            };
+            let cause = cause_of(&self.switches, broken, &mut seen);
             *self.affinity_causes.entry(cause).or_default() += 1;
         }
         (self.timeline, self.affinity, self.problems) = (kept.timeline, kept.broken, kept.problems);
@@ -300,6 +273,13 @@ impl Run {
         let Totals { messages, connections, datagrams, affinity, .. } = &self.totals;
         [messages, connections, datagrams, affinity].into_iter().for_each(|one| all.absorb(one));
         all
+    }
+
+    /// What traffic met until now, in a few words: a benchmark that is stopped has told at least that.
+    pub fn so_far(&self) -> String {
+        let all = self.all();
+        let (failed, reset, timed_out) = (all.failed, all.reset, all.timed_out);
+        format!("{} requests, {failed} failed, {reset} reset, {timed_out} timed out", all.requests)
     }
 
     /// The longest time between two answers of one connection or flow.
@@ -362,5 +342,30 @@ impl Report {
     /// Whether nothing was noticed.
     pub fn is_clean(&self) -> bool {
         self.failed + self.reset + self.timed_out == 0 && self.affinity_unexplained == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_endpoint_has_the_last_switch_as_its_cause_once() {
+        let switched = |number, to, at| Switched { gone_ms: Some(50.0), ..Switched::new(number, to, at) };
+        let switches = [switched(1, Mode::Iptables, 100.0), switched(2, Mode::Ipvs, 200.0)];
+        let broken = |since_ms, at_ms| Broken {
+            client: "10.126.1.0:0".parse().unwrap(),
+            since_ms,
+            at_ms,
+            from: "10.128.0.1:8080".parse().unwrap(),
+            to: "10.128.0.2:8080".parse().unwrap(),
+        };
+        let mut seen = BTreeSet::new();
+        let mut cause = |since, at| cause_of(&switches, &broken(since, at), &mut seen);
+        assert_eq!(cause(10.0, 20.0), UNEXPLAINED, "before any switch");
+        assert_eq!(cause(90.0, 120.0), TO_IPTABLES);
+        assert_eq!(cause(190.0, 210.0), TO_IPVS);
+        assert_eq!(cause(215.0, 230.0), UNEXPLAINED, "a second time");
+        assert_eq!(cause(260.0, 270.0), UNEXPLAINED, "it was with its endpoint when the old mode was gone");
     }
 }

@@ -1,11 +1,12 @@
 //! A kernel with one mode only: there is nothing to switch to. What can be measured is that a daemon which is killed or ended
 //! under traffic, and started again, is not noticed.
 
-use super::report::{Mode, Restarted, Run};
+use super::report::{Restarted, Run};
 use super::{ModeSwitchArgs, PATIENCE};
 use crate::commands::bench::field::Field;
 use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
+use crate::reconcile::Mode;
 use std::time::Instant;
 
 /// Kills and ends the daemon in turns, and enters everything.
@@ -38,7 +39,12 @@ pub fn play(args: &ModeSwitchArgs, field: &Field, mut daemon: Daemon, load: Load
             processor: usage.own + usage.programs,
             peak_memory: usage.peak_memory,
         };
-        eprintln!("bench: restart {number} ({}): in sync after {:.2} s", restarted.how, ready.as_secs_f64());
+        let so_far = run.so_far();
+        eprintln!(
+            "bench: restart {number} ({}): in sync after {:.2} s; so far {so_far}",
+            restarted.how,
+            ready.as_secs_f64()
+        );
         run.restarts.push(restarted);
         anyhow::ensure!(load.is_alive(), "the load generator has ended");
     }

@@ -5,11 +5,12 @@
 //! that from then on each mode carries half of them. At the last switch to iptables all are, as connections in real life come
 //! to their end; then the time until nothing of IPVS mode is left is measured.
 
-use super::report::{Mode, Run, Switched};
+use super::report::{Run, Switched};
 use super::{ModeSwitchArgs, PATIENCE};
 use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
-use crate::control::protocol::{Event, WishName};
+use crate::control::protocol::Event;
+use crate::reconcile::{Mode, Wish};
 use anyhow::bail;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: Load, run: &mut Run) -
             _ => None,
         };
         let switched = switch(args, daemon, &load, run, Order { number, to, renew })?;
-        eprintln!("bench: switch {number} to {}: {}", to.name(), switched.in_short());
+        eprintln!("bench: switch {number} to {}: {}; so far {}", to.name(), switched.in_short(), run.so_far());
         run.switches.push(switched);
     }
     let usage = daemon.usage()?;
@@ -60,14 +61,17 @@ fn switch(
 ) -> anyhow::Result<Switched> {
     let Order { number, to, renew } = order;
     let before = daemon.usage()?;
-    let wish = if to == Mode::Ipvs { WishName::Ipvs } else { WishName::Iptables };
     let asked = Instant::now();
-    let events = daemon.switch(wish, DRAIN)?;
+    let events = daemon.switch(Wish::Only(to).into(), DRAIN)?;
     let mut switched = Switched::new(number, to, load.at(asked));
     let mut follow = Follow { events, asked, switched: &mut switched, over: false };
     follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
     run.period(&format!("switch {number}"), to.other(), load.cut());
     follow.until(Instant::now() + args.hold, |_| false)?;
+    if to == Mode::Ipvs {
+        // Nothing of iptables mode has to drain; it takes as long as taking away the rules does.
+        follow.until(Instant::now() + PATIENCE, |switched| switched.gone_ms.is_some())?;
+    }
     if let Some(every) = renew {
         load.renew(every);
         follow.until(Instant::now() + args.hold, |_| false)?;
