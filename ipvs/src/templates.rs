@@ -50,7 +50,9 @@ fn template(line: &str) -> Option<Template> {
     is_template.then_some(Template { protocol, client: client.ip(), server, destination })
 }
 
-fn address(text: &str) -> Option<IpAddr> {
+/// An address as `/proc/net/ip_vs_conn` writes it: eight hexadecimal digits, or an IPv6 address.
+#[must_use]
+pub fn address(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     }

@@ -88,7 +88,7 @@ fn one_table(seed: u64, count: &'static Mutex<usize>) {
         let timeouts = Timeouts { tcp: 900 + timeout, tcp_fin: 100 + timeout, udp: 300 + timeout };
         client.execute(&Command::SetTimeouts(timeouts)).unwrap();
         let (context, mut compared) = (format!("seed {seed}"), 0);
-        let named = if seed % 10 == 0 { NAMED } else { &[] };
+        let named = if seed.is_multiple_of(10) { NAMED } else { &[] };
         for line in LISTINGS.iter().chain(named) {
             assert_same(line, &context);
             compared += 1;

@@ -4,10 +4,11 @@
 use super::request::Format;
 use super::resolve::Resolver;
 use anyhow::Context;
+use ipvs::templates::address;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Prints them.
 ///
@@ -83,13 +84,6 @@ impl<'a> Entry<'a> {
             _ => writeln!(text, "{destination}"),
         }
     }
-}
-
-fn address(text: &str) -> Option<IpAddr> {
-    if text.contains(':') {
-        return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    u32::from_str_radix(text, 16).ok().map(|word| IpAddr::V4(Ipv4Addr::from(word)))
 }
 
 #[cfg(test)]

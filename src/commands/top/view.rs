@@ -13,8 +13,10 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 /// Lines above the list, and below.
 const HEAD: u16 = 2;
 const FOOT: u16 = 1;
-/// What the numbers take.
-const NUMBERS: usize = 7 + 9 + 9 + 9 + 9 + 9 + 9 + 20;
+/// The column at the end.
+const ERROR: usize = 18;
+/// From this width on there are packets and bytes as well.
+const WIDE: usize = 120;
 /// Narrower screens go without kind and address.
 const KIND: usize = 20;
 const PLACE: usize = 26;
@@ -135,23 +137,20 @@ fn colored(color: Color) -> Style {
 
 /// One line as wide as the screen: names take what the numbers leave.
 fn columns(width: usize, names: [&str; 3], numbers: [&str; 7], error: &str) -> String {
-    let [name, kind, place] = names;
-    let [endpoints, rest @ ..] = numbers;
-    let left = width.saturating_sub(NUMBERS + 1);
-    let mut text = if left >= KIND + PLACE + 20 {
+    let [endpoints, connections, traffic @ .., active, inactive] = numbers;
+    let mut counts = format!(" {endpoints:>6} {connections:>8}");
+    if width >= WIDE {
+        traffic.iter().for_each(|number| counts.push_str(&format!(" {number:>8}")));
+    }
+    counts.push_str(&format!(" {active:>8} {inactive:>8}  {error:<ERROR$}"));
+    let ([name, kind, place], left) = (names, width.saturating_sub(counts.chars().count()));
+    let start = if left >= KIND + PLACE + 20 {
         let service = left - KIND - PLACE - 2;
         format!("{} {} {}", fit(name, service), fit(kind, KIND), fit(place, PLACE))
-    } else if name == "-" {
-        fit(place, left.max(12))
     } else {
-        fit(name, left.max(12))
+        fit(if name == "-" { place } else { name }, left)
     };
-    text.push_str(&format!(" {endpoints:>6}"));
-    for number in rest {
-        text.push_str(&format!(" {number:>8}"));
-    }
-    text.push_str(&format!("  {error:<18}"));
-    text
+    start + &counts
 }
 
 /// Exactly so wide.
@@ -258,7 +257,7 @@ mod tests {
                 ["1/2", "3", "4", "5", "6", "7", "8"],
                 "0",
             );
-            assert!(text.chars().count() <= width.max(93), "{width}: {text:?}");
+            assert_eq!(text.chars().count(), width, "{text:?}");
             assert!(text.contains("shop/web:http"), "{text}");
         }
     }
