@@ -6,11 +6,13 @@
 
 mod address;
 mod endpoint;
+mod intern;
 mod node;
 mod service;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
+pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
 

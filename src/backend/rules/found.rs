@@ -3,7 +3,7 @@
 use super::{Jump, RuleOp};
 use iptables::{ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hasher as _;
 
 /// A rule that is kept: as text, a third of what it takes otherwise.
@@ -63,7 +63,7 @@ impl KeptRules {
 pub struct Found {
     /// The digest of each chain's rules, by table and name. That of a chain to which single rules are added is of its last
     /// whole writing.
-    pub chains: HashMap<(Table, ChainName), u64>,
+    pub chains: BTreeMap<(Table, ChainName), u64>,
     /// The rules of the chains to which single rules are added.
     pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.

@@ -3,7 +3,7 @@
 //! Nothing here fails. One object that cannot be read must not stop the list in which it stands.
 
 use super::resource::Kind;
-use crate::model::ServiceName;
+use crate::model::{ServiceName, intern};
 use crate::source::Problem;
 use crate::source::convert::{Object, from_value};
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Arrival {
             Kind::Service | Kind::OtherService | Kind::EndpointSlice => text("/metadata/namespace"),
             Kind::Node | Kind::ServiceCidr => "",
         };
-        Self { id: ServiceName::new(namespace, text("/metadata/name")), object, problems }
+        Self { id: ServiceName::new(intern(namespace), text("/metadata/name")), object, problems }
     }
 }
 
