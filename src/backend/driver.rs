@@ -13,12 +13,14 @@ use std::time::Instant;
 pub struct Driver<B: Backend> {
     backend: B,
     belief: PerFamily<Option<B::Observed>>,
+    /// Something stood in the way of the last sync, for which trying again at once does not help: the audit tries.
+    obstructed: PerFamily<bool>,
 }
 
 impl<B: Backend> Driver<B> {
     /// A driver that knows nothing yet.
     pub fn new(backend: B) -> Self {
-        Self { backend, belief: PerFamily { v4: None, v6: None } }
+        Self { backend, belief: PerFamily { v4: None, v6: None }, obstructed: PerFamily::default() }
     }
 
     /// The backend.
@@ -116,6 +118,7 @@ where
         times.apply += applying.elapsed();
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
         let rules = self.backend.count_rules(&mut belief);
+        *self.obstructed.get_mut(family) = !failures.is_empty();
         if failures.iter().all(|failure| failure.lasting) {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
@@ -148,7 +151,9 @@ where
     }
 
     fn audit(&mut self, family: IpFamily, until: Instant) -> Audit {
-        let Some(belief) = self.belief.get(family) else { return Audit::Doubtful };
+        let Some(belief) = self.belief.get(family).as_ref().filter(|_| !self.obstructed.get(family)) else {
+            return Audit::Doubtful;
+        };
         match self.backend.audit(family, belief, until) {
             Ok(audit) => audit,
             Err(error) => {

@@ -40,9 +40,12 @@ const EPILOGUES: &[Epilogue] = &[
         examples: &[
             ("kube-ipvs list", "the table of virtual servers, in either mode"),
             ("kube-ipvs list --proxy-mode iptables", "the rules as that table"),
+            ("kube-ipvs list -o wide --namespace shop", "with the names of Services, pods and nodes"),
+            ("kube-ipvs list --stats -t 172.30.0.10:80", "what one virtual server has carried"),
         ],
         exit: DONE,
     },
+    Epilogue { command: "top", examples: &[("kube-ipvs top", "rates and connections, live; q ends it")], exit: DONE },
     Epilogue {
         command: "explain",
         examples: &[

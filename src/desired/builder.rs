@@ -66,7 +66,7 @@ pub struct Builder {
     ranges: Ranges,
     claims: Claims,
     /// Which keys each Service has in each family, so that a Service that goes takes them along.
-    keys: BTreeMap<ServiceName, PerFamily<BTreeSet<ServicePortKey>>>,
+    keys: BTreeMap<ServiceName, PerFamily<Vec<ServicePortKey>>>,
     desired: PerFamily<Desired>,
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
@@ -230,14 +230,17 @@ impl Builder {
     fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
         let service = self.service(name);
         let old = self.keys.remove(name).unwrap_or_default();
-        let mut keys: PerFamily<BTreeSet<ServicePortKey>> = PerFamily::default();
+        let mut keys: PerFamily<Vec<ServicePortKey>> = PerFamily::default();
         for family in IpFamily::BOTH {
             let node_addresses = self.node_addresses(family).to_vec();
             for port in self.compile(service.as_deref(), family) {
                 self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
-                keys.get_mut(family).insert(port.key);
+                // One mostly, and never many: a list.
+                let keys = keys.get_mut(family);
+                keys.reserve_exact(1);
+                keys.push(port.key);
             }
-            for gone in old.get(family).difference(keys.get(family)) {
+            for gone in old.get(family).iter().filter(|key| !keys.get(family).contains(key)) {
                 self.claims.set(gone, family, Vec::new(), affected);
                 self.refusals.remove(&(gone.clone(), family));
                 affected.insert(gone.clone());

@@ -17,7 +17,8 @@ pub enum Frontend {
 /// All claims. The service port that sorts first holds a frontend; the others wait for it to go.
 #[derive(Debug, Default)]
 pub struct Claims {
-    claimants: HashMap<Frontend, BTreeSet<ServicePortKey>>,
+    /// Sorted lists: of one, as a rule.
+    claimants: HashMap<Frontend, Vec<ServicePortKey>>,
     claimed: HashMap<(ServicePortKey, IpFamily), Vec<Frontend>>,
 }
 
@@ -35,7 +36,7 @@ impl Claims {
         for frontend in old.iter().filter(|frontend| !claims.contains(frontend)) {
             if let Some(keys) = self.claimants.get_mut(frontend) {
                 let held = keys.first() == Some(key);
-                keys.remove(key);
+                keys.retain(|known| known != key);
                 affected.extend(keys.first().filter(|_| held).cloned());
                 if keys.is_empty() {
                     self.claimants.remove(frontend);
@@ -45,7 +46,10 @@ impl Claims {
         for frontend in &claims {
             let keys = self.claimants.entry(*frontend).or_default();
             let holder = keys.first().cloned();
-            keys.insert(key.clone());
+            if let Err(place) = keys.binary_search(key) {
+                keys.reserve_exact(1);
+                keys.insert(place, key.clone());
+            }
             affected.extend(holder.filter(|holder| holder > key));
         }
         if !claims.is_empty() {

@@ -8,6 +8,7 @@ mod address;
 mod balancing;
 mod endpoint;
 mod event;
+mod intern;
 mod node;
 mod service;
 
@@ -15,6 +16,7 @@ pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_networ
 pub use balancing::{Balancing, MAX_WEIGHT, Weights, WeightsError, counts_weights, with_weights};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
 pub use event::{Event, EventQueue, Events, Reason, Regarding};
+pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
 

@@ -5,7 +5,7 @@
 use super::{Problem, annotations};
 use crate::model::{
     AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, Service, ServiceName,
-    ServicePort, ServiceType, TargetPort, parse_address, parse_network,
+    ServicePort, ServiceType, TargetPort, intern, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -72,7 +72,7 @@ fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, Problem> {
 fn name(metadata: &ObjectMeta) -> Result<ServiceName, Problem> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Problem::in_field("metadata.name", "is missing"))?;
-    Ok(ServiceName::new(metadata.namespace.as_deref().unwrap_or("default"), name))
+    Ok(ServiceName::new(intern(metadata.namespace.as_deref().unwrap_or("default")), name))
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -199,13 +199,14 @@ fn ports(spec: &ServiceSpec, node_ports: bool, problems: &mut Vec<Problem>) -> V
             IntOrString::String(name) => Some(TargetPort::Name(name.as_str().into())),
         });
         ports.push(ServicePort {
-            name: port.name.as_deref().unwrap_or("").into(),
+            name: intern(port.name.as_deref().unwrap_or("")),
             protocol,
             port: number,
             node_port: port.node_port.filter(|_| node_ports).and_then(port_number),
             target,
         });
     }
+    ports.shrink_to_fit();
     ports
 }
 
@@ -234,7 +235,7 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
         // A slice port without a number means "all ports", which no Service port can use (upstream ignores it too).
         let Some(number) = port.port.and_then(port_number) else { continue };
         let Some(protocol) = Protocol::from_api(port.protocol.as_deref().unwrap_or("")) else { continue };
-        ports.push(EndpointPort { name: port.name.as_deref().unwrap_or("").into(), protocol, port: number });
+        ports.push(EndpointPort { name: intern(port.name.as_deref().unwrap_or("")), protocol, port: number });
     }
     let weights = annotations::of_slice(object.metadata.annotations.as_ref(), problems);
     let mut endpoints = Vec::new();
@@ -250,6 +251,9 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
             }
         }
     }
+    // Tens of thousands of these are kept.
+    ports.shrink_to_fit();
+    endpoints.shrink_to_fit();
     let proxy_name = label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from);
     let triggers = trigger(&object.metadata).into_iter().collect();
     let slice = EndpointSlice { name: own.name, proxy_name, family, ports, endpoints, triggers };
@@ -283,10 +287,10 @@ fn endpoint(entry: &discovery::Endpoint, family: IpFamily) -> Result<Endpoint, S
         // As upstream's endpointslicecache: what does not say that it fails serves, ready or not.
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        node: entry.node_name.as_deref().map(Arc::from),
-        zone: entry.zone.as_deref().map(Arc::from),
-        zone_hints: zones.iter().map(|zone| zone.name.as_str().into()).collect(),
-        node_hints: nodes.iter().map(|node| node.name.as_str().into()).collect(),
+        node: entry.node_name.as_deref().map(intern),
+        zone: entry.zone.as_deref().map(intern),
+        zone_hints: zones.iter().map(|zone| intern(&zone.name)).collect(),
+        node_hints: nodes.iter().map(|node| intern(&node.name)).collect(),
         pod: entry.target_ref.as_ref().and_then(|target| target.name.as_deref()).map(Arc::from),
         weight: None,
     })

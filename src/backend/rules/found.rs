@@ -7,7 +7,7 @@ use iptables::{
     Chain, ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules,
 };
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hasher as _;
 
 /// A rule that is kept: as text, a third of what it takes otherwise.
@@ -82,7 +82,7 @@ impl FoundChain {
 pub struct Found {
     /// What is kept of each chain's rules, by table and name. Of a chain to which single rules are added that is of its last
     /// whole writing.
-    pub chains: HashMap<(Table, ChainName), FoundChain>,
+    pub chains: BTreeMap<(Table, ChainName), FoundChain>,
     /// The rules of the chains to which single rules are added.
     pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.

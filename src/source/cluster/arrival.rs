@@ -3,7 +3,7 @@
 //! Nothing here fails. One object that cannot be read must not stop the list in which it stands.
 
 use super::resource::Kind;
-use crate::model::ServiceName;
+use crate::model::{ServiceName, intern};
 use crate::source::Problem;
 use crate::source::convert::{Object, from_value};
 use serde_json::Value;
@@ -33,7 +33,7 @@ impl Arrival {
             Kind::Node | Kind::ServiceCidr => "",
         };
         let uid = Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from);
-        Self { id: ServiceName::new(namespace, text("/metadata/name")), uid, object, problems }
+        Self { id: ServiceName::new(intern(namespace), text("/metadata/name")), uid, object, problems }
     }
 }
 
