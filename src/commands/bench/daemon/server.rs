@@ -196,11 +196,13 @@ fn list(shared: &Shared, request: &Request) -> Value {
         _ => None,
     };
     let items: Vec<Value> = (begin..end).filter_map(object).collect();
-    let mut metadata = json!({"resourceVersion": version.to_string()});
-    if end < all && !items.is_empty() {
-        metadata["continue"] = json!(end.to_string());
-        metadata["remainingItemCount"] = json!(all - end);
-    }
+    let more = end < all && !items.is_empty();
+    let metadata = if more {
+        let left = all - end;
+        json!({"resourceVersion": version.to_string(), "continue": end.to_string(), "remainingItemCount": left})
+    } else {
+        json!({"resourceVersion": version.to_string()})
+    };
     json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
 }
 
