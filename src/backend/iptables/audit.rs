@@ -21,7 +21,7 @@ pub enum Step {
     /// There is more.
     Unfinished(Box<Reading>),
     /// All was read.
-    Read(Read),
+    Read(Box<Read>),
 }
 
 /// What was read, and what of it is not to be compared.
@@ -51,7 +51,7 @@ impl Reading {
         if !self.saving.step(until, &mut self.reader)? {
             return Ok(Step::Unfinished(self));
         }
-        Ok(Step::Read(Read { found: self.reader.finish(), written: self.written }))
+        Ok(Step::Read(Box::new(Read { found: self.reader.finish(), written: self.written })))
     }
 }
 

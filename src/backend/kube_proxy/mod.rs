@@ -122,7 +122,7 @@ impl Backend for Leftovers {
         let canary = match self.commands.get(family) {
             Some(commands) => {
                 let saved = commands.save(&[Table::Mangle]);
-                Found::from_saved(&saved.map_err(|error| ObserveError::new("rules in mangle", error))?, &Canary)
+                Found::from_saved(&saved.map_err(|error| ObserveError::new("rules in mangle", error))?, Canary)
             }
             None => Found::default(),
         };
