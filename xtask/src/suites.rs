@@ -49,6 +49,6 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "demo-iptables", work: Work::Demo("iptables"), kernels: Kernels::Running },
     Suite { name: "demo-ipvs", work: Work::Demo("ipvs"), kernels: Kernels::Ipvs },
     Suite { name: "conformance-iptables", work: Work::Conformance("iptables"), kernels: Kernels::Running },
-    Suite { name: "conformance-ipvs", work: Work::Conformance("ipvs"), kernels: Kernels::IpvsInTime },
+    Suite { name: "conformance-ipvs", work: Work::Conformance("ipvs"), kernels: Kernels::Ipvs },
     Suite { name: "fuzz", work: Work::Fuzz, kernels: Kernels::Running },
 ];
