@@ -135,7 +135,7 @@ async fn a_server_that_is_away_changes_nothing_and_is_told_once() {
     assert!(followed.now().services.contains_key(&name(1000)));
     followed.until_true("the end of the outage", || followed.said("answers again, after") == 1).await;
     // After so long everything is listed anew: the store may be another one.
-    assert!(lists(&api) >= Kind::ALL.len(), "{:#?}", api.requests());
+    followed.until_true("lists of all kinds", || lists(&api) >= Kind::ALL.len()).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!((followed.said("WARN"), followed.said("answers again")), (1, 1), "{}", followed.log());
 }

@@ -111,6 +111,45 @@ const EPILOGUES: &[Epilogue] = &[
         exit: DONE,
     },
     Epilogue {
+        command: "bench mode-switch",
+        examples: &[
+            ("kube-ipvs bench mode-switch", "1,000 services of 5 endpoints, six switches, as a table"),
+            ("kube-ipvs bench mode-switch --services 100,1000 --output html", "two sizes, as one page with plots"),
+        ],
+        exit: DONE,
+    },
+    Epilogue {
+        command: "bench datapath",
+        examples: &[(
+            "kube-ipvs bench datapath --services 10,1000,5000",
+            "first packets against the number of services",
+        )],
+        exit: DONE,
+    },
+    Epilogue {
+        command: "bench daemon",
+        examples: &[(
+            "kube-ipvs bench daemon --services 10000 --endpoints 5 --mode iptables",
+            "cold start, memory and changes with an API server",
+        )],
+        exit: DONE,
+    },
+    Epilogue {
+        command: "bench fanout",
+        examples: &[("kube-ipvs bench fanout --nodes 50 --services 200", "what fifty nodes ask of an API server")],
+        exit: DONE,
+    },
+    Epilogue {
+        command: "bench instructions",
+        examples: &[("kube-ipvs bench instructions", "a change among 100 and among 10,000 services")],
+        exit: "0 measured; 1 not measured, or the second takes more than 1.3 times the first; 2 wrong command line",
+    },
+    Epilogue {
+        command: "bench list",
+        examples: &[("kube-ipvs bench list --runs 3", "10,000 services of 5 endpoints, beside ipvsadm -Ln")],
+        exit: DONE,
+    },
+    Epilogue {
         command: "completions",
         examples: &[
             ("kube-ipvs completions bash > /etc/bash_completion.d/kube-ipvs", "for all users of bash"),
