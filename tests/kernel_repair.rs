@@ -59,7 +59,13 @@ fn damage_and_repair(mode: Mode, flags: &[&str], damages: &[&str]) {
         assert_answered(&cluster, &addresses);
     }
     assert_served(&cluster, &addresses);
-    assert!(!proxy.says(&["ERROR"]), "{}", proxy.log());
+    // A damage of several commands may come between what the proxy reads and what it writes: that is an error, and tried
+    // again. None may be left.
+    let errors = || proxy.log().lines().filter(|line| line.contains("ERROR")).count();
+    let before = errors();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(errors(), before, "{}", proxy.log());
+    assert!(before <= 2 * damages.len(), "{}", proxy.log());
     proxy.stop();
 }
 

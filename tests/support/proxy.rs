@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +14,7 @@ use super::{wait_for, wait_until};
 pub struct Proxy {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -21,12 +22,12 @@ impl Proxy {
     pub fn new(mut child: Child) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
-        Self { child, log }
+        Self { child, log, reader }
     }
 
     /// The whole log.
@@ -46,7 +47,8 @@ impl Proxy {
         wait_until(&format!("{words:?} in the log:\n{}", self.log()), || {
             let ended = self.child.try_wait().unwrap();
             // What it said last may not have been read yet.
-            assert!(ended.is_none() || said(), "the proxy ended ({ended:?}):\n{}", self.log());
+            let unread = !self.reader.is_finished();
+            assert!(ended.is_none() || unread || said(), "the proxy ended ({ended:?}):\n{}", self.log());
             said()
         });
     }
@@ -70,9 +72,11 @@ impl Proxy {
         assert!(status.success(), "{status}:\n{}", self.log());
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself, and all that it said was read.
     pub fn wait(&mut self) -> ExitStatus {
-        wait_for("the proxy's end", || self.child.try_wait().unwrap())
+        let status = wait_for("the proxy's end", || self.child.try_wait().unwrap());
+        wait_until("the end of its log", || self.reader.is_finished());
+        status
     }
 
     /// The process.
