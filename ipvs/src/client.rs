@@ -170,6 +170,20 @@ impl Client {
         }
     }
 
+    /// One dump of the virtual servers, as the kernel gives it, and whether it came in one piece. If not, and the kernel is
+    /// from before 2026, rows may be missing ([`for_each_service`](Self::for_each_service) says why): compare it with
+    /// [`proc`](crate::proc).
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn services_at_first(&mut self) -> Result<(Vec<ServiceEntry>, bool), Error> {
+        let before = self.counters().receives;
+        let request = question(IpvsCommand::GetService, None);
+        let all = self.collect(&Attempt::Services, &request, &service_entry)?;
+        // One message of rows and the one that ends the dump.
+        Ok((all, self.counters().receives - before <= 2))
+    }
+
     /// One virtual server; `None` when it is not there.
     ///
     /// # Errors

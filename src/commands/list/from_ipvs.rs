@@ -1,10 +1,9 @@
 //! The kernel's IPVS: virtual servers in the order in which they are printed, each with its destinations, one by one.
 //!
-//! One dump of the virtual servers, then one read of `/proc/net/ip_vs` for all destinations, which has every column
+//! One dump of the virtual servers and one read of `/proc/net/ip_vs` for all destinations, which has every column
 //! of the usual listing and costs a fifteenth of the dump per virtual server that netlink offers. Netlink is asked where
 //! the file cannot answer: for columns that it does not have, for encapsulations, for a firewall mark that both families
-//! use (the file does not tell them apart), for a table that changes while it is read. And for the first screen: its lines
-//! come before the rest is read, and a reader that has seen enough of them never causes it. One difference remains: a
+//! use (the file does not tell them apart), for a table that changes while it is read. One difference remains: a
 //! forwarding method that has no name is `Masq` in the file. No program sets such a one.
 
 use super::request::Columns;
@@ -14,9 +13,6 @@ use crate::model::IpFamily;
 use ipvs::proc::{DestinationRow, RowId};
 use ipvs::{AddressFamily, Client, DestinationEntry, Error, ForwardMethod, ServiceEntry, ServiceFlags, ServiceId};
 use std::collections::HashMap;
-
-/// So many virtual servers are certain to fill the first screen.
-pub const FIRST_SCREEN: usize = 32;
 
 /// What is wanted of destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +45,33 @@ pub fn header(client: &mut Client) -> Result<Header, Error> {
 }
 
 /// The virtual servers of the calling thread's network namespace, to which `client` has to be connected; without their
-/// real servers.
+/// real servers, for which there is the second value.
+///
+/// A dump of more than one message may lack rows (`Client::for_each_service` says when). Where the file is read anyway, it
+/// is the second opinion: only if the two differ is the dump repeated.
 ///
 /// # Errors
 /// A question to the kernel failed.
-pub fn servers(client: &mut Client, sorted: bool) -> Result<Vec<VirtualServer>, Error> {
-    let mut servers = Vec::new();
-    client.for_each_service(|entry| servers.push(virtual_server(entry)))?;
+pub fn servers(client: &mut Client, depth: Depth, sorted: bool) -> Result<(Vec<VirtualServer>, RealServers), Error> {
+    let (file, first) = match depth {
+        Depth::All => (Destinations::default(), client.services_at_first()),
+        // Beside each other: they do not wait for the same lock in the kernel.
+        Depth::Rows | Depth::Tunnels => std::thread::scope(|scope| {
+            let file = scope.spawn(Destinations::from_proc);
+            let first = client.services_at_first();
+            // A thread that failed is a file that cannot be read: netlink knows it all.
+            (file.join().unwrap_or_default(), first)
+        }),
+    };
+    let (mut entries, in_one_piece) = first?;
+    if !in_one_piece && !file.has_the_same(&entries) {
+        entries = client.services()?;
+    }
+    let mut servers = entries.into_iter().map(virtual_server).collect();
     if sorted {
         sort::sort_servers(&mut servers);
     }
-    Ok(servers)
+    Ok((servers, RealServers { depth, sorted, file }))
 }
 
 /// One virtual server, without its real servers; `None` when it is not there.
@@ -75,22 +87,14 @@ pub fn server(client: &mut Client, id: &ServiceId) -> Result<Option<VirtualServe
 pub struct RealServers {
     depth: Depth,
     sorted: bool,
-    asked: usize,
-    file: Option<Destinations>,
+    file: Destinations,
 }
 
 impl RealServers {
-    /// Of this depth, and in `ipvsadm`'s order or the kernel's.
+    /// Of this depth, and in `ipvsadm`'s order or the kernel's, each asked for by itself: for who wants few.
     #[must_use]
     pub fn new(depth: Depth, sorted: bool) -> Self {
-        Self { depth, sorted, asked: 0, file: None }
-    }
-
-    /// The same without a first screen: for who wants all of them.
-    #[must_use]
-    pub fn at_once(mut self) -> Self {
-        self.asked = FIRST_SCREEN;
-        self
+        Self { depth, sorted, file: Destinations::default() }
     }
 
     /// Those of a virtual server, put in.
@@ -99,12 +103,7 @@ impl RealServers {
     /// A question to the kernel failed.
     pub fn fill(&mut self, client: &mut Client, server: &mut VirtualServer) -> Result<(), Error> {
         let id = service_id(server.frontend);
-        self.asked += 1;
-        let rows = if self.depth == Depth::All || self.asked <= FIRST_SCREEN {
-            None
-        } else {
-            self.file.get_or_insert_with(Destinations::from_proc).take(id)
-        };
+        let rows = self.file.take(id);
         let enough = |rows: &Vec<DestinationRow>| {
             self.depth == Depth::Rows || rows.iter().all(|row| row.forward != ForwardMethod::Tunnel)
         };
@@ -125,15 +124,18 @@ impl RealServers {
 /// A question to the kernel failed.
 pub fn read(client: &mut Client, depth: Depth) -> Result<Table, Error> {
     let header = Some(header(client)?);
-    let mut servers = servers(client, true)?;
-    let mut real_servers = RealServers::new(depth, true).at_once();
+    let (mut servers, mut real_servers) = servers(client, depth, true)?;
     servers.iter_mut().try_for_each(|server| real_servers.fill(client, server))?;
     Ok(Table { header, servers })
 }
 
 /// The destinations in the file, by virtual server; `None` for one that is there more than once.
 #[derive(Debug, Default)]
-struct Destinations(HashMap<RowId, Option<Vec<DestinationRow>>>);
+struct Destinations {
+    by_server: HashMap<RowId, Option<Vec<DestinationRow>>>,
+    /// Virtual servers in the file.
+    rows: usize,
+}
 
 impl Destinations {
     fn from_proc() -> Self {
@@ -145,15 +147,21 @@ impl Destinations {
                 return Self::default();
             }
         };
-        let mut all = HashMap::with_capacity(rows.len());
+        let (mut by_server, rows_read) = (HashMap::with_capacity(rows.len()), rows.len());
         for (service, destinations) in rows {
-            all.entry(service.id).and_modify(|seen| *seen = None).or_insert(Some(destinations));
+            by_server.entry(service.id).and_modify(|seen| *seen = None).or_insert(Some(destinations));
         }
-        Self(all)
+        Self { by_server, rows: rows_read }
+    }
+
+    /// Whether the file has these virtual servers and no others.
+    fn has_the_same(&self, entries: &[ServiceEntry]) -> bool {
+        let known = |entry: &ServiceEntry| self.by_server.contains_key(&RowId::from(entry.service.id));
+        self.rows == entries.len() && entries.iter().all(known)
     }
 
     fn take(&mut self, id: ServiceId) -> Option<Vec<DestinationRow>> {
-        self.0.get_mut(&RowId::from(id)).and_then(Option::take)
+        self.by_server.get_mut(&RowId::from(id)).and_then(Option::take)
     }
 }
 

@@ -116,23 +116,23 @@ fn write_text(text: &str) -> anyhow::Result<()> {
 /// Lists what IPVS has.
 fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow::Result<()> {
     let sorted = !request.format.unsorted;
-    let mut real_servers = RealServers::new(request.format.columns.into(), sorted);
+    let depth = request.format.columns.into();
     let mut printer = Printer::new(request.format);
     match request.what {
         What::All => {
             let header = from_ipvs::header(client)?;
-            let servers = from_ipvs::servers(client, sorted)?;
+            let (servers, mut real_servers) = from_ipvs::servers(client, depth, sorted)?;
             out.text().push_str(&format::header(header));
             out.text().push_str(format::title(request.format.columns));
-            for (index, mut server) in servers.into_iter().enumerate() {
+            for mut server in servers {
                 real_servers.fill(client, &mut server)?;
                 printer.server(out.text(), &server);
-                if index < from_ipvs::FIRST_SCREEN { out.flush()? } else { out.pass()? }
+                out.pass()?;
             }
         }
         What::Save => {
-            let mut real_servers = RealServers::new(from_ipvs::Depth::Tunnels, sorted);
-            for mut server in from_ipvs::servers(client, sorted)? {
+            let (servers, mut real_servers) = from_ipvs::servers(client, from_ipvs::Depth::Tunnels, sorted)?;
+            for mut server in servers {
                 real_servers.fill(client, &mut server)?;
                 printer.save(out.text(), &server);
                 out.pass()?;
@@ -140,7 +140,7 @@ fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow:
         }
         What::Service(id) => {
             let mut server = from_ipvs::server(client, &id)?.ok_or_else(no_such_service)?;
-            real_servers.fill(client, &mut server)?;
+            RealServers::new(from_ipvs::Depth::All, sorted).fill(client, &mut server)?;
             out.text().push_str(format::title(request.format.columns));
             printer.server(out.text(), &server);
         }

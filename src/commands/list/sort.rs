@@ -17,7 +17,14 @@ pub fn sort(table: &mut Table) {
 
 /// Sorts virtual servers, which have to be in the kernel's order.
 pub fn sort_servers(servers: &mut Vec<VirtualServer>) {
-    *servers = merge_sort(std::mem::take(servers), &compare_servers);
+    // By number: a virtual server is large to move about at every level.
+    let compare = |a: &usize, b: &usize| match (servers.get(*a), servers.get(*b)) {
+        (Some(a), Some(b)) => compare_servers(a, b),
+        _ => 0,
+    };
+    let order = merge_sort((0..servers.len()).collect(), &compare);
+    let mut slots: Vec<Option<VirtualServer>> = std::mem::take(servers).into_iter().map(Some).collect();
+    servers.extend(order.into_iter().filter_map(|number| slots.get_mut(number).and_then(Option::take)));
 }
 
 /// Sorts the real servers of one virtual server, which have to be in the kernel's order.

@@ -121,7 +121,7 @@ fn options(popt: &mut Popt<'_>) -> Result<(Seen, Values), Refusal> {
         } else if !matches!(code, Code::Sort | Code::Ipv6) {
             return Err(Refusal::new(format!("invalid option `{}'", popt.word())));
         }
-        values.take(code, argument.as_deref().unwrap_or_default()).map_err(Refusal::new)?;
+        values.take(code, argument.as_deref()).map_err(Refusal::new)?;
     }
     Ok((seen, values))
 }

@@ -6,6 +6,9 @@ use super::options::Code;
 use ipvs::{AddressFamily, Protocol, ServiceId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The longest persistence, in seconds: 31 days.
+const LONGEST: i64 = 86_400 * 31;
+
 /// What was given that a listing needs; the rest is only checked.
 #[derive(Debug, Default)]
 pub struct Values {
@@ -19,7 +22,8 @@ impl Values {
     }
 
     /// Takes one option with its argument.
-    pub fn take(&mut self, code: Code, argument: &str) -> Result<(), String> {
+    pub fn take(&mut self, code: Code, given: Option<&str>) -> Result<(), String> {
+        let argument = given.unwrap_or_default();
         let within = |most: i64, least: i64, what: &str| match number(argument) {
             Some(value) if (least..=most).contains(&value) => Ok(()),
             _ => Err(format!("illegal {what} specified")),
@@ -54,6 +58,19 @@ impl Values {
             Code::McastTtl => within(255, 1, "mcast-ttl"),
             Code::SyncMaxlen => within(65_507, 1, "sync-maxlen"),
             Code::TunPort => within(65_535, 1, "tunnel port"),
+            Code::Persistent => match given {
+                Some(_) if number(argument).is_none_or(|seconds| !(1..=LONGEST).contains(&seconds)) => {
+                    Err(format!("invalid timeout value `{argument}' specified"))
+                }
+                _ => Ok(()),
+            },
+            Code::Netmask if self.service.is_some_and(|id| id.family() == AddressFamily::Ipv6) => {
+                within(128, 1, "ipv6 netmask")
+            }
+            Code::Netmask if inet_aton(argument).or_else(|| host_address(argument)).is_none() => {
+                Err("illegal virtual server persistent mask specified".to_owned())
+            }
+            Code::McastGroup => group(argument),
             Code::TunType if !["ipip", "gue", "gre"].contains(&argument) => {
                 Err("illegal tunnel type specified".to_owned())
             }
@@ -66,6 +83,16 @@ impl Values {
         self.service = Some(id.ok_or_else(|| "illegal virtual server address[:port] specified".to_owned())?);
         Ok(())
     }
+}
+
+/// A multicast group.
+fn group(text: &str) -> Result<(), String> {
+    let (family, fine) = if text.contains(':') {
+        ("IPv6", text.parse::<Ipv6Addr>().is_ok_and(|group| group.is_multicast()))
+    } else {
+        ("IPv4", text.parse::<Ipv4Addr>().is_ok_and(|group| group.is_multicast()))
+    };
+    if fine { Ok(()) } else { Err(format!("invalid {family} mcast-group `{text}'")) }
 }
 
 /// `parse_service`: `10.0.0.1:80`, `[fd00::1]:80`, `fd00::1`, `host:http`; without a port it is 0.

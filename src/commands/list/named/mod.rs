@@ -32,7 +32,15 @@ use ipvs::Client;
 /// The table or the names that were asked for cannot be read, or `out` fails.
 pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<'_>) -> anyhow::Result<()> {
     let filter = Filter::new(&args.filter)?;
-    let names = args.names.fetch()?;
+    // Beside each other: the daemon makes its lines while the kernel makes its own.
+    let (names, opened) = std::thread::scope(|scope| {
+        let names = scope.spawn(|| args.names.fetch());
+        let opened = Source::open(found, request);
+        (names.join(), opened)
+    });
+    let names = names.map_err(|_| anyhow::anyhow!("the names could not be fetched"))??;
+    // They are needed to the end; to take them apart piece by piece then would be of no use to anybody.
+    let names = std::mem::ManuallyDrop::new(names);
     if let Some(reason) = names.missing() {
         if filter.needs_names() {
             let message = format!("there are no names to select by: {reason}; or give --manifests or --kubeconfig");
@@ -42,7 +50,7 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     }
     let own = addresses::node_addresses().context("the node ports cannot be told from foreign virtual servers")?;
     let namer = Namer::new(&names, own.into_iter().map(|found| found.address));
-    let (mut source, servers) = Source::open(found, request)?;
+    let (mut source, servers) = opened?;
     let mut named: Vec<(VirtualServer, ServerRow)> = Vec::with_capacity(servers.len());
     for server in servers {
         let row = namer.server(&server);
@@ -84,8 +92,8 @@ impl Source {
         match found {
             Found::Ipvs(mut client) => {
                 let sorted = !request.format.unsorted;
-                let servers = from_ipvs::servers(&mut client, sorted).map_err(|error| with_remedy(error.into()))?;
-                let real_servers = RealServers::new(request.format.columns.into(), sorted);
+                let found = from_ipvs::servers(&mut client, request.format.columns.into(), sorted);
+                let (servers, real_servers) = found.map_err(|error| with_remedy(error.into()))?;
                 Ok((Self::Kernel(Box::new(client), real_servers), servers))
             }
             Found::Rules(table) => Ok((Self::Table, table.servers)),
