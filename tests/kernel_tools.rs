@@ -62,10 +62,12 @@ fn explain_agrees_and_names_what_differs(mode: Mode) {
 fn doctor_finds_what_was_broken(mode: Mode) {
     let cluster = Cluster::new(mode);
     cluster.write_examples();
-    let _proxy = cluster.start(&[]);
+    let proxy = cluster.start(&[]);
     let doctor = ["doctor", "--service-cidr", "172.30.0.0/16", "-o", "json"];
     let (status, report) = json_of(&cluster.program(&doctor));
     assert!(status != 3, "nothing is broken yet: {report:#}");
+    // It would mend the sysctl as soon as it looks at the new address.
+    drop(proxy);
     cluster.shell(
         "iptables-legacy -A FORWARD -j ACCEPT; iptables-nft -A FORWARD -j ACCEPT; sysctl -qw net.ipv4.ip_forward=0; ip address add 172.30.9.9/32 dev eth0; sysctl -qw net.ipv4.conf.eth0.rp_filter=1; \
          ip link set eth0 mtu 1000",

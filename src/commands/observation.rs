@@ -4,6 +4,7 @@
 use super::dataplane;
 use crate::backend::ipvs::IpvsTraffic;
 use crate::config::{Config, TrafficLevel};
+use crate::model::Events;
 use crate::observe::bind::{self, BindError, Purpose};
 use crate::observe::health::{Health, HealthPages};
 use crate::observe::http::Handler;
@@ -29,14 +30,19 @@ impl Observation {
     ///
     /// # Errors
     /// When a port cannot be bound, if that is to end the program.
-    pub fn start(config: &Config, mode: &'static str, configz: watch::Receiver<String>) -> anyhow::Result<Self> {
+    pub fn start(
+        config: &Config,
+        mode: &'static str,
+        configz: watch::Receiver<String>,
+        events: &Events,
+    ) -> anyhow::Result<Self> {
         let metrics = Metrics::new()?;
         let health = Health::new(config.timing(mode).audit);
         let pages = Arc::new(Pages::new(metrics.clone(), mode, configz, flags(), config.enable_profiling)?);
         let mut servers = JoinSet::new();
         let mut serve = |purpose, address: Option<SocketAddr>, handler: Arc<dyn Handler>| -> Result<(), BindError> {
             if let Some(address) = address {
-                servers.spawn(bind::open(purpose, address, handler, config.bind_address_hard_fail)?);
+                servers.spawn(bind::open(purpose, address, handler, config.bind_address_hard_fail, events)?);
             }
             Ok(())
         };

@@ -36,15 +36,24 @@ pub enum Style {
     Bad,
 }
 
+/// Whether the user leaves colours to us: <https://no-color.org>.
+pub fn colors_allowed() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether colours are wanted and standard output is a terminal, which shows them.
+pub fn colors_fit() -> bool {
+    colors_allowed() && std::io::stdout().is_terminal()
+}
+
 /// Whether there are colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paint(bool);
 
 impl Paint {
-    /// Colours where standard output is a terminal and `NO_COLOR` (no-color.org) is not set.
+    /// Colours where they fit.
     pub fn of_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(std::io::stdout().is_terminal() && !unwanted)
+        Self(colors_fit())
     }
 
     /// No colours.

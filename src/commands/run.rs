@@ -86,7 +86,10 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
     let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
-    let observation = if args.once { None } else { Some(Observation::start(&config, mode, following.configz())?) };
+    let observation = match args.once {
+        true => None,
+        false => Some(Observation::start(&config, mode, following.configz(), &events)?),
+    };
     let snapshots = tokio::select! {
         snapshots = source.start(events.clone(), queue) => snapshots?,
         () = stop.wait() => return Ok(Exit::Success),

@@ -1,32 +1,22 @@
 //! `kube-ipvs status`: how the running daemon stands.
 
+use super::output::{self, Form};
 use crate::control::protocol::{Ask, Event, FamilyStatus, Status};
 use crate::control::{self, Client};
 use crate::exit::Exit;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Endpoints that are listed by name.
 const LISTED: usize = 20;
 
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// As the control socket tells it; docs/control-socket.md names the fields
-    Json,
-}
-
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// How it is printed
+    /// How it is printed; json is what the control socket tells (docs/control-socket.md names the fields)
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Form,
     /// The daemon's socket [default: that of the daemon in this network namespace]
     #[arg(long, value_name = "PATH")]
     control_socket: Option<PathBuf>,
@@ -46,13 +36,11 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         other => anyhow::bail!("the daemon answered with {other:?}"),
     };
     let text = match args.output {
-        Output::Json => serde_json::to_string_pretty(&status)? + "\n",
-        Output::Text => describe(&status)?,
+        Form::Json => serde_json::to_string_pretty(&status)? + "\n",
+        Form::Text => describe(&status)?,
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Exit::Success),
-    }
+    output::print(&text)?;
+    Ok(Exit::Success)
 }
 
 fn describe(status: &Status) -> Result<String, std::fmt::Error> {

@@ -40,6 +40,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// The word that Kubernetes uses.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,8 @@
-//! Keeps a port open. One that cannot be bound is tried again every 5 s, as upstream does, or ends the program where
-//! `bindAddressHardFail` says so.
+//! Keeps a port open. One that cannot be bound is told to the node's owner and tried again every 5 s, as upstream does,
+//! or ends the program where `bindAddressHardFail` says so.
 
 use super::http::{Handler, Server};
+use crate::model::{Event, Events, Reason};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,13 @@ impl Purpose {
             Self::Metrics => "metrics",
         }
     }
+
+    fn failed(self) -> Reason {
+        match self {
+            Self::Healthz => Reason::FailedToStartProxierHealthcheck,
+            Self::Metrics => Reason::FailedToStartMetricServer,
+        }
+    }
 }
 
 /// A port that could not be bound.
@@ -58,6 +66,7 @@ pub fn open(
     address: SocketAddr,
     handler: Arc<dyn Handler>,
     hard_fail: bool,
+    events: &Events,
 ) -> Result<impl Future<Output = ()> + Send + 'static, BindError> {
     // At once, so that it answers from the start.
     let first = Server::listen(address, handler.clone()).map_err(|reason| BindError { purpose, address, reason });
@@ -66,6 +75,7 @@ pub fn open(
     }
     if let Err(error) = &first {
         warn!("{error}; it is tried again");
+        events.tell(Event::of_node(purpose.failed(), error.to_string()));
     }
     Ok(keep(purpose, address, handler, first.ok()))
 }
@@ -81,4 +91,37 @@ async fn keep(purpose: Purpose, address: SocketAddr, handler: Arc<dyn Handler>, 
     // Held for as long as we are.
     let _server = server;
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http::Answer;
+    use super::*;
+    use hyper::{Request, body::Incoming};
+    use std::net::TcpListener;
+
+    struct Nothing;
+    impl Handler for Nothing {
+        fn answer(&self, _request: &Request<Incoming>) -> Answer {
+            Answer::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_told_or_ends_the_start() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let (events, mut queue) = Events::queue();
+        let attempt = |purpose, hard_fail| open(purpose, address, Arc::new(Nothing), hard_fail, &events);
+        assert!(attempt(Purpose::Healthz, true).is_err());
+        drop((attempt(Purpose::Healthz, false).unwrap(), attempt(Purpose::Metrics, false).unwrap()));
+        for (reason, flag) in [
+            (Reason::FailedToStartProxierHealthcheck, "--healthz-bind-address"),
+            (Reason::FailedToStartMetricServer, "--metrics-bind-address"),
+        ] {
+            let event = queue.next().await.unwrap();
+            assert_eq!(event.reason, reason);
+            assert!(event.note.contains(flag) && event.note.contains(&address.to_string()), "{event}");
+        }
+    }
 }

@@ -2,13 +2,8 @@
 //! stays true; helpers of IPVS mode never use one of them.
 
 use crate::backend::kube_proxy::names as kube_proxy;
+use crate::backend::rules::chains;
 use iptables::{ChainName, Table};
-
-macro_rules! chains {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        $($(#[$doc])* pub fn $name() -> ChainName { ChainName::from_static($text) })*
-    };
-}
 
 chains! {
     /// nat: every service address; filter: refusals on cluster IPs.

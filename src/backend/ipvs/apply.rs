@@ -45,6 +45,11 @@ fn failure(op: &Op, reason: impl ToString) -> Failure {
     Failure { step: op.to_string(), reason: reason.to_string(), lasting: false }
 }
 
+/// The outcome of a batch of one step.
+fn first<E: ToString>(op: &Op, outcome: Vec<Result<(), E>>) -> Result<(), Failure> {
+    outcome.into_iter().next().unwrap_or(Ok(())).map_err(|error| failure(op, error))
+}
+
 impl Ipvs {
     pub(super) fn apply_all(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         let mut failures = Vec::new();
@@ -83,8 +88,7 @@ impl Ipvs {
             Means::Sysctl | Means::Link | Means::Nothing => ops.iter().map(|op| self.apply_single(op)).collect(),
             Means::Sets => self.apply_sets(family, ops),
             Means::Routes => self.apply_routes(ops, observed),
-            Means::Bridges => self.apply_bridges(ops),
-            Means::Addresses => self.apply_addresses(ops),
+            Means::Bridges | Means::Addresses => self.apply_one_by_one(ops),
             Means::Ipvs => self.apply_commands(ops),
         };
         for (op, result) in ops.iter().zip(results) {
@@ -176,37 +180,24 @@ impl Ipvs {
         results
     }
 
-    fn apply_bridges(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
-        let mut results = Vec::with_capacity(ops.len());
-        for op in ops {
+    /// Steps of which each is a message of its own.
+    fn apply_one_by_one(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+        let each = |op: &Op| {
             self.effort.messages += 1;
             self.effort.syscalls += 2;
-            let outcome = match op {
-                Op::Bridge(route) => self.loopback.change_routes(&[*route], &[]),
-                Op::Unbridge(route) => self.loopback.change_routes(&[], &[*route]),
-                _ => Vec::new(),
-            };
-            results.push(match outcome.into_iter().next().unwrap_or(Ok(())) {
-                Err(error) if matches!(op, Op::Unbridge(_)) && error.is_already_gone() => Ok(()),
-                result => result.map_err(|error| failure(op, error)),
-            });
-        }
-        results
-    }
-
-    fn apply_addresses(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
-        let mut results = Vec::with_capacity(ops.len());
-        for op in ops {
-            self.effort.messages += 1;
-            self.effort.syscalls += 2;
-            let outcome = match op {
-                Op::AddAddress(net) => self.interface.change_addresses(&[*net], &[]),
-                Op::DeleteAddress(net) => self.interface.change_addresses(&[], &[*net]),
-                _ => Vec::new(),
-            };
-            results.push(outcome.into_iter().next().unwrap_or(Ok(())).map_err(|error| failure(op, error)));
-        }
-        results
+            match op {
+                Op::Bridge(route) => first(op, self.loopback.change_routes(&[*route], &[])),
+                Op::Unbridge(route) => {
+                    let mut outcome = self.loopback.change_routes(&[], &[*route]);
+                    outcome.retain(|result| !matches!(result, Err(error) if error.is_already_gone()));
+                    first(op, outcome)
+                }
+                Op::AddAddress(net) => first(op, self.interface.change_addresses(&[*net], &[])),
+                Op::DeleteAddress(net) => first(op, self.interface.change_addresses(&[], &[*net])),
+                _ => Ok(()),
+            }
+        };
+        ops.iter().map(each).collect()
     }
 
     fn apply_commands(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {

@@ -2,6 +2,7 @@
 //! number of rules over ipsets for what IPVS cannot decide.
 
 mod apply;
+mod bindings;
 mod helpers;
 mod leave;
 pub mod names;

@@ -1,6 +1,7 @@
 //! The sets and chains of IPVS mode. None of them has a name that iptables mode or kube-proxy uses, so that retiring
 //! one mode cannot touch the other.
 
+use crate::backend::rules::chains;
 use crate::kernel::ipset::{SetSpec, SetType};
 use crate::model::IpFamily;
 use iptables::{ChainName, Table};
@@ -106,12 +107,6 @@ impl Set {
         };
         SetSpec::new(self.name(family), set_type, family)
     }
-}
-
-macro_rules! chains {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        $($(#[$doc])* pub fn $name() -> ChainName { ChainName::from_static($text) })*
-    };
 }
 
 chains! {

@@ -6,10 +6,10 @@ use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
 use super::wanted::{self, Server, Wanted, destination, host};
-use super::{Op, VipBinding, helpers, shadow, timeouts};
+use super::{Op, VipBinding, helpers, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
-use crate::kernel::interface::{FoundDetour, LocalRoute};
+use crate::kernel::interface::FoundDetour;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
 use ipvs::{Command, Protocol, Scheduler, ServiceId};
@@ -54,11 +54,11 @@ pub fn plan(context: Context, desired: &Desired, observed: &Observed, touched: T
     steps.in_order()
 }
 
-struct Planner<'a> {
-    context: Context,
-    observed: &'a Observed,
-    rules: &'a NodeRules,
-    steps: &'a mut Steps,
+pub(super) struct Planner<'a> {
+    pub(super) context: Context,
+    pub(super) observed: &'a Observed,
+    pub(super) rules: &'a NodeRules,
+    pub(super) steps: &'a mut Steps,
 }
 
 /// What the looked-at service ports want together, and what only they had.
@@ -210,27 +210,6 @@ impl Planner<'_> {
         }
     }
 
-    /// Addresses that an earlier run with the other binding put on the device. The last IPv4 address of a device takes
-    /// all its routes along (`fib_disable_ip` in net/ipv4/fib_frontend.c). For that instant they lead to the loopback
-    /// device as well; then they are made once more, in the place of those. Without that a packet of an open connection
-    /// would be forwarded out of another interface than before, and NAT ends a masqueraded connection that does
-    /// (`nf_nat_oif_changed`).
-    fn routes_instead_of_addresses(&mut self, wanted: &BTreeSet<IpAddr>, ranges: &[ipnet::IpNet]) {
-        let recorded = |net: &&ipnet::IpNet| self.observed.is_own_address(net);
-        let left: Vec<_> = self.observed.addresses.iter().filter(recorded).copied().map(Op::DeleteAddress).collect();
-        if left.is_empty() {
-            return;
-        }
-        if self.context.family != IpFamily::V4 || left.len() < self.observed.addresses.len() {
-            return self.steps.unbinding.extend(left);
-        }
-        let nets = ranges.iter().copied().chain(wanted.iter().map(|address| host(*address)));
-        let routes: Vec<LocalRoute> = nets.map(|net| LocalRoute::new(net, self.rules.primary)).collect();
-        self.steps.unbinding.extend(routes.iter().copied().map(Op::Bridge));
-        self.steps.unbinding.extend(left);
-        self.steps.unbinding.extend(routes.into_iter().map(Op::Route));
-    }
-
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
         let (mut old, mut new) = (Wishes::default(), Wishes::default());
         let (mut lost, mut gained) = (BTreeMap::<Entry, u32>::new(), BTreeSet::<Entry>::new());
@@ -267,7 +246,7 @@ impl Planner<'_> {
         self.observed.sets.get(&set).into_iter().flatten()
     }
 
-    fn record(&mut self, set: Set, entry: Entry) {
+    pub(super) fn record(&mut self, set: Set, entry: Entry) {
         if !self.observed.has_entry(set, &entry) {
             let place = if set.diverts() { &mut self.steps.diverting } else { &mut self.steps.recording };
             place.push(Op::AddEntry(set, entry));
@@ -301,56 +280,6 @@ impl Planner<'_> {
     fn loop_back(&mut self, wanted: &BTreeSet<Entry>, old: &BTreeSet<Entry>) {
         wanted.iter().for_each(|entry| self.record(Set::LoopBack, *entry));
         old.difference(wanted).for_each(|entry| self.unrecord(Set::LoopBack, *entry));
-    }
-
-    /// Single addresses that are bound now and were bound by us.
-    fn bound(&self) -> Vec<IpAddr> {
-        // What is left of a range may be a single address.
-        let ranges: HashSet<_> = self.rules.service_ranges.iter().collect();
-        let single = |net: &&ipnet::IpNet| **net == host(net.addr()) && !ranges.contains(net);
-        let routed = self.observed.routes.keys().filter(single).map(ipnet::IpNet::addr);
-        let mut bound: Vec<IpAddr> = routed.filter(|ip| self.by_route(*ip)).collect();
-        if self.context.binding == VipBinding::Address {
-            // On the device anybody may have put addresses: ours are those that we recorded.
-            let own = self.observed.addresses.iter().filter(|net| self.observed.is_own_address(net));
-            bound.extend(own.map(ipnet::IpNet::addr));
-        }
-        bound
-    }
-
-    /// Shadows are nobody's addresses and never put on the device.
-    fn by_route(&self, address: IpAddr) -> bool {
-        self.context.binding == VipBinding::Route || shadow::range(self.context.family).contains(&address)
-    }
-
-    fn bindings(&mut self, wanted: &BTreeSet<IpAddr>, old: &BTreeSet<IpAddr>) {
-        for address in wanted {
-            self.record(Set::Addresses, address_entry(*address));
-            if self.by_route(*address) {
-                self.route(host(*address), false);
-            } else if !self.observed.addresses.contains(&host(*address)) {
-                self.steps.bindings.push(Op::AddAddress(host(*address)));
-            }
-        }
-        for address in old.difference(wanted) {
-            match self.observed.routes.get(&host(*address)) {
-                Some(route) if self.by_route(*address) => {
-                    self.steps.unbinding.push(Op::Unroute(*route));
-                }
-                _ if self.observed.addresses.contains(&host(*address)) => {
-                    self.steps.unbinding.push(Op::DeleteAddress(host(*address)));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn route(&mut self, net: ipnet::IpNet, range: bool) {
-        let route = LocalRoute::new(net, self.rules.primary);
-        if self.observed.routes.get(&route.net) != Some(&route) {
-            let place = if range { &mut self.steps.ranges } else { &mut self.steps.bindings };
-            place.push(Op::Route(route));
-        }
     }
 
     fn servers(&mut self, wishes: &mut Wishes, old: BTreeSet<ServiceId>) {

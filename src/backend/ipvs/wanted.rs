@@ -175,15 +175,14 @@ fn server(context: &Context, port: &ServicePort, id: ServiceId, local: bool) -> 
         service = service.with_persistence(timeout.seconds());
     }
     // Without fall-back both keep sending to a draining destination and fail (kubernetes PR 138688).
-    match scheduler {
-        Scheduler::Sh => service = service.with_flags(ServiceFlags::SH_FALLBACK),
-        Scheduler::Mh => service = service.with_flags(ServiceFlags::MH_FALLBACK),
-        _ => {}
-    }
-    match scheduler {
-        Scheduler::Sh if port.scheduling.source_port => service = service.with_flags(ServiceFlags::SH_PORT),
-        Scheduler::Mh if port.scheduling.source_port => service = service.with_flags(ServiceFlags::MH_PORT),
-        _ => {}
+    let (fallback, source_port) = match scheduler {
+        Scheduler::Sh => (ServiceFlags::SH_FALLBACK, ServiceFlags::SH_PORT),
+        Scheduler::Mh => (ServiceFlags::MH_FALLBACK, ServiceFlags::MH_PORT),
+        _ => (ServiceFlags::empty(), ServiceFlags::empty()),
+    };
+    service = service.with_flags(fallback);
+    if port.scheduling.source_port {
+        service = service.with_flags(source_port);
     }
     if port.scheduling.one_packet {
         service = service.with_flags(ServiceFlags::ONE_PACKET);
@@ -214,24 +213,14 @@ fn loop_back(port: &ServicePort, endpoint: &Endpoint) -> Entry {
 /// The ledger entry of a virtual server.
 pub fn entry_of(id: &ServiceId) -> Option<Entry> {
     let ServiceId::Address { protocol, address, port } = *id else { return None };
-    let protocol = match protocol {
-        ipvs::Protocol::Tcp => ipset::Protocol::TCP,
-        ipvs::Protocol::Udp => ipset::Protocol::UDP,
-        ipvs::Protocol::Sctp => ipset::Protocol::SCTP,
-        ipvs::Protocol::Other(_) => return None,
-    };
+    let protocol = Protocol::ALL.into_iter().find(|known| ipvs_protocol(*known) == protocol).map(set_protocol)?;
     Some(Entry::IpPort { address, protocol, port })
 }
 
 /// The virtual server of a ledger entry.
 pub fn id_of(entry: &Entry) -> Option<ServiceId> {
     let Entry::IpPort { address, protocol, port } = *entry else { return None };
-    let protocol = match protocol {
-        ipset::Protocol::TCP => ipvs::Protocol::Tcp,
-        ipset::Protocol::UDP => ipvs::Protocol::Udp,
-        ipset::Protocol::SCTP => ipvs::Protocol::Sctp,
-        _ => return None,
-    };
+    let protocol = Protocol::ALL.into_iter().find(|known| set_protocol(*known) == protocol).map(ipvs_protocol)?;
     Some(ServiceId::Address { protocol, address, port })
 }
 

@@ -15,6 +15,14 @@ pub use write::{OwnershipDebug, Recorder, Run, Writer};
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;
 
+/// A function for each chain of ours, which makes its name.
+macro_rules! chains {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub fn $name() -> ::iptables::ChainName { ::iptables::ChainName::from_static($text) })*
+    };
+}
+pub(in crate::backend) use chains;
+
 /// A jump from a chain of the kernel into one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jump {

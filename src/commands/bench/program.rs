@@ -92,9 +92,19 @@ fn wait(child: &mut Child, patience: Duration, peak_memory: &mut u64) -> io::Res
 /// The most memory that a process has had until now. Not by getrusage(2), which counts for a child what its parent had
 /// when it was started (`setmax_mm_hiwater_rss` in fs/exec.c).
 pub fn peak_memory_of(process: u32) -> Option<u64> {
+    memory_of(process, "VmHWM")
+}
+
+/// The memory that a process has.
+pub fn current_memory_of(process: u32) -> Option<u64> {
+    memory_of(process, "VmRSS")
+}
+
+/// A field of `/proc/PID/status`, in bytes.
+fn memory_of(process: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
 

@@ -2,6 +2,7 @@
 
 use super::child::{self, Task};
 use super::field::Field;
+use super::program;
 use crate::control::Client;
 use crate::control::protocol::{Ask, Event, Families, Status, WishName};
 use anyhow::{Context, bail};
@@ -132,16 +133,11 @@ impl Daemon {
             .map(|word| word.parse().unwrap_or(0.0))
             .collect();
         let ticks = |at: usize| words.get(at).copied().unwrap_or(0.0) / TICKS_PER_SECOND;
-        let status = fs::read_to_string(folder.join("status")).context("the daemon's memory")?;
-        let kibibytes = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
         Ok(Usage {
             own: ticks(11) + ticks(12),
             programs: ticks(13) + ticks(14),
-            memory: kibibytes("VmRSS:") * 1024,
-            peak_memory: kibibytes("VmHWM:") * 1024,
+            memory: program::current_memory_of(self.child.id()).unwrap_or_default(),
+            peak_memory: program::peak_memory_of(self.child.id()).unwrap_or_default(),
         })
     }
 

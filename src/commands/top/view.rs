@@ -4,6 +4,7 @@ use super::SortArg;
 use super::rows::{Row, Trouble};
 use super::state::{Cover, State};
 use crate::commands::list::named::{Namer, RealRow};
+use crate::commands::output::colors_allowed;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -129,10 +130,8 @@ fn line(row: &Row, width: usize, selected: bool) -> Line<'static> {
     Line::styled(text, if selected { style.add_modifier(Modifier::REVERSED) } else { style })
 }
 
-/// <https://no-color.org>
 fn colored(color: Color) -> Style {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted { Style::new().fg(color) } else { Style::new() }
+    if colors_allowed() { Style::new().fg(color) } else { Style::new() }
 }
 
 /// One line as wide as the screen: names take what the numbers leave.

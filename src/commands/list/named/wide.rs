@@ -3,8 +3,8 @@
 use super::super::args::Colors;
 use super::row::{RealRow, ServerRow};
 use crate::commands::names::Names;
+use crate::commands::output;
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -12,14 +12,12 @@ const RED: &str = "31";
 const DIM: &str = "2";
 const BOLD: &str = "1";
 
-/// Whether there are colours: <https://no-color.org>.
+/// Whether there are colours.
 pub fn colored(when: Colors) -> bool {
     match when {
         Colors::Always => true,
         Colors::Never => false,
-        Colors::Auto => {
-            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stdout().is_terminal()
-        }
+        Colors::Auto => output::colors_fit(),
     }
 }
 
