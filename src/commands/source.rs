@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::warn;
 
 /// How long `plan` waits for an API server.
-const PLAN_PATIENCE: Duration = Duration::from_secs(30);
+const PLAN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Events go to the API server.
 struct ToServer(EventWriter);
