@@ -35,8 +35,9 @@ const MEMORY: u32 = 6144;
 
 /// Runs the benchmark with its output to the terminal; its exit code is ours.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    setup::install(&[setup::KERNEL_TOOLS])?;
     let mut benchmark = args.benchmark.clone();
+    let counts = benchmark.first().is_some_and(|name| name == "instructions");
+    setup::install(&[if counts { setup::COUNTING } else { setup::KERNEL_TOOLS }])?;
     let series = args.vm.clone().or_else(|| take_vm(&mut benchmark)).or_else(|| {
         let needed = wants_ipvs(&benchmark) && !running_kernel_has_ipvs();
         needed.then(|| {

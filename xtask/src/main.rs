@@ -85,7 +85,9 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Man(args) => man::run(&args),
-        Command::Setup => setup::install(&[setup::VM, setup::KERNEL_TOOLS]).map(|()| ExitCode::SUCCESS),
+        Command::Setup => {
+            setup::install(&[setup::VM, setup::KERNEL_TOOLS, setup::COUNTING]).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

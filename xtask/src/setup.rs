@@ -40,6 +40,9 @@ pub const KERNEL_TOOLS: &[Need] = &[
     need("modprobe", "kmod", "loads kernel modules"),
 ];
 
+/// To count instructions.
+pub const COUNTING: &[Need] = &[need("valgrind", "valgrind", "counts the instructions of a change")];
+
 impl Need {
     fn is_met(self) -> bool {
         let Some(path) = process::find_program(self.program) else { return false };

@@ -26,6 +26,8 @@ pub enum Work {
     Conformance(&'static str),
     /// Runs every fuzz target for a few seconds.
     Fuzz,
+    /// Counts the instructions of a change among few and among many services, which must be about the same.
+    Instructions,
 }
 
 /// On which kernels a suite runs.
@@ -51,4 +53,5 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "conformance-iptables", work: Work::Conformance("iptables"), kernels: Kernels::Running },
     Suite { name: "conformance-ipvs", work: Work::Conformance("ipvs"), kernels: Kernels::Ipvs },
     Suite { name: "fuzz", work: Work::Fuzz, kernels: Kernels::Running },
+    Suite { name: "instructions", work: Work::Instructions, kernels: Kernels::Running },
 ];

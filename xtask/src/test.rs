@@ -130,6 +130,7 @@ impl Session {
             }
             Work::Conformance(mode) => conformance::check(&self.workspace, place, mode).map(Some),
             Work::Fuzz => fuzz::smoke(&self.workspace),
+            Work::Instructions => instructions(&self.workspace).map(Some),
         }
     }
 
@@ -185,6 +186,19 @@ fn tests_script(binaries: &[TestBinary], arguments: &str) -> String {
         );
     }
     script + "exit 0\n"
+}
+
+/// By the build that the tests use: what is compared are two counts of one program, and numbers of services that are small
+/// enough for it.
+fn instructions(workspace: &Workspace) -> Result<Tally> {
+    setup::install(&[setup::COUNTING])?;
+    let product = quoted(&workspace.product()?.to_string_lossy());
+    let script = format!("exec {product} bench instructions --few 50 --many 300");
+    let run = Place::Here.run(&script, workspace.root.clone(), &[])?;
+    Ok(match run.status {
+        Some(0) => Tally { passed: 1, ..Tally::default() },
+        _ => Tally { failed: 1, ..Tally::default() },
+    })
 }
 
 fn documentation_tests(workspace: &Workspace) -> Result<Tally> {
