@@ -30,11 +30,18 @@ use tls::{Authority, Front};
 
 /// The kubeconfig, if one is given. kubectl's list of files is not: one is enough.
 fn kubeconfig() -> Option<PathBuf> {
-    let path = std::env::var_os("KUBECONFIG").map(PathBuf::from).filter(|path| path.is_file());
-    if path.is_none() {
+    let Some(path) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from) else {
         support::skipped("no API server is given: set KUBECONFIG to a kubeconfig file of one that may be written to");
-    }
-    path
+        return None;
+    };
+    assert!(path.is_file(), "KUBECONFIG={}: it has to be one file that is there", path.display());
+    // Files that it names are looked for beside it, and the program gets it as another file.
+    Some(std::path::absolute(path).unwrap())
+}
+
+/// The address of the lab's pod of this number in the family that the cluster gives first.
+fn pod(number: u8, like: IpAddr) -> String {
+    if like.is_ipv6() { format!("fd00:10:180::{number}") } else { format!("10.180.0.{number}") }
 }
 
 /// Writes to the server as somebody who manages the cluster.
@@ -48,7 +55,8 @@ impl Cluster {
         let file = Kubeconfig::read_from(kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
-        let namespace = format!("kube-ipvs-test-{}", std::process::id());
+        // One that was deleted stays where nobody empties it, and a process id comes again.
+        let namespace = format!("kube-ipvs-test-{:08x}", fastrand::u32(..));
         let cluster = Self { client, namespace: namespace.clone() };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         let namespaces = cluster.api("", "Namespace");
@@ -71,18 +79,20 @@ impl Cluster {
         self.api(group, kind).patch(name, &PatchParams::apply("kube-ipvs-test").force(), &patch).await.unwrap()
     }
 
-    /// A Service without a selector and its slice.
-    async fn put(&self, name: &str, endpoint: &str) -> DynamicObject {
+    /// A Service without a selector, its slice with one pod of the lab, and the address that the server gave it.
+    async fn put(&self, name: &str, number: u8) -> (DynamicObject, IpAddr) {
         let service = self
             .apply(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
                 "spec": {"ports": [{"name": "web", "protocol": "TCP", "port": 80, "targetPort": 8080}]}}))
             .await;
-        self.apply(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        let address: IpAddr = service.data["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+        let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+        self.apply(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
             "metadata": {"name": format!("{name}-1"), "labels": {"kubernetes.io/service-name": name}},
             "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}]}))
+            "endpoints": [{"addresses": [pod(number, address)], "conditions": {"ready": true}}]}))
             .await;
-        service
+        (service, address)
     }
 
     fn id(&self, name: &str) -> ServiceName {
@@ -111,8 +121,7 @@ async fn until(snapshots: &mut Snapshots, what: &str, wanted: impl Fn(&Snapshot)
 async fn a_real_server() {
     let Some(kubeconfig) = kubeconfig() else { return };
     let cluster = Cluster::new(&kubeconfig).await;
-    let named = cluster.put("named", "10.180.0.1").await;
-    let address: IpAddr = named.data["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+    let (named, address) = cluster.put("named", 1).await;
     cluster
         .apply(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "headless"},
             "spec": {"clusterIP": "None", "ports": [{"name": "web", "protocol": "TCP", "port": 80}]}}))
@@ -136,15 +145,15 @@ async fn a_real_server() {
     events(&cluster, &mut source.event_writer(), named.metadata.uid.as_deref().unwrap()).await;
 
     // An endpoint that changes, a Service that comes, one that goes.
-    cluster.put("named", "10.180.0.2").await;
-    cluster.put("more", "10.180.0.3").await;
+    cluster.put("named", 2).await;
+    cluster.put("more", 3).await;
     let endpoint = |snapshot: &Snapshot, name: &str| {
         let slices = snapshot.slices.get(&cluster.id(name))?;
         slices.values().flat_map(|slice| &slice.endpoints).map(|endpoint| endpoint.address.to_string()).next()
     };
     until(&mut snapshots, "the changes", |snapshot| {
-        endpoint(snapshot, "named").as_deref() == Some("10.180.0.2")
-            && endpoint(snapshot, "more").as_deref() == Some("10.180.0.3")
+        endpoint(snapshot, "named") == Some(pod(2, address))
+            && endpoint(snapshot, "more") == Some(pod(3, address))
             && snapshot.services.contains_key(&cluster.id("more"))
     })
     .await;

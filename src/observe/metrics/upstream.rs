@@ -194,7 +194,7 @@ impl Maker<'_> {
     }
 
     fn build_info(&mut self) -> Result<GaugeVec, Error> {
-        let help = "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree \
+        let help = "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree \
                     state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it \
                     is running.";
         let labels = [

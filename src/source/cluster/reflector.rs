@@ -59,6 +59,8 @@ pub struct Reflector {
     streams: bool,
     /// When it began to fail.
     failing_since: Option<Instant>,
+    /// A version expired, and no watch has lived long since.
+    expired: bool,
     /// How often it was found in vain that this API is not there.
     absent: u32,
 }
@@ -73,7 +75,18 @@ impl Reflector {
         timing: Timing,
     ) -> Self {
         let pace = Pace::new(timing);
-        Self { kind, requests, outage, updates, timing, pace, streams: true, failing_since: None, absent: 0 }
+        Self {
+            kind,
+            requests,
+            outage,
+            updates,
+            timing,
+            pace,
+            streams: true,
+            failing_since: None,
+            expired: false,
+            absent: 0,
+        }
     }
 
     /// Follows until nobody takes the updates any more.
@@ -106,6 +119,7 @@ impl Reflector {
         match end {
             End::Followed { version, failure, lived } if lived >= self.timing.steady => {
                 self.pace.reset();
+                self.expired = false;
                 self.after_a_steady_watch(version, failure, lived)
             }
             End::Followed { version, failure: None, .. } => (Some(version), self.pace.next()),
@@ -148,6 +162,10 @@ impl Reflector {
         };
         if *failure != Failure::Expired {
             self.outage.failed(tried, self.kind.plural(), failure);
+        } else if !std::mem::replace(&mut self.expired, true) {
+            // A server that was restarted knows no version from before. It answers: the list need not wait for as long as
+            // the outage has made the waits. Where versions go on to expire, waits grow as ever.
+            self.pace.reset();
         }
         // What a server says after a long time may come from a store that was restored: its versions mean nothing then.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
@@ -266,5 +284,41 @@ impl Reflector {
 
     async fn send(&self, update: Update) -> Result<(), Closed> {
         self.updates.send(update).await.map_err(|_| Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::cluster::access::Access;
+    use crate::source::cluster::resource::Resource;
+
+    async fn reflector(timing: Timing) -> Reflector {
+        let access = Access { kubeconfig: None, master: Some("http://127.0.0.1:1".to_owned()) };
+        let gateway = Arc::new(access.open().await.unwrap());
+        let outage = Arc::new(Outage::new(gateway.server()));
+        let requests = Requests::new(gateway, Resource::of(Kind::Service, "node", None), timing);
+        Reflector::new(Kind::Service, requests, outage, mpsc::channel(1).0, timing)
+    }
+
+    fn watched(failure: Failure) -> End {
+        End::Followed { version: "7".to_owned(), failure: Some(failure), lived: Duration::ZERO }
+    }
+
+    /// kube-apiserver after a restart: the first watch is told that its version is too old.
+    #[tokio::test]
+    async fn a_version_that_expired_in_an_outage_is_listed_soon() {
+        let timing = Timing::default();
+        let mut reflector = reflector(timing).await;
+        for _ in 0..10 {
+            let failure = Failure::Unreachable("connection refused".to_owned());
+            let (version, _) = reflector.after(End::Failed { tried: "watch", version: Some("7".to_owned()), failure });
+            assert_eq!(version.as_deref(), Some("7"));
+        }
+        let (version, delay) = reflector.after(watched(Failure::Expired));
+        assert_eq!(version, None);
+        assert!(delay <= timing.retry_min * 2, "{delay:?}");
+        let delays: Vec<Duration> = (0..10).map(|_| reflector.after(watched(Failure::Expired)).1).collect();
+        assert!(delays.iter().skip(6).all(|delay| *delay >= timing.retry_max / 2), "{delays:?}");
     }
 }
