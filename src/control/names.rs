@@ -287,8 +287,7 @@ mod tests {
             weight: None,
             node: Some("node-1".into()),
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: Some("web-0".into()),
         }];
         let mut snapshot = Snapshot::default();

@@ -65,8 +65,6 @@ pub struct Builder {
     api_servers: BTreeSet<SocketAddr>,
     ranges: Ranges,
     claims: Claims,
-    /// Which keys each Service has in each family, so that a Service that goes takes them along.
-    keys: BTreeMap<ServiceName, PerFamily<Vec<ServicePortKey>>>,
     desired: PerFamily<Desired>,
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
@@ -88,7 +86,6 @@ impl Builder {
             api_servers: BTreeSet::new(),
             ranges: Ranges::default(),
             claims: Claims::default(),
-            keys: BTreeMap::new(),
             desired: PerFamily::default(),
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
@@ -141,7 +138,7 @@ impl Builder {
         let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
-            services.extend(self.keys.keys().cloned());
+            services.extend(self.claims.services().cloned());
         }
         self.snapshot = snapshot.clone();
         let mut affected = BTreeSet::new();
@@ -229,27 +226,21 @@ impl Builder {
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
     fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
         let service = self.service(name);
-        let old = self.keys.remove(name).unwrap_or_default();
-        let mut keys: PerFamily<Vec<ServicePortKey>> = PerFamily::default();
         for family in IpFamily::BOTH {
             let node_addresses = self.node_addresses(family).to_vec();
+            // Every port claims its cluster IP at least.
+            let mut gone = self.claims.keys_of(name, family);
             for port in self.compile(service.as_deref(), family) {
                 self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
-                // One mostly, and never many: a list.
-                let keys = keys.get_mut(family);
-                keys.reserve_exact(1);
-                keys.push(port.key);
+                gone.retain(|key| *key != port.key);
             }
-            for gone in old.get(family).iter().filter(|key| !keys.get(family).contains(key)) {
-                self.claims.set(gone, family, Vec::new(), affected);
+            for gone in gone {
+                self.claims.set(&gone, family, Vec::new(), affected);
                 self.refusals.remove(&(gone.clone(), family));
-                affected.insert(gone.clone());
+                affected.insert(gone);
             }
         }
         // The keys that are gone are removed from what is desired by `rebuild`, which walks desired ∪ wanted.
-        if service.is_some() {
-            self.keys.insert(name.clone(), keys);
-        }
     }
 
     /// Brings what is desired of a Service up to date.

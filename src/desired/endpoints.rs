@@ -76,8 +76,7 @@ mod tests {
             terminating: false,
             node: None,
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: None,
             weight: None,
         });

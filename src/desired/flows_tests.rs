@@ -70,8 +70,7 @@ fn endpoint(address: &str) -> model::Endpoint {
         terminating: false,
         node: None,
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: None,
     }

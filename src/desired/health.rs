@@ -89,8 +89,7 @@ mod tests {
             terminating: !ready,
             node: Some((*node).into()),
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: None,
             weight: None,
         };

@@ -11,20 +11,19 @@ mod event;
 mod intern;
 mod node;
 mod service;
+mod slices;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
 pub use balancing::{Balancing, MAX_WEIGHT, Weights, WeightsError, counts_weights, with_weights};
-pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, SliceName};
 pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
+pub use slices::Slices;
 
 use imbl::OrdMap;
 use std::sync::Arc;
-
-/// All slices of one Service, by the slice's name.
-pub type Slices = OrdMap<SliceName, Arc<EndpointSlice>>;
 
 /// How many changes a source has seen since it started. They only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,7 +76,7 @@ impl Snapshot {
                 DiffItem::Update { old: (_, before), new: (service, now) } => (service, Some(before), now),
                 DiffItem::Remove(..) => continue,
             };
-            for (name, slice) in now {
+            for (name, slice) in now.iter() {
                 let before = before.and_then(|slices| slices.get(name));
                 if !before.is_some_and(|before| Arc::ptr_eq(before, slice)) {
                     let own = slice.triggers_since(before.map(|before| &**before));

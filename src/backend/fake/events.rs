@@ -122,8 +122,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
         terminating: *state >= 2,
         node: Some(if last % 2 == 0 { "me".into() } else { "other".into() }),
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: (last % 3 == 2).then_some(5),
     };

@@ -49,8 +49,7 @@ pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
         terminating,
         node: Some(node.into()),
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: None,
     }

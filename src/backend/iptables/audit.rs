@@ -88,7 +88,7 @@ mod tests {
             TEXT.replace("10.0.0.1", "10.0.0.3").replace("10.0.0.2", "10.0.0.1").replace("10.0.0.3", "10.0.0.2");
         assert!(read(&swapped, &[]).is_as(&found), "the order of single rules is nobody's concern");
         let name = ChainName::from_static("KUBE-SVC-A");
-        let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()) };
+        let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()).into() };
         let single = RuleOp::Insert {
             table: Table::Nat,
             chain: names::services(),

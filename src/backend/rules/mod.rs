@@ -9,11 +9,12 @@ mod write;
 
 pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
-pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
+pub use plan::{plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
 pub use write::{OwnershipDebug, Recorder, Run, Writer};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;
+use std::sync::Arc;
 
 /// A jump from a chain of the kernel into one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub enum RuleOp {
         /// Table.
         table: Table,
         /// Chain.
-        chain: Chain,
+        chain: Arc<Chain>,
         /// It was there before.
         replaces: bool,
     },

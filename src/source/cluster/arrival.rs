@@ -32,8 +32,20 @@ impl Arrival {
             Kind::Service | Kind::OtherService | Kind::EndpointSlice => text("/metadata/namespace"),
             Kind::Node | Kind::ServiceCidr => "",
         };
-        let uid = Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from);
-        Self { id: ServiceName::new(intern(namespace), text("/metadata/name")), uid, object, problems }
+        // One copy of the name, where the object has it already.
+        let id = match &object {
+            Ok(Some(Object::Service(service))) => service.name.clone(),
+            Ok(Some(Object::Slice(service, slice))) => {
+                ServiceName { namespace: service.namespace.clone(), name: slice.name.clone() }
+            }
+            _ => ServiceName::new(intern(namespace), text("/metadata/name")),
+        };
+        // Needed to tell of problems only, but for Services, which have it already.
+        let uid = match &object {
+            Ok(Some(Object::Service(service))) => service.uid.clone().filter(|uid| !uid.is_empty()),
+            _ => Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from),
+        };
+        Self { id, uid, object, problems }
     }
 }
 
