@@ -14,7 +14,6 @@ use super::{
 };
 use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
 use imbl::OrdSet;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -71,6 +70,8 @@ pub struct Builder {
     health_checks: HealthChecks,
     /// Services that ask for what only IPVS has.
     ipvs_only: OrdSet<ServiceName>,
+    /// Endpoints bear the names of their pods.
+    names_pods: bool,
 }
 
 impl Builder {
@@ -91,7 +92,14 @@ impl Builder {
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
             ipvs_only: OrdSet::new(),
+            names_pods: false,
         }
+    }
+
+    /// With the names of pods, for people. Forwarding needs none, and they take more room than the addresses.
+    #[must_use]
+    pub fn naming_pods(self) -> Self {
+        Self { names_pods: true, ..self }
     }
 
     /// These are the settings from now on; the next update goes over everything.
@@ -213,14 +221,10 @@ impl Builder {
     }
 
     /// The slices of a Service that are not meant for another proxy.
-    fn slices(&self, name: &ServiceName) -> Option<Cow<'_, Slices>> {
-        let slices = self.snapshot.slices.get(name)?;
+    fn slices(&self, name: &ServiceName) -> Vec<EndpointSlice> {
         let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
-        if !slices.values().any(|slice| theirs(slice)) {
-            return Some(Cow::Borrowed(slices));
-        }
-        let ours = slices.iter().filter(|(_, slice)| !theirs(slice));
-        Some(Cow::Owned(ours.map(|(name, slice)| (name.clone(), slice.clone())).collect()))
+        let slices = self.snapshot.slices.get(name).into_iter().flat_map(Slices::values);
+        slices.filter(|slice| !theirs(slice)).collect()
     }
 
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
@@ -230,7 +234,8 @@ impl Builder {
             let node_addresses = self.node_addresses(family).to_vec();
             // Every port claims its cluster IP at least.
             let mut gone = self.claims.keys_of(name, family);
-            for port in self.compile(service.as_deref(), family) {
+            // Endpoints claim nothing.
+            for port in self.compile(service.as_deref(), &[], family) {
                 self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
                 gone.retain(|key| *key != port.key);
             }
@@ -253,14 +258,14 @@ impl Builder {
             _ => {}
         }
         let slices = self.slices(name);
-        match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
+        match service.as_deref().and_then(|service| health::of_service(service, &slices, &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
             Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
             None => drop(self.health_checks.services.remove(name)),
         }
         for family in IpFamily::BOTH {
             let mut gone = self.keys_in_desired(name, family);
-            for port in self.compile(service.as_deref(), family) {
+            for port in self.compile(service.as_deref(), &slices, family) {
                 if let Some(port) = self.granted(port, family) {
                     gone.remove(&port.key);
                     self.put(port, family, now, change);
@@ -295,15 +300,14 @@ impl Builder {
         }
     }
 
-    /// All ports of a Service in a family, as if nobody else claimed anything.
-    fn compile(&self, service: Option<&Service>, family: IpFamily) -> Vec<ServicePort> {
+    /// All ports of a Service with these slices in a family, as if nobody else claimed anything.
+    fn compile(&self, service: Option<&Service>, slices: &[EndpointSlice], family: IpFamily) -> Vec<ServicePort> {
         let Some(service) = service else { return Vec::new() };
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
             return Vec::new();
         };
-        let slices = self.slices(&service.name);
         let balancing = &service.balancing;
-        let scheduler = scheduling::scheduler(&self.settings, balancing, slices.as_deref());
+        let scheduler = scheduling::scheduler(&self.settings, balancing, slices);
         let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
         let each = |wanted: &model::ServicePort| {
             let key =
@@ -333,7 +337,10 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place, weights);
+                endpoints::of_port(slices, &port.key, family, policies, &self.place, weights);
+            if !self.names_pods {
+                port.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
+            }
             port
         };
         service.ports.iter().map(each).collect()

@@ -52,7 +52,7 @@ pub fn apply(event: &Event, snapshot: &mut Snapshot) {
         Event::Endpoints(number, list) => {
             for (family, suffix) in [(IpFamily::V4, "4"), (IpFamily::V6, "6")] {
                 let slice = slice(&format!("svc-{number}-{suffix}"), family, list);
-                snapshot.slices.entry(name(*number)).or_default().insert(slice.name.clone(), Arc::new(slice));
+                snapshot.slices.entry(name(*number)).or_default().insert(&slice);
             }
         }
         Event::Restart | Event::Addresses(_) | Event::Later => {}

@@ -35,7 +35,7 @@ impl Reading {
     /// Starts to read, to pick out what this takes for ours.
     pub fn start(commands: &Commands, ownership: &'static dyn OwnershipDebug) -> Box<Self> {
         let saving = commands.start_saving(&[Table::Nat, Table::Filter]);
-        Box::new(Self { saving, reader: FoundReader::new(ownership), written: HashSet::new() })
+        Box::new(Self { saving, reader: FoundReader::to_compare(ownership), written: HashSet::new() })
     }
 
     /// A step that is carried out meanwhile.

@@ -10,6 +10,7 @@ use imbl::OrdMap;
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Plans everything, or only what is touched where it is known what was there before.
 pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
@@ -20,8 +21,14 @@ pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: T
     let mut ops = sysctls(observed, rules);
     let steps = match (touched, &observed.previous) {
         (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules => {
-            let old = keys.iter().filter_map(|key| previous.ports.get(key).map(|port| &**port));
-            let new = keys.iter().filter_map(|key| desired.ports.get(key).map(|port| &**port));
+            // What drains is looked at every second and is the same, as a rule: hundreds of services at times.
+            let same = |key: &ServicePortKey| match (previous.ports.get(key), desired.ports.get(key)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            let keys: Vec<&ServicePortKey> = keys.iter().filter(|key| !same(key)).collect();
+            let old = keys.iter().filter_map(|key| previous.ports.get(*key).map(|port| &**port));
+            let new = keys.iter().filter_map(|key| desired.ports.get(*key).map(|port| &**port));
             changed(old, new, rules, observed)
         }
         _ => whole(family, desired, rules, observed),

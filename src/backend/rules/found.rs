@@ -1,5 +1,6 @@
 //! What of ours is in the kernel's tables, as far as we know.
 
+use super::chains::Chains;
 use super::count::Counter;
 use super::{Jump, RuleOp};
 use crate::backend::RuleCounts;
@@ -7,7 +8,7 @@ use iptables::{
     Chain, ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules,
 };
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A rule in a chain to which single rules are added. There are tens of thousands.
 #[derive(Debug, Clone)]
@@ -115,7 +116,7 @@ impl FoundChain {
 pub struct Found {
     /// What is kept of each chain's rules, by table and name. Of a chain to which single rules are added that is of its last
     /// whole writing.
-    pub chains: BTreeMap<(Table, ChainName), FoundChain>,
+    pub chains: Chains,
     /// The rules of the chains to which single rules are added.
     pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.
@@ -123,6 +124,8 @@ pub struct Found {
     /// Chains of ours that chains of others jump to: these can't be deleted.
     pub referenced: HashSet<ChainName>,
     counter: Counter,
+    /// The texts of rules are still there.
+    has_texts: bool,
 }
 
 /// Tells which chains are ours and of which of those the rules are kept.
@@ -155,6 +158,8 @@ pub struct FoundReader<O> {
     digest: RulesDigest,
     rules: u32,
     empty: FoundChain,
+    /// To compare, and not to plan with.
+    without_texts: bool,
 }
 
 impl<O: Ownership> FoundReader<O> {
@@ -168,7 +173,13 @@ impl<O: Ownership> FoundReader<O> {
             digest: RulesDigest::default(),
             rules: 0,
             empty: FoundChain { hash: hash_rules(&[]), rules: 0 },
+            without_texts: false,
         }
+    }
+
+    /// A reader of what is only to be compared.
+    pub fn to_compare(ownership: O) -> Self {
+        Self { without_texts: true, ..Self::new(ownership) }
     }
 
     /// Everything was read.
@@ -180,7 +191,7 @@ impl<O: Ownership> FoundReader<O> {
     fn close(&mut self) {
         if let Some(key) = self.current.take() {
             let chain = FoundChain { hash: self.digest.finish(), rules: std::mem::take(&mut self.rules) };
-            self.found.chains.insert(key, chain);
+            self.found.chains.insert(key.0, key.1, chain);
         }
     }
 }
@@ -191,7 +202,7 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             self.others.insert((table, name), policy.is_some());
             return;
         }
-        self.found.chains.insert((table, name), self.empty);
+        self.found.chains.insert(table, name, self.empty);
         if self.ownership.is_shared(table, &name) {
             self.found.shared.insert((table, name), KeptRules::default());
         }
@@ -218,7 +229,8 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             self.current = Some(key);
         }
         if let Some(kept) = self.found.shared.get_mut(&key) {
-            kept.0.push_back(Kept::read(&rule));
+            self.found.has_texts |= !self.without_texts;
+            kept.0.push_back(if self.without_texts { Kept::written(&rule) } else { Kept::read(&rule) });
         }
         self.digest.add(&rule);
         self.rules = self.rules.saturating_add(1);
@@ -246,10 +258,10 @@ impl Found {
     /// Whether the kernel has the same as another state, but for the chains that are `ignored`. The order of single rules
     /// and of jumps does not count.
     pub fn is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
-        let counts = |key: &&(Table, ChainName)| !ignored(key.0, &key.1);
-        let same = |key: &(Table, ChainName)| match (self.shared.get(key), other.shared.get(key)) {
+        let counts = |key: &(Table, ChainName)| !ignored(key.0, &key.1);
+        let same = |key: (Table, ChainName)| match (self.shared.get(&key), other.shared.get(&key)) {
             (Some(here), Some(there)) => here.is_as(there),
-            (None, None) => self.chains.get(key) == other.chains.get(key),
+            (None, None) => self.chains.get(key.0, &key.1) == other.chains.get(key.0, &key.1),
             _ => false,
         };
         let jumps = |found: &Self| {
@@ -259,14 +271,14 @@ impl Found {
             texts
         };
         self.chains.keys().filter(counts).all(same)
-            && other.chains.keys().filter(counts).all(|key| self.chains.contains_key(key))
+            && other.chains.keys().filter(counts).all(|key| self.chains.contains(key.0, &key.1))
             && jumps(self) == jumps(other)
             && self.referenced == other.referenced
     }
 
     /// Whether a chain is there.
     pub fn has(&self, table: Table, name: &ChainName) -> bool {
-        self.chains.contains_key(&(table, *name))
+        self.chains.contains(table, name)
     }
 
     /// Takes note of a step that the kernel acknowledged.
@@ -278,7 +290,7 @@ impl Found {
                 if ownership.is_shared(*table, &chain.name) {
                     self.shared.insert(key, KeptRules(chain.rules.iter().map(Kept::written).collect()));
                 }
-                self.chains.insert(key, FoundChain::of(chain));
+                self.chains.insert(key.0, key.1, FoundChain::of(chain));
                 self.counter.came(*table, chain.rules.len());
                 self.counter.written(*table, chain.rules.len());
             }
@@ -309,7 +321,7 @@ impl Found {
             RuleOp::Delete { table, name } => {
                 let key = (*table, *name);
                 self.counter.went(*table, self.rules_in(&key));
-                self.chains.remove(&key);
+                self.chains.remove(key.0, &key.1);
                 self.shared.remove(&key);
             }
         }
@@ -317,7 +329,9 @@ impl Found {
 
     /// All is as wanted: what is not wanted any more some day is known by who wanted it.
     pub fn forget_texts(&mut self) {
-        self.shared.values_mut().for_each(KeptRules::forget_texts);
+        if std::mem::take(&mut self.has_texts) {
+            self.shared.values_mut().for_each(KeptRules::forget_texts);
+        }
     }
 
     /// How many rules of ours each table has, kept up with every step; and how many were written since the last call.
@@ -326,7 +340,8 @@ impl Found {
     }
 
     fn rules_in(&self, key: &(Table, ChainName)) -> usize {
-        let whole = || self.chains.get(key).and_then(|chain| usize::try_from(chain.rules).ok()).unwrap_or_default();
+        let whole =
+            || self.chains.get(key.0, &key.1).and_then(|chain| usize::try_from(chain.rules).ok()).unwrap_or_default();
         self.shared.get(key).map_or_else(whole, KeptRules::len)
     }
 
@@ -366,7 +381,7 @@ mod tests {
 
     /// Counted anew, rule by rule.
     fn counted(found: &Found, table: Table) -> u64 {
-        let rules: usize = found.chains.keys().filter(|key| key.0 == table).map(|key| found.rules_in(key)).sum();
+        let rules: usize = found.chains.keys().filter(|key| key.0 == table).map(|key| found.rules_in(&key)).sum();
         u64::try_from(rules + found.jumps.iter().filter(|jump| jump.table == table).count()).unwrap()
     }
 

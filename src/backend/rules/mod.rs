@@ -1,6 +1,7 @@
 //! Chains and jumps of ours in iptables: what is found, the steps between that and what is wanted, and carrying them
 //! out. Used by iptables mode for everything and by IPVS mode for its constant helpers.
 
+mod chains;
 mod count;
 mod found;
 mod masquerade;

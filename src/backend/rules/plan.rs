@@ -10,7 +10,7 @@ const SINGLE_RULES: usize = 200;
 
 /// A chain that has exactly these rules.
 pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
-    match found.chains.get(&(table, chain.name)) {
+    match found.chains.get(table, &chain.name) {
         Some(known) if known.hash == chain.hash() => None,
         known => Some(RuleOp::Write { table, replaces: known.is_some(), chain: chain.into() }),
     }
@@ -109,13 +109,13 @@ pub fn plan_removal(
     is_wanted: impl Fn(Table, &ChainName) -> bool,
     depth: impl Fn(&ChainName) -> u8,
 ) -> Vec<RuleOp> {
-    let mut names: Vec<&(Table, ChainName)> = found
+    let mut names: Vec<(Table, ChainName)> = found
         .chains
         .keys()
         .filter(|(table, name)| !is_wanted(*table, name) && !found.referenced.contains(name))
         .collect();
     names.sort_unstable_by_key(|(table, name)| (depth(name), *table, *name));
-    names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: *name }).collect()
+    names.into_iter().map(|(table, name)| RuleOp::Delete { table, name }).collect()
 }
 
 #[cfg(test)]
