@@ -149,7 +149,7 @@ async fn a_real_server() {
     cluster.put("more", 3).await;
     let endpoint = |snapshot: &Snapshot, name: &str| {
         let slices = snapshot.slices.get(&cluster.id(name))?;
-        slices.values().flat_map(|slice| &slice.endpoints).map(|endpoint| endpoint.address.to_string()).next()
+        slices.values().flat_map(|slice| slice.endpoints).map(|endpoint| endpoint.address.to_string()).next()
     };
     until(&mut snapshots, "the changes", |snapshot| {
         endpoint(snapshot, "named") == Some(pod(2, address))

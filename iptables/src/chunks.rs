@@ -5,6 +5,7 @@
 //! those that jump to it, and the jumps from built-in chains, which make all of it visible, come last.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::{Chain, ChainName, Table, Transaction};
 
@@ -80,13 +81,13 @@ impl Pieces {
 }
 
 /// Depth first, without recursion: the depth of chains is the caller's. Loops, which the kernel refuses, end here too.
-fn leaves_first(chains: Vec<Chain>) -> Vec<Chain> {
+fn leaves_first(chains: Vec<Arc<Chain>>) -> Vec<Arc<Chain>> {
     let places: HashMap<ChainName, usize> = chains.iter().enumerate().map(|(at, chain)| (chain.name, at)).collect();
     let jumps = |chain: &Chain| -> Vec<usize> {
         let targets = chain.rules.iter().filter_map(|rule| rule.target.as_ref()?.chain());
         targets.filter_map(|name| places.get(&name).copied()).collect()
     };
-    let mut waiting: Vec<(Option<Chain>, Vec<usize>)> = chains
+    let mut waiting: Vec<(Option<Arc<Chain>>, Vec<usize>)> = chains
         .into_iter()
         .map(|chain| {
             let jumps = jumps(&chain);

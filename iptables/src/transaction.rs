@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use crate::{Chain, ChainName, Rule, Table};
 
@@ -36,7 +37,8 @@ pub struct Transaction {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableChanges {
-    pub(crate) replaced: Vec<Chain>,
+    /// Shared with who planned them: chains are large.
+    pub(crate) replaced: Vec<Arc<Chain>>,
     pub(crate) deleted_jumps: Vec<(ChainName, Rule)>,
     pub(crate) inserted_jumps: Vec<(ChainName, Position, Rule)>,
     /// Emptied in this transaction; deleted too where the flag says so.
@@ -63,8 +65,8 @@ impl Transaction {
     }
 
     /// [`replace_chain`](Self::replace_chain) without the copy.
-    pub fn add_chain(&mut self, table: Table, chain: Chain) -> &mut Self {
-        self.table(table).replaced.push(chain);
+    pub fn add_chain(&mut self, table: Table, chain: impl Into<Arc<Chain>>) -> &mut Self {
+        self.table(table).replaced.push(chain.into());
         self
     }
 

@@ -204,7 +204,7 @@ impl NamedService {
     pub fn all<'a>(snapshot: &'a Snapshot, draining: &'a Draining) -> impl Iterator<Item = Self> + 'a {
         snapshot.services.iter().map(|(name, service)| {
             let slices = snapshot.slices.get(name);
-            let slices = slices.into_iter().flat_map(|slices| slices.values()).map(|slice| NamedSlice::of(slice));
+            let slices = slices.into_iter().flat_map(|slices| slices.values()).map(|slice| NamedSlice::of(&slice));
             Self {
                 slices: slices.collect(),
                 draining: draining.0.get(name).cloned().unwrap_or_default(),
@@ -287,13 +287,12 @@ mod tests {
             weight: None,
             node: Some("node-1".into()),
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: Some("web-0".into()),
         }];
         let mut snapshot = Snapshot::default();
         let name = service.name.clone();
-        snapshot.slices.entry(name.clone()).or_default().insert(slice.name.clone(), Arc::new(slice));
+        snapshot.slices.entry(name.clone()).or_default().insert(&slice);
         snapshot.services.insert(name, Arc::new(service));
         let named = NamedService::all(&snapshot, &Draining::default()).next().unwrap();
         let line = serde_json::to_string(&named).unwrap();

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
 use imbl::OrdSet;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -65,14 +64,14 @@ pub struct Builder {
     api_servers: BTreeSet<SocketAddr>,
     ranges: Ranges,
     claims: Claims,
-    /// Which keys each Service has in each family, so that a Service that goes takes them along.
-    keys: BTreeMap<ServiceName, PerFamily<Vec<ServicePortKey>>>,
     desired: PerFamily<Desired>,
     draining: PerFamily<BTreeSet<ServicePortKey>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
     health_checks: HealthChecks,
     /// Services that ask for what only IPVS has.
     ipvs_only: OrdSet<ServiceName>,
+    /// Endpoints bear the names of their pods.
+    names_pods: bool,
 }
 
 impl Builder {
@@ -88,13 +87,19 @@ impl Builder {
             api_servers: BTreeSet::new(),
             ranges: Ranges::default(),
             claims: Claims::default(),
-            keys: BTreeMap::new(),
             desired: PerFamily::default(),
             draining: PerFamily::default(),
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
             ipvs_only: OrdSet::new(),
+            names_pods: false,
         }
+    }
+
+    /// With the names of pods, for people. Forwarding needs none, and they take more room than the addresses.
+    #[must_use]
+    pub fn naming_pods(self) -> Self {
+        Self { names_pods: true, ..self }
     }
 
     /// These are the settings from now on; the next update goes over everything.
@@ -141,7 +146,7 @@ impl Builder {
         let everything = self.update_node(snapshot, facts, &mut change);
         if everything {
             services.extend(snapshot.services.keys().cloned());
-            services.extend(self.keys.keys().cloned());
+            services.extend(self.claims.services().cloned());
         }
         self.snapshot = snapshot.clone();
         let mut affected = BTreeSet::new();
@@ -216,40 +221,31 @@ impl Builder {
     }
 
     /// The slices of a Service that are not meant for another proxy.
-    fn slices(&self, name: &ServiceName) -> Option<Cow<'_, Slices>> {
-        let slices = self.snapshot.slices.get(name)?;
+    fn slices(&self, name: &ServiceName) -> Vec<EndpointSlice> {
         let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
-        if !slices.values().any(|slice| theirs(slice)) {
-            return Some(Cow::Borrowed(slices));
-        }
-        let ours = slices.iter().filter(|(_, slice)| !theirs(slice));
-        Some(Cow::Owned(ours.map(|(name, slice)| (name.clone(), slice.clone())).collect()))
+        let slices = self.snapshot.slices.get(name).into_iter().flat_map(Slices::values);
+        slices.filter(|slice| !theirs(slice)).collect()
     }
 
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
     fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
         let service = self.service(name);
-        let old = self.keys.remove(name).unwrap_or_default();
-        let mut keys: PerFamily<Vec<ServicePortKey>> = PerFamily::default();
         for family in IpFamily::BOTH {
             let node_addresses = self.node_addresses(family).to_vec();
-            for port in self.compile(service.as_deref(), family) {
+            // Every port claims its cluster IP at least.
+            let mut gone = self.claims.keys_of(name, family);
+            // Endpoints claim nothing.
+            for port in self.compile(service.as_deref(), &[], family) {
                 self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
-                // One mostly, and never many: a list.
-                let keys = keys.get_mut(family);
-                keys.reserve_exact(1);
-                keys.push(port.key);
+                gone.retain(|key| *key != port.key);
             }
-            for gone in old.get(family).iter().filter(|key| !keys.get(family).contains(key)) {
-                self.claims.set(gone, family, Vec::new(), affected);
+            for gone in gone {
+                self.claims.set(&gone, family, Vec::new(), affected);
                 self.refusals.remove(&(gone.clone(), family));
-                affected.insert(gone.clone());
+                affected.insert(gone);
             }
         }
         // The keys that are gone are removed from what is desired by `rebuild`, which walks desired ∪ wanted.
-        if service.is_some() {
-            self.keys.insert(name.clone(), keys);
-        }
     }
 
     /// Brings what is desired of a Service up to date.
@@ -262,14 +258,14 @@ impl Builder {
             _ => {}
         }
         let slices = self.slices(name);
-        match service.as_deref().and_then(|service| health::of_service(service, slices.as_deref(), &self.place)) {
+        match service.as_deref().and_then(|service| health::of_service(service, &slices, &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
             Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
             None => drop(self.health_checks.services.remove(name)),
         }
         for family in IpFamily::BOTH {
             let mut gone = self.keys_in_desired(name, family);
-            for port in self.compile(service.as_deref(), family) {
+            for port in self.compile(service.as_deref(), &slices, family) {
                 if let Some(port) = self.granted(port, family) {
                     gone.remove(&port.key);
                     self.put(port, family, now, change);
@@ -304,15 +300,14 @@ impl Builder {
         }
     }
 
-    /// All ports of a Service in a family, as if nobody else claimed anything.
-    fn compile(&self, service: Option<&Service>, family: IpFamily) -> Vec<ServicePort> {
+    /// All ports of a Service with these slices in a family, as if nobody else claimed anything.
+    fn compile(&self, service: Option<&Service>, slices: &[EndpointSlice], family: IpFamily) -> Vec<ServicePort> {
         let Some(service) = service else { return Vec::new() };
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
             return Vec::new();
         };
-        let slices = self.slices(&service.name);
         let balancing = &service.balancing;
-        let scheduler = scheduling::scheduler(&self.settings, balancing, slices.as_deref());
+        let scheduler = scheduling::scheduler(&self.settings, balancing, slices);
         let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
         let each = |wanted: &model::ServicePort| {
             let key =
@@ -342,7 +337,10 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices.as_deref(), &port.key, family, policies, &self.place, weights);
+                endpoints::of_port(slices, &port.key, family, policies, &self.place, weights);
+            if !self.names_pods {
+                port.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
+            }
             port
         };
         service.ports.iter().map(each).collect()

@@ -1,8 +1,8 @@
 //! Who may use an address and port when two Services claim the same: one of them, always the same one, in both modes.
 
 use super::{ServicePort, ServicePortKey};
-use crate::model::{IpFamily, Protocol};
-use std::collections::{BTreeSet, HashMap};
+use crate::model::{IpFamily, Protocol, ServiceName};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// What a service port claims.
@@ -17,9 +17,46 @@ pub enum Frontend {
 /// All claims. The service port that sorts first holds a frontend; the others wait for it to go.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Sorted lists: of one, as a rule.
-    claimants: HashMap<Frontend, Vec<ServicePortKey>>,
-    claimed: HashMap<(ServicePortKey, IpFamily), Vec<Frontend>>,
+    claimants: HashMap<Frontend, Claimants>,
+    claimed: BTreeMap<(ServicePortKey, IpFamily), Box<[Frontend]>>,
+}
+
+/// Who claims a frontend, in their order. One, as a rule, and then without a list.
+#[derive(Debug)]
+enum Claimants {
+    One(ServicePortKey),
+    Many(Vec<ServicePortKey>),
+}
+
+impl Claimants {
+    fn as_slice(&self) -> &[ServicePortKey] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Many(keys) => keys,
+        }
+    }
+
+    fn first(&self) -> Option<&ServicePortKey> {
+        self.as_slice().first()
+    }
+
+    fn with(&self, key: &ServicePortKey) -> Self {
+        let mut keys = self.as_slice().to_vec();
+        if let Err(place) = keys.binary_search(key) {
+            keys.insert(place, key.clone());
+        }
+        Self::Many(keys)
+    }
+
+    /// Nothing if nobody is left.
+    fn without(&self, key: &ServicePortKey) -> Option<Self> {
+        let keys: Vec<ServicePortKey> = self.as_slice().iter().filter(|known| *known != key).cloned().collect();
+        match <[ServicePortKey; 1]>::try_from(keys) {
+            Ok([only]) => Some(Self::One(only)),
+            Err(keys) if keys.is_empty() => None,
+            Err(keys) => Some(Self::Many(keys)),
+        }
+    }
 }
 
 impl Claims {
@@ -34,27 +71,40 @@ impl Claims {
         let slot = (key.clone(), family);
         let old = self.claimed.remove(&slot).unwrap_or_default();
         for frontend in old.iter().filter(|frontend| !claims.contains(frontend)) {
-            if let Some(keys) = self.claimants.get_mut(frontend) {
+            if let Some(keys) = self.claimants.remove(frontend) {
                 let held = keys.first() == Some(key);
-                keys.retain(|known| known != key);
-                affected.extend(keys.first().filter(|_| held).cloned());
-                if keys.is_empty() {
-                    self.claimants.remove(frontend);
+                if let Some(left) = keys.without(key) {
+                    affected.extend(left.first().filter(|_| held).cloned());
+                    self.claimants.insert(*frontend, left);
                 }
             }
         }
         for frontend in &claims {
-            let keys = self.claimants.entry(*frontend).or_default();
-            let holder = keys.first().cloned();
-            if let Err(place) = keys.binary_search(key) {
-                keys.reserve_exact(1);
-                keys.insert(place, key.clone());
+            match self.claimants.get_mut(frontend) {
+                None => drop(self.claimants.insert(*frontend, Claimants::One(key.clone()))),
+                Some(keys) if keys.as_slice() == std::slice::from_ref(key) => {}
+                Some(keys) => {
+                    affected.extend(keys.first().filter(|holder| *holder > key).cloned());
+                    *keys = keys.with(key);
+                }
             }
-            affected.extend(holder.filter(|holder| holder > key));
         }
         if !claims.is_empty() {
-            self.claimed.insert(slot, claims);
+            self.claimed.insert(slot, claims.into());
         }
+    }
+
+    /// The ports of a Service that claim anything in a family.
+    pub fn keys_of(&self, service: &ServiceName, family: IpFamily) -> Vec<ServicePortKey> {
+        let first = ServicePortKey { service: service.clone(), port: "".into(), protocol: Protocol::Tcp };
+        let from = self.claimed.range((first, IpFamily::V4)..).map(|(slot, _)| slot);
+        let own = from.take_while(|(key, _)| key.service == *service).filter(|(_, of)| *of == family);
+        own.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The Services that claim anything.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.claimed.keys().map(|(key, _)| &key.service)
     }
 
     /// Who holds a frontend.
@@ -82,7 +132,6 @@ pub fn of_port(port: &ServicePort, node_addresses: &[IpAddr]) -> Vec<Frontend> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServiceName;
 
     #[test]
     fn the_first_by_name_holds_and_the_next_inherits() {
@@ -106,5 +155,12 @@ mod tests {
         affected.clear();
         claims.set(&key("c"), IpFamily::V4, vec![shared], &mut affected);
         assert!(affected.is_empty(), "a later one changes nothing");
+        let service = ServiceName::new("ns", "c");
+        assert_eq!(claims.keys_of(&service, IpFamily::V4), [key("c")]);
+        assert_eq!(claims.keys_of(&service, IpFamily::V6), []);
+        claims.set(&key("b"), IpFamily::V4, Vec::new(), &mut affected);
+        assert_eq!((claims.holder(&shared), affected.iter().collect::<Vec<_>>()), (Some(&key("c")), vec![&key("c")]));
+        claims.set(&key("c"), IpFamily::V4, Vec::new(), &mut affected);
+        assert_eq!((claims.holder(&shared), claims.services().count()), (None, 0));
     }
 }

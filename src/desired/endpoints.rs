@@ -2,14 +2,14 @@
 
 use super::topology::{Place, Policies, categorize};
 use super::{Endpoint, Role, ServicePortKey};
-use crate::model::{self, IpFamily, Slices, Weights};
+use crate::model::{self, EndpointSlice, IpFamily, Weights};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// The endpoints of a port in one family, sorted by address, and whether any of them could serve anywhere. A slice's word
 /// about weights comes before the Service's; `None` where the scheduler knows none.
 pub fn of_port(
-    slices: Option<&Slices>,
+    slices: &[EndpointSlice],
     key: &ServicePortKey,
     family: IpFamily,
     policies: Policies,
@@ -39,7 +39,7 @@ pub fn of_port(
 /// All slices' endpoints that serve the port. An endpoint may be in two slices at once while it moves between them: it
 /// counts once: as in upstream's endpointslicecache where it is said to run here, and else in its best state.
 fn collect<'a>(
-    slices: Option<&'a Slices>,
+    slices: &'a [EndpointSlice],
     key: &ServicePortKey,
     family: IpFamily,
     place: &Place,
@@ -47,7 +47,7 @@ fn collect<'a>(
     let mut found: BTreeMap<SocketAddr, &model::Endpoint> = BTreeMap::new();
     let rank =
         |endpoint: &model::Endpoint| (place.has(endpoint), endpoint.ready, endpoint.serving, endpoint.terminating);
-    for slice in slices.into_iter().flat_map(|slices| slices.values()).filter(|slice| slice.family == family) {
+    for slice in slices.iter().filter(|slice| slice.family == family) {
         let ports = slice.ports.iter().filter(|port| port.name == key.port && port.protocol == key.protocol);
         for port in ports {
             for endpoint in slice.endpoints.iter().filter(|endpoint| IpFamily::of(endpoint.address) == family) {
@@ -65,7 +65,7 @@ fn collect<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EndpointPort, EndpointSlice, Protocol, ServiceName};
+    use crate::model::{EndpointPort, Protocol, ServiceName};
     use std::sync::Arc;
 
     fn slice(name: &str, addresses: &[(&str, bool)]) -> EndpointSlice {
@@ -76,8 +76,7 @@ mod tests {
             terminating: false,
             node: None,
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: None,
             weight: None,
         });
@@ -93,18 +92,15 @@ mod tests {
 
     #[test]
     fn an_endpoint_in_two_slices_counts_once_and_ready_wins() {
-        let mut slices = Slices::default();
-        for slice in [slice("a", &[("10.0.0.1", false), ("10.0.0.2", true)]), slice("b", &[("10.0.0.1", true)])] {
-            slices.insert(slice.name.clone(), Arc::new(slice));
-        }
+        let slices = [slice("a", &[("10.0.0.1", false), ("10.0.0.2", true)]), slice("b", &[("10.0.0.1", true)])];
         let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
         let policies = Policies { internal_local: false, external_local: false, externally_accessible: false };
-        let (endpoints, any) = of_port(Some(&slices), &key, IpFamily::V4, policies, &Place::default(), None);
+        let (endpoints, any) = of_port(&slices, &key, IpFamily::V4, policies, &Place::default(), None);
         let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(any);
         let udp = ServicePortKey { protocol: Protocol::Udp, ..key };
-        assert!(of_port(Some(&slices), &udp, IpFamily::V4, policies, &Place::default(), None).0.is_empty());
+        assert!(of_port(&slices, &udp, IpFamily::V4, policies, &Place::default(), None).0.is_empty());
     }
 
     #[test]
@@ -113,12 +109,9 @@ mod tests {
         let place = Place { node: here.clone(), zone: None };
         let mut local = slice("a", &[("10.0.0.1", false)]);
         local.endpoints[0].node = Some(here);
-        let mut slices = Slices::default();
-        for slice in [local, slice("b", &[("10.0.0.1", true)])] {
-            slices.insert(slice.name.clone(), Arc::new(slice));
-        }
+        let slices = [local, slice("b", &[("10.0.0.1", true)])];
         let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
-        let found = collect(Some(&slices), &key, IpFamily::V4, &place);
+        let found = collect(&slices, &key, IpFamily::V4, &place);
         assert_eq!(found.values().map(|endpoint| endpoint.ready).collect::<Vec<_>>(), [false]);
     }
 }

@@ -35,7 +35,7 @@ impl Paper {
         let mut slice = EndpointSlice::for_test("slice");
         slice.ports = vec![EndpointPort { name: port.into(), protocol, port: 5353 }];
         slice.endpoints = endpoints.iter().map(|address| endpoint(address)).collect();
-        let slices = [(slice.name.clone(), Arc::new(slice))].into_iter().collect();
+        let slices = [&slice].into_iter().collect();
         self.snapshot.slices.insert(service.name.clone(), slices);
         self.snapshot.services.insert(service.name.clone(), Arc::new(service));
     }
@@ -70,8 +70,7 @@ fn endpoint(address: &str) -> model::Endpoint {
         terminating: false,
         node: None,
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: None,
     }

@@ -3,7 +3,7 @@
 
 use super::NodePortAddresses;
 use super::topology::Place;
-use crate::model::{IpFamily, PerFamily, Service, ServiceName, ServiceType, Slices};
+use crate::model::{EndpointSlice, IpFamily, PerFamily, Service, ServiceName, ServiceType};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub fn port(service: &Service) -> Option<u16> {
 }
 
 /// The health check of a Service, if it has one.
-pub fn of_service(service: &Service, slices: Option<&Slices>, place: &Place) -> Option<HealthCheck> {
+pub fn of_service(service: &Service, slices: &[EndpointSlice], place: &Place) -> Option<HealthCheck> {
     let port = port(service)?;
     let has = |family| service.cluster_ips.iter().any(|ip| IpFamily::of(*ip) == family);
     let count = |family| has(family).then(|| ready_here(slices, family, place));
@@ -57,9 +57,8 @@ pub fn of_service(service: &Service, slices: Option<&Slices>, place: &Place) -> 
 
 /// Different addresses on this node that are ready. What is terminating still serves, but the load balancer is to look
 /// for another node. As upstream, any port of a slice will do, whatever the Service calls its own.
-fn ready_here(slices: Option<&Slices>, family: IpFamily, place: &Place) -> usize {
-    let slices = slices.into_iter().flat_map(|slices| slices.values());
-    let slices = slices.filter(|slice| slice.family == family && !slice.ports.is_empty());
+fn ready_here(slices: &[EndpointSlice], family: IpFamily, place: &Place) -> usize {
+    let slices = slices.iter().filter(|slice| slice.family == family && !slice.ports.is_empty());
     let ready = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.ready && place.has(endpoint));
     let addresses: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.address).collect();
     addresses.len()
@@ -68,8 +67,7 @@ fn ready_here(slices: Option<&Slices>, family: IpFamily, place: &Place) -> usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, EndpointPort, EndpointSlice, Protocol};
-    use std::sync::Arc;
+    use crate::model::{Endpoint, EndpointPort, Protocol};
 
     fn service() -> Service {
         Service {
@@ -89,8 +87,7 @@ mod tests {
             terminating: !ready,
             node: Some((*node).into()),
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: None,
             weight: None,
         };
@@ -104,13 +101,10 @@ mod tests {
 
     #[test]
     fn ready_addresses_of_this_node_count_once() {
-        let mut slices = Slices::default();
         let a = slice("a", &[("10.0.0.1", "here", true), ("10.0.0.2", "here", false), ("10.0.0.3", "there", true)]);
-        for slice in [a, slice("b", &[("10.0.0.1", "here", true), ("10.0.0.4", "here", true)])] {
-            slices.insert(slice.name.clone(), Arc::new(slice));
-        }
+        let slices = [a, slice("b", &[("10.0.0.1", "here", true), ("10.0.0.4", "here", true)])];
         let place = Place { node: "here".into(), zone: None };
-        let check = of_service(&service(), Some(&slices), &place).unwrap();
+        let check = of_service(&service(), &slices, &place).unwrap();
         assert_eq!(check.local_endpoints, PerFamily { v4: Some(2), v6: None });
         assert_eq!(
             (check.count(IpFamily::V4), check.count(IpFamily::V6)),
@@ -122,10 +116,10 @@ mod tests {
     #[test]
     fn only_load_balancers_with_policy_local_have_one() {
         let place = Place::default();
-        assert!(of_service(&service(), None, &place).is_some_and(|check| check.count(IpFamily::V4) == 0));
+        assert!(of_service(&service(), &[], &place).is_some_and(|check| check.count(IpFamily::V4) == 0));
         let cluster = Service { external_policy_local: false, ..service() };
         let node_port = Service { service_type: ServiceType::NodePort, ..service() };
         let without = Service { health_check_node_port: None, ..service() };
-        assert!([cluster, node_port, without].iter().all(|service| of_service(service, None, &place).is_none()));
+        assert!([cluster, node_port, without].iter().all(|service| of_service(service, &[], &place).is_none()));
     }
 }

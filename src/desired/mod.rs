@@ -87,7 +87,7 @@ pub struct Endpoint {
     pub on_this_node: bool,
     /// It is said to run on another node. Of some endpoints nobody says where they run.
     pub elsewhere: bool,
-    /// The pod behind it, for people.
+    /// The pod behind it, for people, where they want to know ([`Builder::naming_pods`]).
     pub pod: Option<Arc<str>>,
 }
 

@@ -181,7 +181,7 @@ pub fn api_servers(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
         let ports = slice.ports.iter().map(|port| port.port);
         ports.flat_map(|port| slice.endpoints.iter().map(move |one| SocketAddr::new(one.address, port))).collect()
     };
-    slices.into_iter().flat_map(|slices| slices.values()).flat_map(|slice| of_slice(slice)).collect()
+    slices.into_iter().flat_map(|slices| slices.values()).flat_map(|slice| of_slice(&slice)).collect()
 }
 
 /// Addresses that must never become ours: other nodes', the API servers' and the gateways'. (Our own node's are local

@@ -1,7 +1,7 @@
 //! How the traffic of a service port is scheduled, where IPVS does it.
 
 use super::Settings;
-use crate::model::{self, Balancing, Protocol, Slices};
+use crate::model::{self, Balancing, EndpointSlice, Protocol};
 use std::sync::Arc;
 
 /// How an IPVS scheduler works, besides its defaults.
@@ -21,11 +21,11 @@ impl Scheduling {
 }
 
 /// The scheduler of a Service. Who gives weights and names no scheduler wants one that counts them.
-pub fn scheduler(settings: &Settings, balancing: &Balancing, slices: Option<&Slices>) -> Arc<str> {
+pub fn scheduler(settings: &Settings, balancing: &Balancing, slices: &[EndpointSlice]) -> Arc<str> {
     if let Some(named) = &balancing.scheduler {
         return named.clone();
     }
-    let endpoints = || slices.into_iter().flat_map(|slices| slices.values()).flat_map(|slice| &slice.endpoints);
+    let endpoints = || slices.iter().flat_map(|slice| &slice.endpoints);
     let weighted = !balancing.weights.is_empty() || endpoints().any(|endpoint| endpoint.weight.is_some());
     let counting = if weighted { model::with_weights(&settings.scheduler) } else { None };
     counting.map_or_else(|| settings.scheduler.clone(), Arc::from)

@@ -100,13 +100,13 @@ fn mark(
 /// Hints count only if every ready endpoint has one and one of them names this node (or zone).
 fn hints(endpoints: &[&Endpoint], place: &Place) -> Hints {
     let ready = || endpoints.iter().filter(|endpoint| endpoint.ready);
-    let node = |endpoint: &&&Endpoint| endpoint.node_hints.contains(&place.node);
-    if ready().all(|endpoint| !endpoint.node_hints.is_empty()) && ready().any(|endpoint| node(&endpoint)) {
+    let node = |endpoint: &&&Endpoint| endpoint.node_hints().contains(&place.node);
+    if ready().all(|endpoint| !endpoint.node_hints().is_empty()) && ready().any(|endpoint| node(&endpoint)) {
         return Hints::SameNode;
     }
     let Some(own_zone) = &place.zone else { return Hints::Ignored };
-    let in_zone = |endpoint: &&Endpoint| endpoint.zone_hints.contains(own_zone);
-    if ready().all(|endpoint| !endpoint.zone_hints.is_empty()) && ready().any(in_zone) {
+    let in_zone = |endpoint: &&Endpoint| endpoint.zone_hints().contains(own_zone);
+    if ready().all(|endpoint| !endpoint.zone_hints().is_empty()) && ready().any(in_zone) {
         return Hints::SameZone;
     }
     Hints::Ignored
@@ -115,14 +115,15 @@ fn hints(endpoints: &[&Endpoint], place: &Place) -> Hints {
 fn available(endpoint: &Endpoint, hints: Hints, place: &Place) -> bool {
     match hints {
         Hints::Ignored => true,
-        Hints::SameNode => endpoint.node_hints.contains(&place.node),
-        Hints::SameZone => place.zone.as_ref().is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+        Hints::SameNode => endpoint.node_hints().contains(&place.node),
+        Hints::SameZone => place.zone.as_ref().is_some_and(|zone| endpoint.zone_hints().contains(zone)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Hints as Meant;
 
     fn endpoint(last: u8, node: &str, state: &str) -> Endpoint {
         let (ready, serving, terminating) = match state {
@@ -138,8 +139,7 @@ mod tests {
             terminating,
             node: Some(node.into()),
             zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: None,
             weight: None,
         }
@@ -186,14 +186,15 @@ mod tests {
     #[test]
     fn hints_count_only_when_every_ready_endpoint_has_one() {
         let mut list = [endpoint(1, "here", "ready"), endpoint(2, "there", "ready")];
-        list[0].zone_hints = vec!["a".into()];
+        let zone = |zone: &str| Some(Arc::new(Meant { zones: vec![zone.into()], nodes: Vec::new() }));
+        list[0].hints = zone("a");
         assert_eq!(run(&list, CLUSTER), ("cc".into(), true));
-        list[1].zone_hints = vec!["b".into()];
+        list[1].hints = zone("b");
         assert_eq!(run(&list, CLUSTER), ("c-".into(), true));
-        list[0].zone_hints = vec!["c".into()];
+        list[0].hints = zone("c");
         assert_eq!(run(&list, CLUSTER), ("cc".into(), true), "no endpoint for our zone");
         for (endpoint, node) in list.iter_mut().zip(["there", "here"]) {
-            endpoint.node_hints = vec![node.into()];
+            endpoint.hints = Some(Arc::new(Meant { zones: Vec::new(), nodes: vec![node.into()] }));
         }
         assert_eq!(run(&list, CLUSTER), ("-c".into(), true));
     }

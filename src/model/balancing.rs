@@ -167,8 +167,7 @@ mod tests {
             terminating: false,
             node: Some(node.into()),
             zone: Some(zone.into()),
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            hints: None,
             pod: Some(pod.into()),
             weight: None,
         }

@@ -24,14 +24,33 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// The zone of that node.
     pub zone: Option<Arc<str>>,
-    /// Zones for which the control plane meant it (`hints.forZones`).
-    pub zone_hints: Vec<Arc<str>>,
-    /// Nodes for which the control plane meant it (`hints.forNodes`).
-    pub node_hints: Vec<Arc<str>>,
+    /// For whom the control plane meant it; one copy for all endpoints of a slice that are meant for the same.
+    pub hints: Option<Arc<Hints>>,
     /// The pod behind it.
     pub pod: Option<Arc<str>>,
     /// Its share of new connections, where its slice has our own annotation.
     pub weight: Option<u32>,
+}
+
+/// For whom the control plane meant an endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Zones (`hints.forZones`).
+    pub zones: Vec<Arc<str>>,
+    /// Nodes (`hints.forNodes`).
+    pub nodes: Vec<Arc<str>>,
+}
+
+impl Endpoint {
+    /// Zones for which the control plane meant it.
+    pub fn zone_hints(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map(|hints| hints.zones.as_slice()).unwrap_or_default()
+    }
+
+    /// Nodes for which the control plane meant it.
+    pub fn node_hints(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map(|hints| hints.nodes.as_slice()).unwrap_or_default()
+    }
 }
 
 /// A port that all endpoints of a slice serve.

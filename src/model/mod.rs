@@ -11,20 +11,19 @@ mod event;
 mod intern;
 mod node;
 mod service;
+mod slices;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
 pub use balancing::{Balancing, MAX_WEIGHT, Weights, WeightsError, counts_weights, with_weights};
-pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, SliceName};
 pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
+pub use slices::Slices;
 
 use imbl::OrdMap;
 use std::sync::Arc;
-
-/// All slices of one Service, by the slice's name.
-pub type Slices = OrdMap<SliceName, Arc<EndpointSlice>>;
 
 /// How many changes a source has seen since it started. They only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,9 +58,9 @@ impl Snapshot {
             if known.tells_the_same(&slice) {
                 return false;
             }
-            Arc::make_mut(&mut slice).follow(known);
+            Arc::make_mut(&mut slice).follow(&known);
         }
-        self.slices.entry(service.clone()).or_default().insert(slice.name.clone(), slice);
+        self.slices.entry(service.clone()).or_default().insert(&slice);
         self.changes.slices += 1;
         true
     }
@@ -77,12 +76,9 @@ impl Snapshot {
                 DiffItem::Update { old: (_, before), new: (service, now) } => (service, Some(before), now),
                 DiffItem::Remove(..) => continue,
             };
-            for (name, slice) in now {
-                let before = before.and_then(|slices| slices.get(name));
-                if !before.is_some_and(|before| Arc::ptr_eq(before, slice)) {
-                    let own = slice.triggers_since(before.map(|before| &**before));
-                    triggers.extend(own.map(|time| (service.clone(), slice.family, time)));
-                }
+            for (slice, before) in now.news_since(before) {
+                let own = slice.triggers_since(before.as_ref());
+                triggers.extend(own.map(|time| (service.clone(), slice.family, time)));
             }
         }
         triggers
@@ -129,7 +125,7 @@ mod tests {
         let added = Service::for_test("ns", "zz");
         new.services.insert(added.name.clone(), Arc::new(added.clone()));
         let slice = EndpointSlice::for_test("svc-050-x");
-        new.slices.entry(ServiceName::new("ns", "svc-050")).or_default().insert(slice.name.clone(), Arc::new(slice));
+        new.slices.entry(ServiceName::new("ns", "svc-050")).or_default().insert(&slice);
         assert_eq!(old.changed_services(&new), vec![gone, ServiceName::new("ns", "svc-050"), added.name]);
         assert!(new.changed_services(&new.clone()).is_empty());
     }

@@ -27,6 +27,9 @@ pub(super) struct Pending {
     urgent: bool,
     /// A change came too soon after the last sync and waits.
     held: bool,
+    /// Something else is wanted than at the last sync.
+    news: bool,
+    /// Which ports; kept for as long as it is not all of them.
     ports: BTreeSet<ServicePortKey>,
 }
 
@@ -99,6 +102,7 @@ impl Reconciler {
     pub(super) fn moved(&mut self, family: IpFamily) {
         let status = self.status.families.get_mut(family);
         status.mode = Some(*self.planes.active.get(family));
+        status.wish = *self.planes.wish.get(family);
         status.mode_since = Some(Instant::now());
     }
 
@@ -220,7 +224,12 @@ impl Reconciler {
     fn wants(&mut self, family: IpFamily, change: &Change) {
         let pending = self.pending.get_mut(family);
         pending.all |= *change.node.get(family);
-        pending.ports.extend(change.ports.get(family).iter().cloned());
+        pending.news |= *change.node.get(family) || !change.ports.get(family).is_empty();
+        if pending.all {
+            pending.ports.clear();
+        } else {
+            pending.ports.extend(change.ports.get(family).iter().cloned());
+        }
     }
 
     fn family_round(&mut self, family: IpFamily, change: &Change, now: Instant) {
@@ -258,7 +267,7 @@ impl Reconciler {
         let Some(plane) = self.planes.active(family) else { return };
         let report = plane.sync(family, desired, touched, now);
         self.meter_synced(family, pending.all, &report);
-        let wanted_before = pending.ports.is_empty() && !*change.node.get(family);
+        let wanted_before = pending.ports.is_empty() && !pending.news;
         self.count_repairs(family, &report, wanted_before);
         if report.wants_retry() {
             *self.pending.get_mut(family) = Pending { all: true, ..Pending::default() };

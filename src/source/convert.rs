@@ -4,7 +4,7 @@
 
 use super::{Problem, annotations};
 use crate::model::{
-    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, IpFamily, Node, Protocol, Service, ServiceName,
+    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Node, Protocol, Service, ServiceName,
     ServicePort, ServiceType, TargetPort, intern, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
@@ -142,6 +142,7 @@ fn addresses(texts: Option<&[String]>, field: &str, problems: &mut Vec<Problem>)
             Err(error) => problems.push(Problem::in_field(format!("{field}[{index}]"), format!("{error}; ignored"))),
         }
     }
+    addresses.shrink_to_fit();
     addresses
 }
 
@@ -243,6 +244,8 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
         match endpoint(entry, family) {
             Ok(mut endpoint) => {
                 endpoint.weight = weights.of(&endpoint);
+                let alike = endpoints.last().filter(|last: &&Endpoint| last.hints == endpoint.hints);
+                endpoint.hints = alike.map_or(endpoint.hints, |last| last.hints.clone());
                 endpoints.push(endpoint);
             }
             Err(message) => {
@@ -289,8 +292,10 @@ fn endpoint(entry: &discovery::Endpoint, family: IpFamily) -> Result<Endpoint, S
         terminating: conditions.terminating.unwrap_or(false),
         node: entry.node_name.as_deref().map(intern),
         zone: entry.zone.as_deref().map(intern),
-        zone_hints: zones.iter().map(|zone| intern(&zone.name)).collect(),
-        node_hints: nodes.iter().map(|node| intern(&node.name)).collect(),
+        hints: (!zones.is_empty() || !nodes.is_empty()).then(|| {
+            let zones = zones.iter().map(|zone| intern(&zone.name)).collect();
+            Arc::new(Hints { zones, nodes: nodes.iter().map(|node| intern(&node.name)).collect() })
+        }),
         pod: entry.target_ref.as_ref().and_then(|target| target.name.as_deref()).map(Arc::from),
         weight: None,
     })

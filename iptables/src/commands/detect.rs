@@ -110,19 +110,53 @@ fn look_in_both(commands: &Commands, arguments: &[&str]) -> Found {
 
 fn look(commands: &Commands, arguments: &[&str]) -> Found {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    let output = match commands.run(&commands.save_path, &arguments, "") {
-        Ok(output) => output,
+    let mut seen = Seen::default();
+    let (status, stderr) = match commands.read(&commands.save_path, &arguments, &mut |piece| seen.take(piece)) {
+        Ok(ended) => ended,
         Err(error) => return Found { problem: Some(RunFailure::from(error).to_string()), ..Found::default() },
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
     // iptables-nft-save may exit with 0 although it could not read anything.
-    let failed = !output.status.success() || (text.trim().is_empty() && complains(&stderr));
+    let failed = !status.success() || (!seen.anything && complains(&stderr));
     let problem = failed.then(|| stderr.trim().to_owned());
-    Found {
-        kubelet: text.lines().any(|line| KUBELET_CHAINS.iter().any(|chain| line.starts_with(chain))),
-        rules: text.lines().filter(|line| line.starts_with("-A")).count(),
-        problem,
+    seen.end_line();
+    Found { kubelet: seen.kubelet, rules: seen.rules, problem }
+}
+
+/// What is told from what iptables-save prints, while it prints: of a node with 10,000 services that is 20 MB.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How the line begins.
+    line: Vec<u8>,
+    kubelet: bool,
+    rules: usize,
+    anything: bool,
+}
+
+impl Seen {
+    /// Longer than anything that is looked for.
+    const BEGINNING: usize = 32;
+
+    fn take(&mut self, piece: &[u8]) {
+        let mut lines = piece.split(|byte| *byte == b'\n');
+        if let Some(rest) = lines.next() {
+            self.append(rest);
+        }
+        for line in lines {
+            self.end_line();
+            self.append(line);
+        }
+    }
+
+    fn append(&mut self, text: &[u8]) {
+        self.anything |= !text.iter().all(u8::is_ascii_whitespace);
+        let room = Self::BEGINNING.saturating_sub(self.line.len());
+        self.line.extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+
+    fn end_line(&mut self) {
+        self.rules += usize::from(self.line.starts_with(b"-A"));
+        self.kubelet |= KUBELET_CHAINS.iter().any(|chain| self.line.starts_with(chain.as_bytes()));
+        self.line.clear();
     }
 }
 
@@ -187,6 +221,21 @@ fn directories() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_is_told_however_it_is_cut() {
+        let text = "# x\n*mangle\n:KUBE-IPTABLES-HINT - [0:0]\n-A PREROUTING -j ACCEPT\n-A A -m comment --comment \"-A\" -j B\nCOMMIT";
+        for size in [1, 2, 7, 1000] {
+            let mut seen = Seen::default();
+            text.as_bytes().chunks(size).for_each(|piece| seen.take(piece));
+            seen.end_line();
+            assert_eq!((seen.kubelet, seen.rules, seen.anything), (true, 2, true), "in pieces of {size}");
+        }
+        let mut nothing = Seen::default();
+        nothing.take(b" \n\n");
+        nothing.end_line();
+        assert_eq!((nothing.kubelet, nothing.rules, nothing.anything), (false, 0, false));
+    }
 
     #[test]
     fn versions() {

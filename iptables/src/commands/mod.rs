@@ -280,4 +280,22 @@ impl Commands {
         self.forks.fetch_add(1, Ordering::Relaxed);
         process::run(program, arguments, input.as_bytes(), self.timeout)
     }
+
+    /// Hands over what a program prints, as it prints it; returns how it ended and what it complained of.
+    fn read(
+        &self,
+        program: &std::path::Path,
+        arguments: &[String],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(std::process::ExitStatus, String), process::RunError> {
+        self.forks.fetch_add(1, Ordering::Relaxed);
+        let mut reading = process::Reading::start(program, arguments, self.timeout)?;
+        loop {
+            // It gives up at its own deadline.
+            let until = Instant::now() + self.timeout;
+            if let Some(status) = reading.step(until, true, take)? {
+                return Ok((status, reading.stderr()));
+            }
+        }
+    }
 }

@@ -52,7 +52,7 @@ pub fn apply(event: &Event, snapshot: &mut Snapshot) {
         Event::Endpoints(number, list) => {
             for (family, suffix) in [(IpFamily::V4, "4"), (IpFamily::V6, "6")] {
                 let slice = slice(&format!("svc-{number}-{suffix}"), family, list);
-                snapshot.slices.entry(name(*number)).or_default().insert(slice.name.clone(), Arc::new(slice));
+                snapshot.slices.entry(name(*number)).or_default().insert(&slice);
             }
         }
         Event::Restart | Event::Addresses(_) | Event::Later => {}
@@ -122,8 +122,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
         terminating: *state >= 2,
         node: Some(if last % 2 == 0 { "me".into() } else { "other".into() }),
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: (last % 3 == 2).then_some(5),
     };

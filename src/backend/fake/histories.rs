@@ -49,8 +49,7 @@ pub fn endpoint(address: &str, node: &str, terminating: bool) -> Endpoint {
         terminating,
         node: Some(node.into()),
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: None,
     }
@@ -68,7 +67,7 @@ pub fn put(snapshot: &mut Snapshot, service: Service, endpoints: Vec<Endpoint>) 
         triggers: Vec::new(),
     };
     snapshot.services.insert(name.clone(), Arc::new(service));
-    snapshot.slices.entry(name).or_default().insert("s".into(), Arc::new(slice));
+    snapshot.slices.entry(name).or_default().insert(&slice);
 }
 
 pub fn complete() -> Snapshot {

@@ -35,7 +35,7 @@ impl Reading {
     /// Starts to read, to pick out what this takes for ours.
     pub fn start(commands: &Commands, ownership: &'static dyn OwnershipDebug) -> Box<Self> {
         let saving = commands.start_saving(&[Table::Nat, Table::Filter]);
-        Box::new(Self { saving, reader: FoundReader::new(ownership), written: HashSet::new() })
+        Box::new(Self { saving, reader: FoundReader::to_compare(ownership), written: HashSet::new() })
     }
 
     /// A step that is carried out meanwhile.
@@ -88,7 +88,7 @@ mod tests {
             TEXT.replace("10.0.0.1", "10.0.0.3").replace("10.0.0.2", "10.0.0.1").replace("10.0.0.3", "10.0.0.2");
         assert!(read(&swapped, &[]).is_as(&found), "the order of single rules is nobody's concern");
         let name = ChainName::from_static("KUBE-SVC-A");
-        let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()) };
+        let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()).into() };
         let single = RuleOp::Insert {
             table: Table::Nat,
             chain: names::services(),

@@ -51,6 +51,7 @@ pub struct Observed {
 impl Observed {
     /// The kernel is as desired now.
     pub(super) fn remember(&mut self, desired: &Desired) {
+        self.rules.forget_texts();
         let rules = desired.rules.clone().filter(|_| !desired.retiring);
         self.previous = rules.map(|rules| Previous { ports: desired.ports.clone(), rules });
     }

@@ -3,13 +3,14 @@
 use super::service::{self, Rendered};
 use super::{Observed, Op, names, node};
 use crate::backend::Ahead;
-use crate::backend::rules::{RuleOp, plan_chain, plan_jumps, plan_removal, plan_shared};
+use crate::backend::rules::{RuleOp, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::model::IpFamily;
 use imbl::OrdMap;
-use iptables::{ChainName, Position, Rule, Table};
+use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Plans everything, or only what is touched where it is known what was there before.
 pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
@@ -20,8 +21,14 @@ pub fn plan(family: IpFamily, desired: &Desired, observed: &Observed, touched: T
     let mut ops = sysctls(observed, rules);
     let steps = match (touched, &observed.previous) {
         (Touched::Ports(keys), Some(previous)) if *previous.rules == *rules => {
-            let old = keys.iter().filter_map(|key| previous.ports.get(key).map(|port| &**port));
-            let new = keys.iter().filter_map(|key| desired.ports.get(key).map(|port| &**port));
+            // What drains is looked at every second and is the same, as a rule: hundreds of services at times.
+            let same = |key: &ServicePortKey| match (previous.ports.get(key), desired.ports.get(key)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            let keys: Vec<&ServicePortKey> = keys.iter().filter(|key| !same(key)).collect();
+            let old = keys.iter().filter_map(|key| previous.ports.get(*key).map(|port| &**port));
+            let new = keys.iter().filter_map(|key| desired.ports.get(*key).map(|port| &**port));
             changed(old, new, rules, observed)
         }
         _ => whole(family, desired, rules, observed),
@@ -99,22 +106,25 @@ fn refusals_go(observed: &Observed) -> Vec<Op> {
 
 fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Observed) -> Vec<RuleOp> {
     let found = &observed.rules;
-    let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
     let mut steps = Vec::new();
-    for (table, chain) in node::chains(rules) {
-        wanted.insert((table, chain.name));
-        steps.extend(plan_chain(found, table, chain));
+    // Of what is found, so many chains are wanted.
+    let mut standing = names::shared().into_iter().filter(|(table, name)| found.has(*table, name)).count();
+    let mut chain = |table, chain: Chain| {
+        standing += usize::from(found.has(table, &chain.name));
+        plan_chain(found, table, chain)
+    };
+    for (table, content) in node::chains(rules) {
+        steps.extend(chain(table, content));
     }
     let mut shared: BTreeMap<(Table, ChainName), Vec<Rule>> =
         names::shared().into_iter().map(|chain| (chain, Vec::new())).collect();
     for port in in_order(desired) {
         let rendered = service::render(port, rules);
-        for chain in rendered.chains {
-            wanted.insert((Table::Nat, chain.name));
-            steps.extend(plan_chain(found, Table::Nat, chain));
+        for content in rendered.chains {
+            steps.extend(chain(Table::Nat, content));
         }
-        for (table, chain, rule) in rendered.shared {
-            shared.entry((table, chain)).or_default().push(rule);
+        for (table, name, rule) in rendered.shared {
+            shared.entry((table, name)).or_default().push(rule);
         }
     }
     // KUBE-SERVICES jumps to KUBE-NODEPORTS, which therefore has to exist first: the map's order is that of the names.
@@ -124,24 +134,33 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         } else {
             Vec::new()
         };
-        let planned = plan_shared(found, table, name, entries, tail);
         if desired.incomplete && found.has(table, &name) {
             // Only additions: what stands there may belong to what is still to come.
-            steps.extend(planned.into_iter().filter(|op| matches!(op, RuleOp::Insert { .. })));
+            steps.extend(plan_additions(found, table, name, entries));
         } else {
-            steps.extend(planned);
+            steps.extend(plan_shared(found, table, name, entries, tail));
         }
     }
-    let untranslated = node::untranslated(family);
-    wanted.insert((Table::Filter, untranslated.name));
-    steps.extend(plan_chain(found, Table::Filter, untranslated));
+    steps.extend(chain(Table::Filter, node::untranslated(family)));
     let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
     steps.extend(missing);
     steps.extend(surplus);
-    if !desired.incomplete {
+    if !desired.incomplete && standing < found.chains.len() {
+        let wanted = wanted(family, desired, rules);
         steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
     }
     steps
+}
+
+/// The names of all chains. Only where something has to go, as it takes time and room.
+fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules) -> HashSet<(Table, ChainName)> {
+    let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
+    wanted.extend(node::chains(rules).into_iter().map(|(table, chain)| (table, chain.name)));
+    wanted.insert((Table::Filter, node::untranslated(family).name));
+    for port in desired.ports.values() {
+        wanted.extend(service::render(port, rules).chains.into_iter().map(|chain| (Table::Nat, chain.name)));
+    }
+    wanted
 }
 
 /// `default/kubernetes` first: a new node needs its API server before anything else.

@@ -145,7 +145,7 @@ impl Backend for Leftovers {
         _now: Instant,
     ) -> Vec<Op> {
         let mut ops: Vec<Op> = observed.table.then_some(Op::DeleteTable(family)).into_iter().collect();
-        let delete = |(table, name): &(Table, ChainName)| RuleOp::Delete { table: *table, name: *name };
+        let delete = |(table, name): (Table, ChainName)| RuleOp::Delete { table, name };
         ops.extend(observed.canary.chains.keys().map(delete).map(Op::DeleteCanary));
         ops.extend(observed.accounts.iter().copied().map(Op::DeleteAccount));
         if desired.rules.is_none() {

@@ -1,35 +1,55 @@
 //! What of ours is in the kernel's tables, as far as we know.
 
+use super::chains::Chains;
 use super::count::Counter;
 use super::{Jump, RuleOp};
 use crate::backend::RuleCounts;
 use iptables::{
     Chain, ChainName, Policy, Position, Rule, RulesDigest, SaveSink, Saved, SavedRule, Table, Target, hash_rules,
 };
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::Hasher as _;
+use sha2::{Digest as _, Sha256};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-/// A rule that is kept: as text, a third of what it takes otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A rule in a chain to which single rules are added. There are tens of thousands.
+#[derive(Debug, Clone)]
 struct Kept {
-    /// Of the text: with ten thousand rules in a chain, texts are compared where digests are equal.
-    digest: u64,
-    /// In normal form.
-    text: Box<str>,
+    digest: RuleDigest,
+    /// In normal form, where it was read: what is found and not wanted can be removed by its text only. What we wrote
+    /// ourselves is known to who wanted it.
+    text: Option<Box<str>>,
+}
+
+/// Tells a rule from every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleDigest([u64; 2]);
+
+impl RuleDigest {
+    /// Of a rule, however it is written.
+    pub fn of(rule: &Rule) -> Self {
+        Self::of_text(&rule.to_string())
+    }
+
+    fn of_text(text: &str) -> Self {
+        // Who may name Services must not be able to make two rules look the same.
+        let digest = Sha256::digest(text.as_bytes());
+        let number = |bytes: &[u8]| bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Self([number(&digest), number(digest.get(8..).unwrap_or_default())])
+    }
 }
 
 impl Kept {
-    fn of(rule: &Rule) -> Self {
+    fn read(rule: &Rule) -> Self {
         let text = rule.to_string().into_boxed_str();
-        let mut hasher = DefaultHasher::new();
-        hasher.write(text.as_bytes());
-        Self { digest: hasher.finish(), text }
+        Self { digest: RuleDigest::of_text(&text), text: Some(text) }
+    }
+
+    fn written(rule: &Rule) -> Self {
+        Self { digest: RuleDigest::of(rule), text: None }
     }
 }
 
 /// The rules of a chain to which single rules are added, in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct KeptRules(VecDeque<Kept>);
 
 impl KeptRules {
@@ -40,24 +60,38 @@ impl KeptRules {
 
     /// Whether a rule is among them.
     pub fn contains(&self, rule: &Rule) -> bool {
-        self.0.contains(&Kept::of(rule))
+        let digest = RuleDigest::of(rule);
+        self.digests().any(|known| known == digest)
     }
 
-    /// The text of each rule in normal form, which [`Rule::parse`] reads back.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|kept| &*kept.text)
+    /// What each rule is told by.
+    pub fn digests(&self) -> impl Iterator<Item = RuleDigest> {
+        self.0.iter().map(|kept| kept.digest)
     }
 
-    fn sorted(&self) -> Vec<&str> {
-        let mut texts: Vec<&str> = self.texts().collect();
-        texts.sort_unstable();
-        texts
+    /// The same with the text of each rule in normal form, which [`Rule::parse`] reads back; nothing where it is not kept.
+    pub fn texts(&self) -> impl Iterator<Item = (RuleDigest, Option<&str>)> {
+        self.0.iter().map(|kept| (kept.digest, kept.text.as_deref()))
+    }
+
+    fn sorted(&self) -> Vec<RuleDigest> {
+        let mut digests: Vec<RuleDigest> = self.digests().collect();
+        digests.sort_unstable();
+        digests
+    }
+
+    fn is_as(&self, other: &Self) -> bool {
+        self.digests().eq(other.digests()) || self.sorted() == other.sorted()
+    }
+
+    fn forget_texts(&mut self) {
+        self.0.iter_mut().for_each(|kept| kept.text = None);
     }
 
     /// Whether there was such a rule.
     fn remove(&mut self, rule: &Rule) -> bool {
-        let gone = Kept::of(rule);
-        let index = self.0.iter().position(|kept| *kept == gone);
+        let gone = RuleDigest::of(rule);
+        let index = self.digests().position(|digest| digest == gone);
         index.is_some_and(|index| self.0.remove(index).is_some())
     }
 }
@@ -82,7 +116,7 @@ impl FoundChain {
 pub struct Found {
     /// What is kept of each chain's rules, by table and name. Of a chain to which single rules are added that is of its last
     /// whole writing.
-    pub chains: BTreeMap<(Table, ChainName), FoundChain>,
+    pub chains: Chains,
     /// The rules of the chains to which single rules are added.
     pub shared: HashMap<(Table, ChainName), KeptRules>,
     /// Jumps from the kernel's chains into ours.
@@ -90,6 +124,8 @@ pub struct Found {
     /// Chains of ours that chains of others jump to: these can't be deleted.
     pub referenced: HashSet<ChainName>,
     counter: Counter,
+    /// The texts of rules are still there.
+    has_texts: bool,
 }
 
 /// Tells which chains are ours and of which of those the rules are kept.
@@ -122,6 +158,8 @@ pub struct FoundReader<O> {
     digest: RulesDigest,
     rules: u32,
     empty: FoundChain,
+    /// To compare, and not to plan with.
+    without_texts: bool,
 }
 
 impl<O: Ownership> FoundReader<O> {
@@ -135,7 +173,13 @@ impl<O: Ownership> FoundReader<O> {
             digest: RulesDigest::default(),
             rules: 0,
             empty: FoundChain { hash: hash_rules(&[]), rules: 0 },
+            without_texts: false,
         }
+    }
+
+    /// A reader of what is only to be compared.
+    pub fn to_compare(ownership: O) -> Self {
+        Self { without_texts: true, ..Self::new(ownership) }
     }
 
     /// Everything was read.
@@ -147,7 +191,7 @@ impl<O: Ownership> FoundReader<O> {
     fn close(&mut self) {
         if let Some(key) = self.current.take() {
             let chain = FoundChain { hash: self.digest.finish(), rules: std::mem::take(&mut self.rules) };
-            self.found.chains.insert(key, chain);
+            self.found.chains.insert(key.0, key.1, chain);
         }
     }
 }
@@ -158,7 +202,7 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             self.others.insert((table, name), policy.is_some());
             return;
         }
-        self.found.chains.insert((table, name), self.empty);
+        self.found.chains.insert(table, name, self.empty);
         if self.ownership.is_shared(table, &name) {
             self.found.shared.insert((table, name), KeptRules::default());
         }
@@ -185,7 +229,8 @@ impl<O: Ownership> SaveSink for FoundReader<O> {
             self.current = Some(key);
         }
         if let Some(kept) = self.found.shared.get_mut(&key) {
-            kept.0.push_back(Kept::of(&rule));
+            self.found.has_texts |= !self.without_texts;
+            kept.0.push_back(if self.without_texts { Kept::written(&rule) } else { Kept::read(&rule) });
         }
         self.digest.add(&rule);
         self.rules = self.rules.saturating_add(1);
@@ -213,10 +258,10 @@ impl Found {
     /// Whether the kernel has the same as another state, but for the chains that are `ignored`. The order of single rules
     /// and of jumps does not count.
     pub fn is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
-        let counts = |key: &&(Table, ChainName)| !ignored(key.0, &key.1);
-        let same = |key: &(Table, ChainName)| match (self.shared.get(key), other.shared.get(key)) {
-            (Some(here), Some(there)) => here == there || here.sorted() == there.sorted(),
-            (None, None) => self.chains.get(key) == other.chains.get(key),
+        let counts = |key: &(Table, ChainName)| !ignored(key.0, &key.1);
+        let same = |key: (Table, ChainName)| match (self.shared.get(&key), other.shared.get(&key)) {
+            (Some(here), Some(there)) => here.is_as(there),
+            (None, None) => self.chains.get(key.0, &key.1) == other.chains.get(key.0, &key.1),
             _ => false,
         };
         let jumps = |found: &Self| {
@@ -226,14 +271,14 @@ impl Found {
             texts
         };
         self.chains.keys().filter(counts).all(same)
-            && other.chains.keys().filter(counts).all(|key| self.chains.contains_key(key))
+            && other.chains.keys().filter(counts).all(|key| self.chains.contains(key.0, &key.1))
             && jumps(self) == jumps(other)
             && self.referenced == other.referenced
     }
 
     /// Whether a chain is there.
     pub fn has(&self, table: Table, name: &ChainName) -> bool {
-        self.chains.contains_key(&(table, *name))
+        self.chains.contains(table, name)
     }
 
     /// Takes note of a step that the kernel acknowledged.
@@ -243,9 +288,9 @@ impl Found {
                 let key = (*table, chain.name);
                 self.counter.went(*table, self.rules_in(&key));
                 if ownership.is_shared(*table, &chain.name) {
-                    self.shared.insert(key, KeptRules(chain.rules.iter().map(Kept::of).collect()));
+                    self.shared.insert(key, KeptRules(chain.rules.iter().map(Kept::written).collect()));
                 }
-                self.chains.insert(key, FoundChain::of(chain));
+                self.chains.insert(key.0, key.1, FoundChain::of(chain));
                 self.counter.came(*table, chain.rules.len());
                 self.counter.written(*table, chain.rules.len());
             }
@@ -253,8 +298,8 @@ impl Found {
                 self.counter.written(*table, 1);
                 if let Some(rules) = self.shared.get_mut(&(*table, *chain)) {
                     match position {
-                        Position::First => rules.0.push_front(Kept::of(rule)),
-                        Position::Last => rules.0.push_back(Kept::of(rule)),
+                        Position::First => rules.0.push_front(Kept::written(rule)),
+                        Position::Last => rules.0.push_back(Kept::written(rule)),
                     }
                     self.counter.came(*table, 1);
                 } else {
@@ -276,9 +321,16 @@ impl Found {
             RuleOp::Delete { table, name } => {
                 let key = (*table, *name);
                 self.counter.went(*table, self.rules_in(&key));
-                self.chains.remove(&key);
+                self.chains.remove(key.0, &key.1);
                 self.shared.remove(&key);
             }
+        }
+    }
+
+    /// All is as wanted: what is not wanted any more some day is known by who wanted it.
+    pub fn forget_texts(&mut self) {
+        if std::mem::take(&mut self.has_texts) {
+            self.shared.values_mut().for_each(KeptRules::forget_texts);
         }
     }
 
@@ -288,7 +340,8 @@ impl Found {
     }
 
     fn rules_in(&self, key: &(Table, ChainName)) -> usize {
-        let whole = || self.chains.get(key).and_then(|chain| usize::try_from(chain.rules).ok()).unwrap_or_default();
+        let whole =
+            || self.chains.get(key.0, &key.1).and_then(|chain| usize::try_from(chain.rules).ok()).unwrap_or_default();
         self.shared.get(key).map_or_else(whole, KeptRules::len)
     }
 
@@ -328,7 +381,7 @@ mod tests {
 
     /// Counted anew, rule by rule.
     fn counted(found: &Found, table: Table) -> u64 {
-        let rules: usize = found.chains.keys().filter(|key| key.0 == table).map(|key| found.rules_in(key)).sum();
+        let rules: usize = found.chains.keys().filter(|key| key.0 == table).map(|key| found.rules_in(&key)).sum();
         u64::try_from(rules + found.jumps.iter().filter(|jump| jump.table == table).count()).unwrap()
     }
 
@@ -338,7 +391,7 @@ mod tests {
         let rule = |number: u16| Rule::new().protocol(iptables::Protocol::Tcp).destination_port(number).accept();
         let write = |to, count: u16| {
             let chain = Chain { name: name(to), rules: (1..=count).map(rule).collect() };
-            RuleOp::Write { table: Table::Nat, chain, replaces: false }
+            RuleOp::Write { table: Table::Nat, chain: chain.into(), replaces: false }
         };
         let (table, position) = (Table::Nat, Position::First);
         let insert = |chain, number| RuleOp::Insert { table, chain: name(chain), position, rule: rule(number) };

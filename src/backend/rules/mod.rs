@@ -1,6 +1,7 @@
 //! Chains and jumps of ours in iptables: what is found, the steps between that and what is wanted, and carrying them
 //! out. Used by iptables mode for everything and by IPVS mode for its constant helpers.
 
+mod chains;
 mod count;
 mod found;
 mod masquerade;
@@ -9,11 +10,12 @@ mod write;
 
 pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
-pub use plan::{plan_chain, plan_jumps, plan_removal, plan_shared};
+pub use plan::{plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
 pub use write::{OwnershipDebug, Recorder, Run, Writer};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;
+use std::sync::Arc;
 
 /// A function for each chain of ours, which makes its name.
 macro_rules! chains {
@@ -42,7 +44,7 @@ pub enum RuleOp {
         /// Table.
         table: Table,
         /// Chain.
-        chain: Chain,
+        chain: Arc<Chain>,
         /// It was there before.
         replaces: bool,
     },

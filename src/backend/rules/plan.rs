@@ -1,51 +1,82 @@
 //! The steps from the rules that are found to those that are wanted. Pure.
 
+use super::found::{KeptRules, RuleDigest};
 use super::{Found, Jump, RuleOp};
 use iptables::{Chain, ChainName, Position, Rule, Table};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// More single rules than this are not worth it: the chain is written as a whole.
 const SINGLE_RULES: usize = 200;
 
 /// A chain that has exactly these rules.
 pub fn plan_chain(found: &Found, table: Table, chain: Chain) -> Option<RuleOp> {
-    match found.chains.get(&(table, chain.name)) {
+    match found.chains.get(table, &chain.name) {
         Some(known) if known.hash == chain.hash() => None,
-        known => Some(RuleOp::Write { table, replaces: known.is_some(), chain }),
+        known => Some(RuleOp::Write { table, replaces: known.is_some(), chain: chain.into() }),
     }
 }
 
 /// A chain that has these rules in any order, followed by `tail`.
 pub fn plan_shared(found: &Found, table: Table, name: ChainName, rules: Vec<Rule>, tail: Vec<Rule>) -> Vec<RuleOp> {
     let whole = |rules: Vec<Rule>, tail: Vec<Rule>| {
-        let chain = Chain { name, rules: rules.into_iter().chain(tail).collect() };
+        let mut all = rules;
+        all.extend(tail);
+        let chain = Chain { name, rules: all }.into();
         vec![RuleOp::Write { table, replaces: found.has(table, &name), chain }]
     };
     let Some(known) = found.shared.get(&(table, name)) else { return whole(rules, tail) };
     let tail_stands = known.len() >= tail.len()
-        && known.texts().skip(known.len() - tail.len()).zip(&tail).all(|(found, wanted)| *found == wanted.to_string());
+        && known
+            .digests()
+            .skip(known.len() - tail.len())
+            .zip(&tail)
+            .all(|(found, wanted)| found == RuleDigest::of(wanted));
     if !tail_stands {
         return whole(rules, tail);
     }
-    let mut surplus: HashMap<&str, usize> = HashMap::with_capacity(known.len());
-    for rule in known.texts().take(known.len() - tail.len()) {
+    let entries = known.len() - tail.len();
+    let mut surplus: HashMap<RuleDigest, usize> = HashMap::with_capacity(entries);
+    for rule in known.digests().take(entries) {
         *surplus.entry(rule).or_default() += 1;
     }
     let mut missing = Vec::new();
     for rule in &rules {
-        match surplus.get_mut(rule.to_string().as_str()) {
+        match surplus.get_mut(&RuleDigest::of(rule)) {
             Some(count) if *count > 0 => *count -= 1,
-            _ => missing.push(rule.clone()),
+            _ => missing.push(rule),
         }
     }
-    let surplus: Vec<Rule> =
-        surplus.into_iter().flat_map(|(rule, count)| std::iter::repeat_n(Rule::parse(rule), count)).collect();
-    if missing.len() + surplus.len() > SINGLE_RULES {
+    surplus.retain(|_, count| *count > 0);
+    if missing.len() + surplus.values().sum::<usize>() > SINGLE_RULES {
         return whole(rules, tail);
     }
+    let missing: Vec<Rule> = missing.into_iter().cloned().collect();
+    let Some(surplus) = rules_of(known.texts().take(entries), surplus) else { return whole(rules, tail) };
     let insert = |rule| RuleOp::Insert { table, chain: name, position: Position::First, rule };
     let remove = |rule| RuleOp::Remove { table, chain: name, rule };
     missing.into_iter().map(insert).chain(surplus.into_iter().map(remove)).collect()
+}
+
+/// The rules that a chain lacks, to be added to what it has.
+pub fn plan_additions(found: &Found, table: Table, name: ChainName, rules: Vec<Rule>) -> Vec<RuleOp> {
+    let known: HashSet<RuleDigest> =
+        found.shared.get(&(table, name)).into_iter().flat_map(KeptRules::digests).collect();
+    let missing = rules.into_iter().filter(|rule| !known.contains(&RuleDigest::of(rule)));
+    missing.map(|rule| RuleOp::Insert { table, chain: name, position: Position::First, rule }).collect()
+}
+
+/// So many of each of these rules; nothing if the text of any is not known.
+fn rules_of<'a>(
+    texts: impl Iterator<Item = (RuleDigest, Option<&'a str>)>,
+    mut counts: HashMap<RuleDigest, usize>,
+) -> Option<Vec<Rule>> {
+    let mut rules = Vec::new();
+    for (digest, text) in texts {
+        if let Some(count) = counts.remove(&digest) {
+            rules.extend(std::iter::repeat_n(Rule::parse(text?), count));
+        }
+    }
+    Some(rules)
 }
 
 /// Exactly these jumps: missing ones are put first, surplus ones (left by an older version, or doubled) removed.
@@ -78,19 +109,20 @@ pub fn plan_removal(
     is_wanted: impl Fn(Table, &ChainName) -> bool,
     depth: impl Fn(&ChainName) -> u8,
 ) -> Vec<RuleOp> {
-    let mut names: Vec<&(Table, ChainName)> = found
+    let mut names: Vec<(Table, ChainName)> = found
         .chains
         .keys()
         .filter(|(table, name)| !is_wanted(*table, name) && !found.referenced.contains(name))
         .collect();
     names.sort_unstable_by_key(|(table, name)| (depth(name), *table, *name));
-    names.into_iter().map(|(table, name)| RuleOp::Delete { table: *table, name: *name }).collect()
+    names.into_iter().map(|(table, name)| RuleOp::Delete { table, name }).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::found::Ownership;
+    use super::super::found::{FoundReader, Ownership};
     use super::*;
+    use iptables::{SaveSink as _, SavedRule};
 
     struct All;
 
@@ -105,6 +137,16 @@ mod tests {
 
     fn rule(comment: &str) -> Rule {
         Rule::new().comment(comment.to_owned()).accept()
+    }
+
+    /// What stands in the chain, read from the kernel.
+    fn read<'a>(rules: impl Iterator<Item = &'a Rule>) -> Found {
+        let mut reader = FoundReader::new(All);
+        reader.chain(Table::Nat, services(), None);
+        for rule in rules {
+            reader.rule(Table::Nat, services(), SavedRule { rule: rule.clone(), line: "", counters: None });
+        }
+        reader.finish()
     }
 
     fn services() -> ChainName {
@@ -123,6 +165,10 @@ mod tests {
         let mut more = rules.clone();
         more.push(rule("ns/new"));
         more.remove(7);
+        // What we wrote ourselves and nobody wants any more is told by who wanted it; where he does not, all is written.
+        let next = plan_shared(&found, Table::Nat, services(), more.clone(), tail.clone());
+        assert_eq!(next[0].to_string(), "rewrite chain nat/KUBE-SERVICES with 301 rules");
+        let mut found = read(rules.iter().chain(&tail));
         let next = plan_shared(&found, Table::Nat, services(), more.clone(), tail.clone());
         let text: Vec<String> = next.iter().map(ToString::to_string).collect();
         assert_eq!(

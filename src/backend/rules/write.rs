@@ -5,6 +5,7 @@ use super::found::Ownership;
 use super::{Found, RuleOp};
 use crate::backend::{Effort, Failure};
 use iptables::{Chain, ChainName, Commands, Rule, Table, Transaction};
+use std::sync::Arc;
 
 /// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
 const SEARCH_RUNS: usize = 64;
@@ -127,7 +128,8 @@ impl<R: Run> Writer<'_, R> {
     fn write_without_culprits(&mut self, table: Table, chain: &Chain, found: &mut Found, failures: &mut Vec<Failure>) {
         let mut accepted = Vec::new();
         self.try_out(table, &chain.name, &chain.rules, &mut accepted, failures);
-        let op = RuleOp::Write { table, chain: Chain { name: chain.name, rules: accepted }, replaces: false };
+        let chain = Arc::new(Chain { name: chain.name, rules: accepted });
+        let op = RuleOp::Write { table, chain, replaces: false };
         self.effort.restores += 1;
         match self.run.run(&transaction(std::slice::from_ref(&op))) {
             Ok(()) => found.acknowledge(&op, self.ownership),
@@ -144,7 +146,8 @@ impl<R: Run> Writer<'_, R> {
         failures: &mut Vec<Failure>,
     ) {
         let scratch = ChainName::from_static("KUBE-IPVS-SCRATCH");
-        let write = RuleOp::Write { table, chain: Chain { name: scratch, rules: rules.to_vec() }, replaces: false };
+        let tried = Arc::new(Chain { name: scratch, rules: rules.to_vec() });
+        let write = RuleOp::Write { table, chain: tried, replaces: false };
         self.effort.restores += 2;
         let outcome = self.run.run(&transaction(&[write]));
         let removed = self.run.run(&transaction(&[RuleOp::Delete { table, name: scratch }]));
@@ -186,7 +189,7 @@ fn transaction(ops: &[RuleOp]) -> Transaction {
     for op in ops {
         match op {
             RuleOp::Write { table, chain, .. } => {
-                transaction.replace_chain(*table, chain);
+                transaction.add_chain(*table, chain.clone());
             }
             RuleOp::Insert { table, chain, position, rule } => {
                 transaction.insert_jump(*table, *chain, *position, rule.clone());

@@ -133,7 +133,7 @@ fn fill(snapshot: &Snapshot) -> anyhow::Result<()> {
     let mut changes = Vec::new();
     for (name, service) in &snapshot.services {
         let endpoints = snapshot.slices.get(name).into_iter().flat_map(|slices| slices.values());
-        let endpoints: Vec<_> = endpoints.flat_map(|slice| slice.endpoints.iter().map(|e| e.address)).collect();
+        let endpoints: Vec<_> = endpoints.flat_map(|slice| slice.endpoints.into_iter().map(|e| e.address)).collect();
         for (address, port) in
             service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
         {

@@ -158,8 +158,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
         terminating: false,
         node: Some(node.clone()),
         zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
         weight: None,
     };
@@ -171,7 +170,7 @@ fn set_endpoints(snapshot: &mut Snapshot, index: u32, addresses: Vec<Ipv4Addr>) 
         endpoints: addresses.into_iter().map(endpoint).collect(),
         triggers: Vec::new(),
     };
-    snapshot.slices.entry(name(index)).or_default().insert(slice.name.clone(), Arc::new(slice));
+    snapshot.slices.entry(name(index)).or_default().insert(&slice);
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ fn wanted(args: &ExplainArgs, config: &Config, asked: &Asked, source: IpAddr, bo
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let snapshot = runtime.block_on(async { Opened::open(config).await?.look().await })?;
     let facts: NodeFacts = node::facts().context("reading the node's addresses")?;
-    let mut builder = Builder::new(duties::settings(config));
+    let mut builder = Builder::new(duties::settings(config)).naming_pods();
     builder.update(&snapshot, &facts, Instant::now());
     let packet = Packet {
         protocol: args.to.protocol,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub struct Arrival {
     /// Namespace (empty for kinds without) and name.
     pub id: ServiceName,
-    /// The identity of this very object.
+    /// The identity of this very object, where something is to be told of it.
     pub uid: Option<Arc<str>>,
     /// What it is to us: nothing if it is of no use to forwarding, the problem if it cannot be read.
     pub object: Result<Option<Object>, Problem>,
@@ -32,8 +32,21 @@ impl Arrival {
             Kind::Service | Kind::OtherService | Kind::EndpointSlice => text("/metadata/namespace"),
             Kind::Node | Kind::ServiceCidr => "",
         };
-        let uid = Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from);
-        Self { id: ServiceName::new(intern(namespace), text("/metadata/name")), uid, object, problems }
+        // One copy of the name, where the object has it already.
+        let id = match &object {
+            Ok(Some(Object::Service(service))) => service.name.clone(),
+            Ok(Some(Object::Slice(service, slice))) => {
+                ServiceName { namespace: service.namespace.clone(), name: slice.name.clone() }
+            }
+            _ => ServiceName::new(intern(namespace), text("/metadata/name")),
+        };
+        // Needed to tell of problems only, but for Services, which have it already.
+        let uid = match &object {
+            Ok(Some(Object::Service(service))) => service.uid.clone().filter(|uid| !uid.is_empty()),
+            Ok(_) if problems.is_empty() => None,
+            _ => Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from),
+        };
+        Self { id, uid, object, problems }
     }
 }
 

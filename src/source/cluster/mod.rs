@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod outage;
 mod pace;
+mod page;
 mod reflector;
 mod requests;
 mod resource;

@@ -4,11 +4,11 @@ use super::Timing;
 use super::access::Gateway;
 use super::arrival::Arrival;
 use super::failure::Failure;
+use super::page;
 use super::resource::Resource;
 use futures_util::{Stream, StreamExt};
 use kube::api::{ListParams, WatchParams};
 use kube::core::{Request, WatchEvent};
-use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -37,23 +37,6 @@ pub struct Listed {
     pub version: String,
     /// The changes since.
     pub events: Option<Events>,
-}
-
-/// One page. The items are read one by one, so that a broken one does not break the page.
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: PageMeta,
-    #[serde(default)]
-    items: Option<Vec<Value>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PageMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 /// Asks for one resource.
@@ -97,16 +80,14 @@ impl Requests {
         loop {
             let request = Request::new(self.resource.kind.path()).list(&params).map_err(impossible)?;
             let text = within(self.timing.patience, self.gateway.client().request_text(request)).await?;
-            let page: Page = serde_json::from_str(&text).map_err(|error| Failure::Unreachable(error.to_string()))?;
-            drop(text);
-            let items = page.items.unwrap_or_default();
-            arrivals.extend(items.into_iter().map(|item| Arrival::read(self.resource.kind, &item)));
-            match page.metadata.next.filter(|next| !next.is_empty()) {
+            let read = page::read(&text, |item| arrivals.push(Arrival::read(self.resource.kind, item)));
+            let page = read.map_err(|error| Failure::Unreachable(error.to_string()))?;
+            match page.next.filter(|next| !next.is_empty()) {
                 Some(next) => params.continue_token = Some(next),
-                None if page.metadata.resource_version.is_empty() => {
+                None if page.resource_version.is_empty() => {
                     return Err(Failure::Unreachable("the answer is no list of the Kubernetes API".to_owned()));
                 }
-                None => return Ok(Listed { arrivals, version: page.metadata.resource_version, events: None }),
+                None => return Ok(Listed { arrivals, version: page.resource_version, events: None }),
             }
         }
     }

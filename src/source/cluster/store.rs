@@ -147,6 +147,9 @@ impl Store {
                 if self.owners.get(id).is_some_and(|owner| *owner != service) {
                     self.remove(Kind::EndpointSlice, id);
                 }
+                // One copy of the name for the Service and all its slices.
+                let known = self.snapshot.services.get(&service).map(|known| known.name.clone());
+                let service = known.unwrap_or(service);
                 if self.snapshot.put_slice(&service, slice) {
                     self.owners.insert(id.clone(), service);
                     self.changed = true;

@@ -1,0 +1,134 @@
+//! What is known of each chain, by table and name, in little room: a node has six chains for a service with five endpoints.
+
+use super::found::FoundChain;
+use data_encoding::BASE32;
+use iptables::{ChainName, Table};
+use std::collections::BTreeMap;
+
+/// What is known of chains. Their order is none of the names.
+#[derive(Debug, Clone, Default)]
+pub struct Chains {
+    /// Those whose name is a prefix and a hash.
+    hashed: BTreeMap<Hashed, [u8; 12]>,
+    named: BTreeMap<(Table, ChainName), FoundChain>,
+}
+
+/// Table, prefix, and the ten bytes of which the rest of the name is the base32.
+type Hashed = [u8; 12];
+
+/// What the names of a service's chains begin with.
+const PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
+
+/// Characters of a hash.
+const HASH: usize = 16;
+
+impl Chains {
+    /// What is known of a chain.
+    pub fn get(&self, table: Table, name: &ChainName) -> Option<FoundChain> {
+        match hashed(table, name) {
+            Some(key) => self.hashed.get(&key).map(|packed| unpack(*packed)),
+            None => self.named.get(&(table, *name)).copied(),
+        }
+    }
+
+    /// Whether a chain is there.
+    pub fn contains(&self, table: Table, name: &ChainName) -> bool {
+        self.get(table, name).is_some()
+    }
+
+    /// Takes note of a chain.
+    pub fn insert(&mut self, table: Table, name: ChainName, chain: FoundChain) {
+        match hashed(table, &name) {
+            Some(key) => drop(self.hashed.insert(key, pack(chain))),
+            None => drop(self.named.insert((table, name), chain)),
+        }
+    }
+
+    /// A chain is gone.
+    pub fn remove(&mut self, table: Table, name: &ChainName) {
+        match hashed(table, name) {
+            Some(key) => drop(self.hashed.remove(&key)),
+            None => drop(self.named.remove(&(table, *name))),
+        }
+    }
+
+    /// Tables and names of all.
+    pub fn keys(&self) -> impl Iterator<Item = (Table, ChainName)> {
+        self.hashed.keys().filter_map(named).chain(self.named.keys().copied())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.hashed.len() + self.named.len()
+    }
+}
+
+fn hashed(table: Table, name: &ChainName) -> Option<Hashed> {
+    let numbered = (0_u8..).zip(PREFIXES);
+    let (prefix, hash) =
+        numbered.into_iter().find_map(|(number, prefix)| Some((number, name.as_str().strip_prefix(prefix)?)))?;
+    if hash.len() != HASH {
+        return None;
+    }
+    let bytes: [u8; 10] = BASE32.decode(hash.as_bytes()).ok()?.try_into().ok()?;
+    let (number, _) = (0_u8..).zip(Table::WRITE_ORDER).find(|(_, known)| *known == table)?;
+    let mut key = [0; 12];
+    let (head, tail) = key.split_at_mut(2);
+    head.copy_from_slice(&[number, prefix]);
+    tail.copy_from_slice(&bytes);
+    Some(key)
+}
+
+fn named(key: &Hashed) -> Option<(Table, ChainName)> {
+    let [table, prefix, hash @ ..] = key;
+    let prefix = PREFIXES.get(usize::from(*prefix))?;
+    let name = ChainName::new(&format!("{prefix}{}", BASE32.encode(hash))).ok()?;
+    Some((*Table::WRITE_ORDER.get(usize::from(*table))?, name))
+}
+
+fn pack(chain: FoundChain) -> [u8; 12] {
+    let mut packed = [0; 12];
+    let (hash, rules) = packed.split_at_mut(8);
+    hash.copy_from_slice(&chain.hash.to_ne_bytes());
+    rules.copy_from_slice(&chain.rules.to_ne_bytes());
+    packed
+}
+
+fn unpack([a, b, c, d, e, f, g, h, rules @ ..]: [u8; 12]) -> FoundChain {
+    FoundChain { hash: u64::from_ne_bytes([a, b, c, d, e, f, g, h]), rules: u32::from_ne_bytes(rules) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iptables::hash;
+
+    #[test]
+    fn every_name_comes_out_as_it_went_in() {
+        let texts = ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SVC-lower7Z5TQPIEUCL", "KUBE-SEP-0189", "KUBE-SEP-SHORT"];
+        let names = texts.into_iter().map(|text| ChainName::new(text).unwrap()).chain([
+            hash::service_chain("ns/a:http", "tcp"),
+            hash::service_local_chain("ns/a:http", "tcp"),
+            hash::external_chain("ns/a:http", "tcp"),
+            hash::firewall_chain("ns/a:http", "tcp"),
+            hash::endpoint_chain("ns/a:http", "tcp", "10.0.0.1:80"),
+        ]);
+        let mut expected: Vec<(Table, ChainName)> =
+            names.flat_map(|name| [Table::Nat, Table::Filter].map(|table| (table, name))).collect();
+        let mut chains = Chains::default();
+        for (number, (table, name)) in (u64::MAX - 100..).zip(&expected) {
+            chains.insert(*table, *name, FoundChain { hash: number, rules: u32::MAX });
+        }
+        assert_eq!((chains.len(), chains.hashed.len()), (20, 10));
+        for (number, (table, name)) in (u64::MAX - 100..).zip(&expected) {
+            assert_eq!(chains.get(*table, name), Some(FoundChain { hash: number, rules: u32::MAX }), "{name}");
+        }
+        expected.sort_unstable();
+        let mut keys: Vec<_> = chains.keys().collect();
+        keys.sort_unstable();
+        assert_eq!(keys, expected);
+        assert!(!chains.contains(Table::Mangle, &keys[0].1));
+        keys.iter().for_each(|(table, name)| chains.remove(*table, name));
+        assert_eq!(chains.len(), 0);
+    }
+}

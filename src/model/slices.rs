@@ -1,0 +1,248 @@
+//! The EndpointSlices of one Service, packed: a node holds those of the whole cluster and looks at a few at a time. Packed
+//! they take a third of the room.
+
+use super::{Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Protocol, SliceName, intern};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// All slices of one Service, by the slice's name. One, as a rule: a sorted list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slices(Vec<(SliceName, Packed)>);
+
+type Packed = Arc<[u8]>;
+
+impl Slices {
+    /// The slice of that name.
+    pub fn get(&self, name: &str) -> Option<EndpointSlice> {
+        let place = self.place(name).ok()?;
+        self.0.get(place).map(|(name, packed)| unpack(name, packed))
+    }
+
+    /// Puts a slice in the place of the one that has its name.
+    pub fn insert(&mut self, slice: &EndpointSlice) {
+        let entry = (slice.name.clone(), pack(slice));
+        match self.place(&slice.name) {
+            Ok(place) => drop(self.0.splice(place..=place, [entry])),
+            Err(place) => {
+                self.0.reserve_exact(1);
+                self.0.insert(place, entry);
+            }
+        }
+    }
+
+    /// Takes a slice out; whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.place(name).map(|place| self.0.remove(place)).is_ok()
+    }
+
+    /// The slices, by name.
+    pub fn values(&self) -> impl Iterator<Item = EndpointSlice> {
+        self.0.iter().map(|(name, packed)| unpack(name, packed))
+    }
+
+    /// The names.
+    pub fn keys(&self) -> impl Iterator<Item = &SliceName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// The slices that are not the same as earlier ones, each with the earlier one of its name.
+    pub fn news_since(&self, before: Option<&Self>) -> impl Iterator<Item = (EndpointSlice, Option<EndpointSlice>)> {
+        self.0.iter().filter_map(move |(name, packed)| {
+            let before = before.and_then(|before| before.0.get(before.place(name).ok()?));
+            let is_new = before.is_none_or(|(_, before)| before != packed);
+            is_new.then(|| (unpack(name, packed), before.map(|(name, before)| unpack(name, before))))
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(name))
+    }
+}
+
+impl<'a> FromIterator<&'a EndpointSlice> for Slices {
+    fn from_iter<T: IntoIterator<Item = &'a EndpointSlice>>(slices: T) -> Self {
+        let mut all = Self::default();
+        slices.into_iter().for_each(|slice| all.insert(slice));
+        all
+    }
+}
+
+/// A slice but for its name, as it is packed. Never leaves the process.
+#[derive(Serialize, Deserialize)]
+struct Form<'a> {
+    proxy_name: Option<&'a str>,
+    is_v6: bool,
+    #[serde(borrow)]
+    ports: Vec<(&'a str, u8, u16)>,
+    #[serde(borrow)]
+    endpoints: Vec<Member<'a>>,
+    triggers: Vec<SystemTime>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Member<'a> {
+    address: IpAddr,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    node: Option<&'a str>,
+    zone: Option<&'a str>,
+    #[serde(borrow)]
+    hints: Option<(Vec<&'a str>, Vec<&'a str>)>,
+    pod: Option<&'a str>,
+    weight: Option<u32>,
+}
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+fn pack(slice: &EndpointSlice) -> Packed {
+    let EndpointSlice { name: _, proxy_name, family, ports, endpoints, triggers } = slice;
+    let number = |protocol| (0_u8..).zip(PROTOCOLS).find(|(_, known)| *known == protocol).map_or(0, |(at, _)| at);
+    let form = Form {
+        proxy_name: proxy_name.as_deref(),
+        is_v6: *family == IpFamily::V6,
+        ports: ports.iter().map(|port| (&*port.name, number(port.protocol), port.port)).collect(),
+        endpoints: endpoints.iter().map(member).collect(),
+        triggers: triggers.clone(),
+    };
+    // Memory is all that it needs.
+    postcard::to_allocvec(&form).unwrap_or_default().into()
+}
+
+fn member(endpoint: &Endpoint) -> Member<'_> {
+    let Endpoint { address, ready, serving, terminating, node, zone, hints, pod, weight } = endpoint;
+    Member {
+        address: *address,
+        ready: *ready,
+        serving: *serving,
+        terminating: *terminating,
+        node: node.as_deref(),
+        zone: zone.as_deref(),
+        hints: hints.as_deref().map(|hints| (borrowed(&hints.zones), borrowed(&hints.nodes))),
+        pod: pod.as_deref(),
+        weight: *weight,
+    }
+}
+
+fn borrowed(texts: &[Arc<str>]) -> Vec<&str> {
+    texts.iter().map(|text| &**text).collect()
+}
+
+fn unpack(name: &SliceName, packed: &[u8]) -> EndpointSlice {
+    let form: Form<'_> = match postcard::from_bytes(packed) {
+        Ok(form) => form,
+        Err(error) => {
+            // What this very process packed: memory is broken, or this file.
+            tracing::error!("endpoint slice {name} cannot be unpacked: {error}");
+            Form { proxy_name: None, is_v6: false, ports: Vec::new(), endpoints: Vec::new(), triggers: Vec::new() }
+        }
+    };
+    let port = |(name, protocol, port): (&str, u8, u16)| {
+        let protocol = PROTOCOLS.get(usize::from(protocol)).copied().unwrap_or(Protocol::Tcp);
+        EndpointPort { name: intern(name), protocol, port }
+    };
+    EndpointSlice {
+        name: name.clone(),
+        proxy_name: form.proxy_name.map(intern),
+        family: if form.is_v6 { IpFamily::V6 } else { IpFamily::V4 },
+        ports: form.ports.into_iter().map(port).collect(),
+        endpoints: form.endpoints.into_iter().map(endpoint).collect(),
+        triggers: form.triggers,
+    }
+}
+
+fn endpoint(member: Member<'_>) -> Endpoint {
+    let Member { address, ready, serving, terminating, node, zone, hints, pod, weight } = member;
+    let texts = |texts: Vec<&str>| texts.into_iter().map(intern).collect();
+    Endpoint {
+        address,
+        ready,
+        serving,
+        terminating,
+        node: node.map(intern),
+        zone: zone.map(intern),
+        hints: hints.map(|(zones, nodes)| Arc::new(Hints { zones: texts(zones), nodes: texts(nodes) })),
+        pod: pod.map(Arc::from),
+        weight,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn slices_are_found_by_name_and_stand_in_its_order() {
+        let of = |name: &str| EndpointSlice::for_test(name);
+        let mut slices: Slices = ["b", "a", "c", "b"].map(of).iter().collect();
+        assert_eq!(slices.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!((slices.len(), slices.get("b")), (3, Some(of("b"))));
+        assert!(slices.remove("b") && !slices.remove("b") && slices.get("b").is_none());
+        assert_eq!(slices, ["c", "a"].map(of).iter().collect());
+    }
+
+    fn full(name: &str, pod: &str) -> EndpointSlice {
+        let bare = |address: &str| Endpoint {
+            address: address.parse().unwrap(),
+            ready: false,
+            serving: true,
+            terminating: true,
+            node: None,
+            zone: None,
+            hints: None,
+            pod: None,
+            weight: None,
+        };
+        let named = Endpoint {
+            ready: true,
+            node: Some("node".into()),
+            zone: Some("zone".into()),
+            hints: Some(Arc::new(Hints { zones: vec!["a".into(), "b".into()], nodes: vec!["node".into()] })),
+            pod: Some(pod.into()),
+            weight: Some(70_000),
+            ..bare("fd00::1")
+        };
+        let port = |name: &str, protocol| EndpointPort { name: name.into(), protocol, port: 65_535 };
+        EndpointSlice {
+            proxy_name: Some("other".into()),
+            family: IpFamily::V6,
+            ports: vec![port("", Protocol::Sctp), port("dns", Protocol::Udp), port("dns", Protocol::Tcp)],
+            endpoints: vec![named, bare("10.0.0.1"), bare("::")],
+            triggers: vec![
+                SystemTime::UNIX_EPOCH,
+                SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789),
+            ],
+            ..EndpointSlice::for_test(name)
+        }
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        for slice in [full("a", "pod"), EndpointSlice::for_test("a")] {
+            assert_eq!([&slice].into_iter().collect::<Slices>().values().collect::<Vec<_>>(), [slice]);
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_news() {
+        let before: Slices = [full("a", "1"), full("b", "1")].iter().collect();
+        assert_eq!(before.news_since(Some(&before.clone())).count(), 0);
+        let after: Slices = [full("a", "1"), full("b", "2"), full("c", "1")].iter().collect();
+        let news: Vec<_> = after.news_since(Some(&before)).collect();
+        assert_eq!(news, [(full("b", "2"), Some(full("b", "1"))), (full("c", "1"), None)]);
+        assert_eq!(after.news_since(None).count(), 3);
+    }
+}
