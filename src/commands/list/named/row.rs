@@ -6,9 +6,10 @@ use crate::backend::ipvs::shadow;
 use crate::commands::names::{self, EndpointState, Names};
 use crate::control::names::AddressKind;
 use crate::model::IpFamily;
+use foldhash::HashMap;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// A virtual server. The names are empty where it belongs to no Service, or where nobody told the names.
