@@ -40,7 +40,7 @@ pub struct Wide {
 
 impl Wide {
     /// Wide enough for these virtual servers and for every endpoint that has a name.
-    pub fn new<'a>(colored: bool, names: &Names, rows: impl Iterator<Item = &'a ServerRow>) -> Self {
+    pub fn new<'a>(colored: bool, names: &Names, rows: impl Iterator<Item = &'a ServerRow<'a>>) -> Self {
         let end = (None, String::new());
         let mut wide =
             Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4, end };
@@ -86,7 +86,7 @@ impl Wide {
     }
 
     /// A virtual server with its real servers.
-    pub fn server(&mut self, row: &ServerRow, text: &mut String) {
+    pub fn server(&mut self, row: &ServerRow<'_>, text: &mut String) {
         let Self { service, kind, place, scheduler, .. } = *self;
         let name = row.name();
         let name = if name.is_empty() { "-" } else { &name };
@@ -110,7 +110,7 @@ impl Wide {
         }
     }
 
-    fn real_server(&mut self, real: &RealRow, text: &mut String) {
+    fn real_server(&mut self, real: &RealRow<'_>, text: &mut String) {
         text.push_str("  -> ");
         let start = text.len();
         columns::place(text, real.address, real.port);
