@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use netlink_packet_core::DecodeError;
+use netlink_packet_core::{DecodeError, ParseableParametrized};
+use netlink_packet_generic::GenlHeader;
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use crate::encode::{deserialise, question, serialise};
+use crate::encode::{attributes, deserialise, question, serialise};
 use crate::family::resolve;
 use crate::message::{Attribute, IpvsCommand, IpvsMessage};
 use crate::netlink::{Counters, Socket, SocketError, SocketOptions};
@@ -113,7 +114,9 @@ impl Client {
     /// # Errors
     /// The socket failed.
     pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
-        self.collect(&Attempt::Daemons, &question(IpvsCommand::GetDaemon, None), &|message| {
+        self.collect(&Attempt::Daemons, &question(IpvsCommand::GetDaemon, None), &|attributes| {
+            let header = GenlHeader { cmd: IpvsCommand::NewDaemon.number(), version: 1 };
+            let message = IpvsMessage::parse_with_param(attributes, header)?;
             let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
                 Attribute::Daemon(attributes) => Some(attributes),
                 _ => None,
@@ -149,8 +152,9 @@ impl Client {
         loop {
             let (known, received) = (seen.len(), self.counters().receives);
             let mut rows = 0;
-            let asked = self.ask(&Attempt::Services, question(IpvsCommand::GetService, None), true, &mut |message| {
-                let entry = service_entry(message)?;
+            let request = question(IpvsCommand::GetService, None);
+            let asked = self.ask_raw(&Attempt::Services, request, true, &mut |attributes| {
+                let entry = ServiceEntry::parse(attributes)?;
                 rows += 1;
                 if seen.insert(entry.service.id) {
                     each(entry);
@@ -179,7 +183,7 @@ impl Client {
     pub fn services_at_first(&mut self) -> Result<(Vec<ServiceEntry>, bool), Error> {
         let before = self.counters().receives;
         let request = question(IpvsCommand::GetService, None);
-        let all = self.collect(&Attempt::Services, &request, &service_entry)?;
+        let all = self.collect(&Attempt::Services, &request, &ServiceEntry::parse)?;
         // One message of rows and the one that ends the dump.
         Ok((all, self.counters().receives - before <= 2))
     }
@@ -190,11 +194,15 @@ impl Client {
     /// The socket failed.
     pub fn service(&mut self, id: &ServiceId) -> Result<Option<ServiceEntry>, Error> {
         let mut entry = None;
-        let asked =
-            self.ask(&Attempt::Service(*id), question(IpvsCommand::GetService, Some(id)), false, &mut |message| {
-                entry = Some(service_entry(message)?);
+        let asked = self.ask_raw(
+            &Attempt::Service(*id),
+            question(IpvsCommand::GetService, Some(id)),
+            false,
+            &mut |attributes| {
+                entry = Some(ServiceEntry::parse(attributes)?);
                 Ok(())
-            });
+            },
+        );
         match asked {
             Err(error) if error.is_not_there() => Ok(None),
             asked => asked.map(|()| entry),
@@ -208,7 +216,9 @@ impl Client {
     /// The socket failed.
     pub fn destinations(&mut self, id: &ServiceId) -> Result<Vec<DestinationEntry>, Error> {
         let request = question(IpvsCommand::GetDest, Some(id));
-        self.collect(&Attempt::Destinations(*id), &request, &|message| destination_entry(message, id))
+        self.collect(&Attempt::Destinations(*id), &request, &|attributes| {
+            DestinationEntry::parse(attributes, id.family())
+        })
     }
 
     /// The destinations of many virtual servers, in their order.
@@ -284,13 +294,34 @@ impl Client {
         dump: bool,
         each: &mut dyn FnMut(IpvsMessage) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
+        self.ask_bytes(attempt, request, dump, &mut |payload| each(deserialise(payload)?))
+    }
+
+    /// Asks `request` and hands over the attributes of every answer.
+    fn ask_raw(
+        &mut self,
+        attempt: &Attempt,
+        request: IpvsMessage,
+        dump: bool,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
+        self.ask_bytes(attempt, request, dump, &mut |payload| each(attributes(payload)))
+    }
+
+    fn ask_bytes(
+        &mut self,
+        attempt: &Attempt,
+        request: IpvsMessage,
+        dump: bool,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
         let family = self.family;
         let bytes = serialise(request, family, dump);
         let asked = self.socket.request::<Failure>(bytes, &mut |kind, payload| {
             if kind != family {
                 return Err(Failure::Decode(DecodeError::from(format!("message of type {kind}"))));
             }
-            each(deserialise(payload).map_err(Failure::Decode)?).map_err(Failure::Decode)
+            each(payload).map_err(Failure::Decode)
         });
         asked.map_err(|failure| match failure {
             Failure::Socket(source) => Error::from_socket(attempt.clone(), source),
@@ -303,13 +334,13 @@ impl Client {
         &mut self,
         attempt: &Attempt,
         request: &IpvsMessage,
-        decode: &dyn Fn(IpvsMessage) -> Result<T, DecodeError>,
+        decode: &dyn Fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         let mut retries = self.options.dump_retries;
         loop {
             let mut all = Vec::new();
-            let asked = self.ask(attempt, request.clone(), true, &mut |message| {
-                all.push(decode(message)?);
+            let asked = self.ask_raw(attempt, request.clone(), true, &mut |attributes| {
+                all.push(decode(attributes)?);
                 Ok(())
             });
             match asked {
@@ -336,20 +367,4 @@ impl From<SocketError> for Failure {
 fn not_sent(command: &Command, cause: SocketError) -> Result<(), Error> {
     let source = SocketError::NotSent { cause: Box::new(cause) };
     Err(Error::Transport { attempt: Attempt::Command(Box::new(command.clone())), source })
-}
-
-fn service_entry(message: IpvsMessage) -> Result<ServiceEntry, DecodeError> {
-    let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
-        Attribute::Service(attributes) => Some(attributes),
-        _ => None,
-    });
-    ServiceEntry::from_attributes(attributes.ok_or("no virtual server")?)
-}
-
-fn destination_entry(message: IpvsMessage, id: &ServiceId) -> Result<DestinationEntry, DecodeError> {
-    let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
-        Attribute::Destination(attributes) => Some(attributes),
-        _ => None,
-    });
-    DestinationEntry::from_attributes(attributes.ok_or("no destination")?, id.family())
 }

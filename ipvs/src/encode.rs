@@ -175,8 +175,13 @@ pub(crate) fn serialise(message: IpvsMessage, family: u16, dump: bool) -> Vec<u8
     bytes
 }
 
+/// The attributes of a message of the family, behind its netlink header.
+pub(crate) fn attributes(payload: &[u8]) -> &[u8] {
+    payload.get(GENERIC_HEADER_LENGTH..).unwrap_or(&[])
+}
+
 /// The message behind a netlink header.
 pub(crate) fn deserialise(payload: &[u8]) -> Result<IpvsMessage, DecodeError> {
     let header = GenlHeader::parse(payload)?;
-    IpvsMessage::parse_with_param(payload.get(GENERIC_HEADER_LENGTH..).unwrap_or(&[]), header)
+    IpvsMessage::parse_with_param(attributes(payload), header)
 }

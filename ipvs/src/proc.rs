@@ -170,7 +170,7 @@ pub fn parse(text: &str) -> Result<Table, TableError> {
             // The names of the columns.
             1 | 2 => {}
             _ => {
-                if let Some(destination) = line.trim_start().strip_prefix("->") {
+                if let Some(destination) = line.trim_ascii_start().strip_prefix("->") {
                     let destination = destination_row(destination).ok_or_else(|| wrong("not a destination"))?;
                     let (_, destinations) = rows.last_mut().ok_or_else(|| wrong("no virtual server before it"))?;
                     destinations.push(destination);
@@ -196,7 +196,7 @@ fn first_line(line: &str) -> Option<Info> {
 
 /// `TCP  0A000001:0050 wrr ops persistent 2700000 FFFFFFFF`, `FWM  00000007 rr persistent 75000 FFFFFFFF`
 fn service_row(line: &str) -> Option<ServiceRow> {
-    let mut words = line.split_whitespace();
+    let mut words = line.split_ascii_whitespace();
     let id = match (words.next()?, words.next()?) {
         ("FWM", mark) => RowId::Fwmark { mark: u32::from_str_radix(mark, 16).ok()? },
         (name, place) => {
@@ -223,7 +223,7 @@ fn service_row(line: &str) -> Option<ServiceRow> {
 
 /// ` 0A010001:1F90      Masq    1      0          0`, without the arrow.
 fn destination_row(text: &str) -> Option<DestinationRow> {
-    let mut words = text.split_whitespace();
+    let mut words = text.split_ascii_whitespace();
     let (address, port) = place_of(words.next()?)?;
     let forward = match words.next()? {
         "Masq" => ForwardMethod::Masquerade,

@@ -39,6 +39,9 @@ pub enum ClientError {
 }
 
 /// A conversation with the daemon.
+/// So much is read at a time: the names of a large cluster are megabytes.
+const READ: usize = 256 * 1024;
+
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
@@ -54,7 +57,7 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
         match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Self { path, reader: BufReader::new(stream), last: 0 }),
+            Ok(stream) => Ok(Self { path, reader: BufReader::with_capacity(READ, stream), last: 0 }),
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Err(ClientError::Permission { path, source })
             }

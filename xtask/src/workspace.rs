@@ -98,9 +98,6 @@ impl Workspace {
         command.args(["build", "--locked", "--release", "--package", PRODUCT, "--bin", PRODUCT, "--target", target]);
         command.env("RUSTFLAGS", "-C target-feature=+crt-static");
         command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "none");
-        // As the other release build is made, the file has 18.5 MB, 13.8 of them code.
-        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
-        command.env("CARGO_PROFILE_RELEASE_LTO", "fat");
         Self::built(command, PRODUCT)
     }
 

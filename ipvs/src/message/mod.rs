@@ -8,6 +8,7 @@
 mod daemon;
 mod destination;
 mod payload;
+mod report;
 mod service;
 mod stats;
 

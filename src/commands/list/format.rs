@@ -1,6 +1,7 @@
 //! Virtual servers as the bytes that `ipvsadm` 1.31 prints for them (`print_title` and `print_service_entry` in
 //! `ipvsadm.c`), and as the lines that `ipvsadm -R` reads.
 
+use super::columns;
 use super::request::{Columns, Format};
 use super::resolve::{Resolver, cut};
 use super::table::{
@@ -70,13 +71,15 @@ pub struct Printer {
     format: Format,
     resolver: Resolver,
     name: String,
+    /// The end of the last line, and of what: most real servers of a table have the same.
+    end: (Option<(Forward, [u32; 3])>, String),
 }
 
 impl Printer {
     /// In this format.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, resolver: Resolver::new(format.numeric), name: String::new() }
+        Self { format, resolver: Resolver::new(format.numeric), name: String::new(), end: (None, String::new()) }
     }
 
     /// A virtual server with its real servers.
@@ -92,8 +95,26 @@ impl Printer {
             if real.address.is_ipv4() {
                 cut(&mut self.name, 0, REAL_SERVER);
             }
-            let _ = real_server(text, &self.name, real, self.format);
+            text.push_str("  -> ");
+            columns::left(text, &self.name, REAL_SERVER);
+            match self.format.columns {
+                Columns::Usual => self.usual_end(text, real),
+                _ => drop(real_server(text, real, self.format)),
+            }
         }
+    }
+
+    /// Method, weight, connections.
+    fn usual_end(&mut self, text: &mut String, real: &RealServer) {
+        let numbers = [real.weight, real.active_connections, real.inactive_connections];
+        let (of, end) = &mut self.end;
+        if *of != Some((real.forward, numbers)) {
+            *of = Some((real.forward, numbers));
+            end.clear();
+            let ([weight, active, inactive], forward) = (numbers, forward_name(real.forward));
+            let _ = writeln!(end, " {forward:<7} {:<6} {active:<10} {inactive:<10}", weight.cast_signed());
+        }
+        text.push_str(end);
     }
 
     fn server_name(&mut self, frontend: Frontend) -> fmt::Result {
@@ -169,11 +190,11 @@ fn virtual_server(text: &mut String, name: &str, server: &VirtualServer) -> fmt:
     text.write_str(if server.one_packet { " ops\n" } else { "\n" })
 }
 
-fn real_server(text: &mut String, name: &str, real: &RealServer, format: Format) -> fmt::Result {
+/// What follows the name, in other columns than the usual ones.
+fn real_server(text: &mut String, real: &RealServer, format: Format) -> fmt::Result {
     let none = Details::default();
     let details = real.details.as_deref().unwrap_or(&none);
     let (active, inactive) = (real.active_connections, real.inactive_connections);
-    write!(text, "  -> {name:<REAL_SERVER$}")?;
     match format.columns {
         Columns::Stats => {
             counters(&details.traffic).into_iter().try_for_each(|number| large(text, number, format.exact))?;
@@ -198,10 +219,7 @@ fn real_server(text: &mut String, name: &str, real: &RealServer, format: Format)
             let tunnel = tunnel_info(real.forward, details.tunnel);
             writeln!(text, " {forward:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}")
         }
-        Columns::Usual => {
-            let (forward, weight) = (forward_name(real.forward), real.weight.cast_signed());
-            writeln!(text, " {forward:<7} {weight:<6} {active:<10} {inactive:<10}")
-        }
+        Columns::Usual => Ok(()),
     }
 }
 

@@ -10,9 +10,9 @@ use super::request::Columns;
 use super::sort;
 use super::table::{Details, Forward, Frontend, Header, Netmask, Persistence, RealServer, Table, VirtualServer};
 use crate::model::IpFamily;
+use foldhash::{HashMap, HashMapExt};
 use ipvs::proc::{DestinationRow, RowId};
 use ipvs::{AddressFamily, Client, DestinationEntry, Error, ForwardMethod, ServiceEntry, ServiceFlags, ServiceId};
-use std::collections::HashMap;
 
 /// What is wanted of destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,13 +7,14 @@
 //! | `ipvsadm/` | the command line of `ipvsadm`, for when the program is started under that name |
 //! | `table.rs` | what a listing shows, wherever it comes from |
 //! | `from_ipvs.rs`, `from_rules.rs` | the kernel's IPVS, the iptables rules |
-//! | `sort.rs`, `format.rs`, `resolve.rs` | `ipvsadm`'s order, bytes, names |
+//! | `sort.rs`, `format.rs`, `columns.rs`, `resolve.rs` | `ipvsadm`'s order, bytes, columns, names |
 //! | `connections.rs`, `settings.rs` | `-c`; `--timeout`, `--daemon` |
 //! | `named/` | the table with names, as columns, JSON, YAML, CSV; filters |
 //! | `output.rs` | standard output in pieces |
 //! | `watch.rs` | again and again |
 
 pub mod args;
+mod columns;
 pub mod connections;
 pub mod format;
 pub mod from_ipvs;
@@ -45,7 +46,7 @@ use table::{Frontend, Table};
 /// Prints the listing to standard output. A reader who has seen enough (`| head`) is no failure.
 ///
 /// # Errors
-/// The table cannot be read: no IPVS, no permission; the message says what helps. Nothing was printed then.
+/// The table cannot be read: no IPVS, no permission; the message says what helps. At most the titles were printed then.
 pub fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
     Ok(exit(match args.watch {
         Some(period) => watch::run(args, period),
@@ -120,10 +121,11 @@ fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow:
     let mut printer = Printer::new(request.format);
     match request.what {
         What::All => {
-            let header = from_ipvs::header(client)?;
-            let (servers, mut real_servers) = from_ipvs::servers(client, depth, sorted)?;
-            out.text().push_str(&format::header(header));
+            out.text().push_str(&format::header(from_ipvs::header(client)?));
             out.text().push_str(format::title(request.format.columns));
+            // At once, however large the table is.
+            out.flush()?;
+            let (servers, mut real_servers) = from_ipvs::servers(client, depth, sorted)?;
             for mut server in servers {
                 real_servers.fill(client, &mut server)?;
                 printer.server(out.text(), &server);

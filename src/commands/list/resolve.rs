@@ -4,6 +4,7 @@
 //! Names of hosts come from the system's resolver, each asked for once. Names of ports come from `/etc/services`, which is
 //! where the resolver has them from unless somebody keeps them in a directory service.
 
+use super::columns;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
@@ -32,7 +33,11 @@ impl Resolver {
         let (open, close) = if address.is_ipv4() { ("", "") } else { ("[", "]") };
         // Writing to a string cannot fail.
         let _ = match &mut self.names {
-            None => write_address(text, open, address).and_then(|()| write!(text, "{close}:{port}")),
+            None => write_address(text, open, address).map(|()| {
+                text.push_str(close);
+                text.push(':');
+                columns::number_left(text, port, 0);
+            }),
             Some((hosts, ports)) => {
                 let host = hosts.entry(address).or_insert_with(|| host_name(address));
                 match ports.name(port, protocol) {
@@ -56,7 +61,11 @@ pub fn cut(text: &mut String, start: usize, room: usize) {
 /// The address as glibc's `inet_ntop` writes it.
 fn write_address(text: &mut String, open: &str, address: IpAddr) -> std::fmt::Result {
     match address {
-        IpAddr::V4(v4) => write!(text, "{open}{v4}"),
+        IpAddr::V4(v4) => {
+            text.push_str(open);
+            columns::ipv4(text, v4);
+            Ok(())
+        }
         IpAddr::V6(v6) => match v6.segments() {
             // The deprecated "IPv4-compatible" addresses, which Rust writes like any other.
             [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {

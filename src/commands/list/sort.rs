@@ -29,7 +29,24 @@ pub fn sort_servers(servers: &mut Vec<VirtualServer>) {
 
 /// Sorts the real servers of one virtual server, which have to be in the kernel's order.
 pub fn sort_real_servers(servers: &mut Vec<RealServer>) {
+    if let Some((least, most)) = ipv4_span(servers)
+        && most - least <= i32::MAX.unsigned_abs()
+    {
+        // Nothing wraps, so that there is an order, and every stable way to it leads to the same.
+        return servers.sort_by_key(|server| (server.address, server.port));
+    }
     *servers = merge_sort(std::mem::take(servers), &compare_real_servers);
+}
+
+/// The least and the greatest address, where all are IPv4.
+fn ipv4_span(servers: &[RealServer]) -> Option<(u32, u32)> {
+    servers
+        .iter()
+        .try_fold((u32::MAX, 0), |(least, most), server| match server.address {
+            IpAddr::V4(address) => Some((least.min(address.to_bits()), most.max(address.to_bits()))),
+            IpAddr::V6(_) => None,
+        })
+        .filter(|(least, most)| least <= most)
 }
 
 /// `ipvs_cmp_services` in `libipvs.c`: mark, family, protocol, address, port.

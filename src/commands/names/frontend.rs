@@ -2,7 +2,7 @@
 
 use crate::backend::ipvs::shadow;
 use crate::control::names::{AddressKind, NamedDrain, NamedEndpoint, NamedPort, NamedService};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -211,7 +211,7 @@ fn endpoints(frame: &mut Frame<'_>, state: &State) {
     cover(frame, &title, lines);
 }
 
-fn endpoint(real: &RealRow) -> Line<'static> {
+fn endpoint(real: &RealRow<'_>) -> Line<'static> {
     let place = std::net::SocketAddr::new(real.address, real.port).to_string();
     let color = match real.state {
         "serving" => colored(Color::Green),
@@ -220,7 +220,7 @@ fn endpoint(real: &RealRow) -> Line<'static> {
         _ => Style::new(),
     };
     Line::from(vec![
-        Span::raw(format!("{place:<29} {:<30} {:<20} ", fit(&real.pod, 30), fit(&real.node, 20))),
+        Span::raw(format!("{place:<29} {:<30} {:<20} ", fit(real.pod, 30), fit(real.node, 20))),
         Span::styled(format!("{:<12}", real.state), color),
         Span::raw(format!(" {:>6} {:>7} {:>8}", real.weight, real.active, real.inactive)),
     ])

@@ -68,7 +68,7 @@ impl Data {
     }
 
     /// A virtual server.
-    pub fn server(&mut self, row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
+    pub fn server(&mut self, row: &ServerRow<'_>, text: &mut String) -> anyhow::Result<()> {
         match self.form {
             Form::Json => {
                 text.push_str(if self.count == 0 { "\n" } else { ",\n" });
@@ -92,7 +92,7 @@ impl Data {
 }
 
 /// As an element of a list.
-fn yaml(row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
+fn yaml(row: &ServerRow<'_>, text: &mut String) -> anyhow::Result<()> {
     // JSON is YAML, which is all the conversion that it takes.
     let json = serde_json::to_string(row)?;
     let mut document = String::new();
@@ -107,11 +107,11 @@ fn yaml(row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn csv(row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
+fn csv(row: &ServerRow<'_>, text: &mut String) -> anyhow::Result<()> {
     let server = [
-        row.namespace.clone(),
-        row.service.clone(),
-        row.port_name.clone(),
+        row.namespace.to_owned(),
+        row.service.to_owned(),
+        row.port_name.to_owned(),
         row.kind.to_owned(),
         row.inside.to_string(),
         row.protocol.to_owned(),
@@ -125,9 +125,9 @@ fn csv(row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
         let real = [
             real.address.to_string(),
             real.port.to_string(),
-            real.pod.clone(),
-            real.node.clone(),
-            real.zone.clone(),
+            real.pod.to_owned(),
+            real.node.to_owned(),
+            real.zone.to_owned(),
             real.state.to_owned(),
             real.weight.to_string(),
             real.active.to_string(),
@@ -147,10 +147,10 @@ fn csv(row: &ServerRow, text: &mut String) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<ServerRow> {
+    fn rows() -> Vec<ServerRow<'static>> {
         let row = ServerRow {
-            namespace: "shop".into(),
-            service: "web,\"1\"".into(),
+            namespace: "shop",
+            service: "web,\"1\"",
             kind: "ClusterIP",
             protocol: "TCP",
             address: Some("10.96.0.1".parse().unwrap()),

@@ -34,27 +34,27 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether a virtual server can match, whatever its real servers are.
-    pub fn may_match(&self, row: &ServerRow) -> bool {
+    pub fn may_match(&self, row: &ServerRow<'_>) -> bool {
         let namespace = self.args.namespace.as_ref().is_none_or(|wanted| *wanted == row.namespace);
         let service = self.service.is_none_or(|(namespace, name)| {
-            namespace.is_none_or(|namespace| fits(namespace, &row.namespace))
+            namespace.is_none_or(|namespace| fits(namespace, row.namespace))
                 && !row.service.is_empty()
-                && fits(name, &row.service)
+                && fits(name, row.service)
         });
         let labels =
-            self.args.selector.as_ref().is_none_or(|selector| !row.service.is_empty() && selector.matches(&row.labels));
+            self.args.selector.as_ref().is_none_or(|selector| !row.service.is_empty() && selector.matches(row.labels));
         namespace && service && labels && (!self.args.foreign || row.kind == "foreign")
     }
 
     /// Whether it matches, reduced to the real servers that do. Address and port may be those of the virtual server, which
     /// then comes whole, or of some of its real servers.
-    pub fn keep(&self, row: &mut ServerRow) -> bool {
+    pub fn keep(&self, row: &mut ServerRow<'_>) -> bool {
         let FilterArgs { address, port, state, .. } = self.args;
         let at = |found: Option<std::net::IpAddr>, number: u16| {
             address.is_none_or(|wanted| found == Some(wanted)) && port.is_none_or(|wanted| number == wanted)
         };
         let whole = at(row.address, row.port);
-        let in_state = |real: &RealRow| state.as_deref().is_none_or(|wanted| real.state == wanted);
+        let in_state = |real: &RealRow<'_>| state.as_deref().is_none_or(|wanted| real.state == wanted);
         row.real_servers.retain(|real| (whole || at(Some(real.address), real.port)) && in_state(real));
         !row.real_servers.is_empty() || (whole && state.is_none())
     }
@@ -71,13 +71,13 @@ fn fits(pattern: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn row() -> ServerRow {
+    fn row() -> ServerRow<'static> {
         let real = |address: &str, state| RealRow {
             address: address.parse().unwrap(),
             port: 8080,
-            pod: String::new(),
-            node: String::new(),
-            zone: String::new(),
+            pod: "",
+            node: "",
+            zone: "",
             state,
             drain_left: None,
             forward: "Masq",
@@ -86,9 +86,9 @@ mod tests {
             inactive: 0,
         };
         ServerRow {
-            namespace: "shop".into(),
-            service: "web-front".into(),
-            labels: "app=web".into(),
+            namespace: "shop",
+            service: "web-front",
+            labels: "app=web",
             kind: "ClusterIP",
             address: Some("10.96.0.1".parse().unwrap()),
             port: 80,

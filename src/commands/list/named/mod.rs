@@ -51,7 +51,7 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     let own = addresses::node_addresses().context("the node ports cannot be told from foreign virtual servers")?;
     let namer = Namer::new(&names, own.into_iter().map(|found| found.address));
     let (mut source, servers) = opened?;
-    let mut named: Vec<(VirtualServer, ServerRow)> = Vec::with_capacity(servers.len());
+    let mut named: Vec<(VirtualServer, ServerRow<'_>)> = Vec::with_capacity(servers.len());
     for server in servers {
         let row = namer.server(&server);
         if filter.may_match(&row) && wanted(request.what, &server) {
@@ -122,7 +122,7 @@ impl Writer {
         args: &ListArgs,
         format: Format,
         names: &crate::commands::names::Names,
-        named: &[(VirtualServer, ServerRow)],
+        named: &[(VirtualServer, ServerRow<'_>)],
     ) -> Self {
         match args.output {
             OutputForm::Ipvsadm => Self::Ipvsadm(Printer::new(format), format),
@@ -143,7 +143,7 @@ impl Writer {
         }
     }
 
-    fn server(&mut self, server: &VirtualServer, row: &ServerRow, out: &mut Output<'_>) -> anyhow::Result<()> {
+    fn server(&mut self, server: &VirtualServer, row: &ServerRow<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
         match self {
             Self::Ipvsadm(printer, _) => printer.server(out.text(), server),
             Self::Wide(wide) => wide.server(row, out.text()),

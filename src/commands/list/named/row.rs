@@ -6,20 +6,21 @@ use crate::backend::ipvs::shadow;
 use crate::commands::names::{self, EndpointState, Names};
 use crate::control::names::AddressKind;
 use crate::model::IpFamily;
+use foldhash::HashMap;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// A virtual server. The names are empty where it belongs to no Service, or where nobody told the names.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct ServerRow {
+pub struct ServerRow<'a> {
     /// Namespace of its Service.
-    pub namespace: String,
+    pub namespace: &'a str,
     /// Name of its Service.
-    pub service: String,
+    pub service: &'a str,
     /// Name of the Service's port.
-    pub port_name: String,
+    pub port_name: &'a str,
     /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`; `foreign`: of no Service; `unknown`: there are no names.
     pub kind: &'static str,
     /// The second list of an address with the policy Local: what pods and the node itself get.
@@ -44,24 +45,24 @@ pub struct ServerRow {
     pub refused: u64,
     /// Labels of its Service, for the filter.
     #[serde(skip)]
-    pub labels: String,
+    pub labels: &'a str,
     /// Its real servers.
-    pub real_servers: Vec<RealRow>,
+    pub real_servers: Vec<RealRow<'a>>,
 }
 
 /// A real server.
 #[derive(Debug, Clone, Serialize)]
-pub struct RealRow {
+pub struct RealRow<'a> {
     /// Its address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
     /// The pod behind it.
-    pub pod: String,
+    pub pod: &'a str,
     /// The node of the pod.
-    pub node: String,
+    pub node: &'a str,
     /// The zone of the node.
-    pub zone: String,
+    pub zone: &'a str,
     /// `serving`, `terminating`, `draining`, `not-ready`, `unlisted` (the cluster does not know it), or `unknown`.
     pub state: &'static str,
     /// Seconds for which its open connections may go on while it drains.
@@ -77,7 +78,7 @@ pub struct RealRow {
     pub inactive: u32,
 }
 
-impl RealRow {
+impl RealRow<'_> {
     /// Whether it is this one.
     #[must_use]
     pub fn is(&self, real: &RealServer) -> bool {
@@ -85,7 +86,7 @@ impl RealRow {
     }
 }
 
-impl ServerRow {
+impl ServerRow<'_> {
     /// `namespace/name:port`, empty without a name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -136,7 +137,7 @@ impl<'a> Namer<'a> {
 
     /// A row without real servers.
     #[must_use]
-    pub fn server(&self, server: &VirtualServer) -> ServerRow {
+    pub fn server(&self, server: &VirtualServer) -> ServerRow<'a> {
         let (protocol, address, port, fwmark) = match server.frontend {
             Frontend::Address { protocol, address, port } => (protocol_name(protocol), Some(address), port, None),
             Frontend::Fwmark { mark, family: IpFamily::V4 } => ("FWM", None, 0, Some(mark)),
@@ -157,10 +158,10 @@ impl<'a> Namer<'a> {
         match self.frontend(server.frontend) {
             None => row,
             Some(found) => ServerRow {
-                namespace: found.service.namespace.clone(),
-                service: found.service.name.clone(),
-                port_name: found.port.name.clone(),
-                labels: found.service.labels.clone(),
+                namespace: &found.service.namespace,
+                service: &found.service.name,
+                port_name: &found.port.name,
+                labels: &found.service.labels,
                 kind: found.kind.as_str(),
                 inside: found.inside,
                 ..row
@@ -175,18 +176,17 @@ impl<'a> Namer<'a> {
     }
 
     /// Puts the real servers in.
-    pub fn real_servers(&self, server: &VirtualServer, row: &mut ServerRow) {
+    pub fn real_servers(&self, server: &VirtualServer, row: &mut ServerRow<'a>) {
         let endpoints = self.frontend(server.frontend).map(|found| found.endpoints());
         let named = |real: &RealServer| real_row(real, endpoints.as_ref());
         row.real_servers = server.real_servers.iter().map(named).collect();
     }
 }
 
-fn real_row(real: &RealServer, endpoints: Option<&HashMap<SocketAddr, names::Endpoint<'_>>>) -> RealRow {
+fn real_row<'a>(real: &RealServer, endpoints: Option<&HashMap<SocketAddr, names::Endpoint<'a>>>) -> RealRow<'a> {
     let place = SocketAddr::new(real.address, real.port);
     let found = endpoints.and_then(|endpoints| endpoints.get(&place));
     let named = found.and_then(|endpoint| endpoint.named);
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     let state = match (endpoints, found) {
         (None, _) => None,
         (Some(_), None) => Some(EndpointState::Unlisted),
@@ -195,9 +195,9 @@ fn real_row(real: &RealServer, endpoints: Option<&HashMap<SocketAddr, names::End
     RealRow {
         address: real.address,
         port: real.port,
-        pod: text(named.map(|named| &named.pod)),
-        node: text(named.map(|named| &named.node)),
-        zone: text(named.map(|named| &named.zone)),
+        pod: named.map_or("", |named| &named.pod),
+        node: named.map_or("", |named| &named.node),
+        zone: named.map_or("", |named| &named.zone),
         state: state.map_or("unknown", EndpointState::word),
         drain_left: match state {
             Some(EndpointState::Draining(left)) => Some(left.as_secs()),

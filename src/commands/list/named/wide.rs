@@ -1,6 +1,7 @@
 //! `-o wide`: columns for people. Widths follow the names, not the kernel's table, so that lines come out as it is read.
 
 use super::super::args::Colors;
+use super::super::columns;
 use super::row::{RealRow, ServerRow};
 use crate::commands::names::Names;
 use crate::commands::output;
@@ -33,13 +34,16 @@ pub struct Wide {
     pod: usize,
     node: usize,
     zone: usize,
+    /// The end of the last line, and of what: most real servers of a table have the same.
+    end: (Option<(&'static str, [u32; 3])>, String),
 }
 
 impl Wide {
     /// Wide enough for these virtual servers and for every endpoint that has a name.
-    pub fn new<'a>(colored: bool, names: &Names, rows: impl Iterator<Item = &'a ServerRow>) -> Self {
+    pub fn new<'a>(colored: bool, names: &Names, rows: impl Iterator<Item = &'a ServerRow<'a>>) -> Self {
+        let end = (None, String::new());
         let mut wide =
-            Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4 };
+            Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4, end };
         let widen = |width: &mut usize, text: usize| *width = (*width).max(text);
         for row in rows {
             widen(&mut wide.service, row.name().len());
@@ -82,7 +86,7 @@ impl Wide {
     }
 
     /// A virtual server with its real servers.
-    pub fn server(&self, row: &ServerRow, text: &mut String) {
+    pub fn server(&mut self, row: &ServerRow<'_>, text: &mut String) {
         let Self { service, kind, place, scheduler, .. } = *self;
         let name = row.name();
         let name = if name.is_empty() { "-" } else { &name };
@@ -106,24 +110,34 @@ impl Wide {
         }
     }
 
-    fn real_server(&self, real: &RealRow, text: &mut String) {
-        let Self { endpoint, pod, node, zone, .. } = *self;
-        let place = std::net::SocketAddr::new(real.address, real.port).to_string();
-        let _ = write!(
-            text,
-            "  -> {place:<endpoint$} {:<pod$} {:<node$} {:<zone$} ",
-            dash(&real.pod),
-            dash(&real.node),
-            dash(&real.zone)
-        );
+    fn real_server(&mut self, real: &RealRow<'_>, text: &mut String) {
+        text.push_str("  -> ");
+        let start = text.len();
+        columns::place(text, real.address, real.port);
+        columns::pad(text, text.len() - start, self.endpoint);
+        for (word, width) in [(&real.pod, self.pod), (&real.node, self.node), (&real.zone, self.zone)] {
+            text.push(' ');
+            columns::left(text, dash(word), width);
+        }
+        text.push(' ');
         let color = match real.state {
             "serving" => GREEN,
             "draining" | "terminating" => YELLOW,
             "not-ready" | "unlisted" => RED,
             _ => DIM,
         };
-        self.paint(text, color, &format!("{:<11}", real.state));
-        let _ = write!(text, " {:<7} {:>6} {:>7} {:>8}", real.forward, real.weight, real.active, real.inactive);
+        self.begin_color(text, color);
+        columns::left(text, real.state, 11);
+        self.end_color(text);
+        let numbers = [real.weight, real.active, real.inactive];
+        let (of, end) = &mut self.end;
+        if *of != Some((real.forward, numbers)) {
+            *of = Some((real.forward, numbers));
+            end.clear();
+            let (forward, [weight, active, inactive]) = (real.forward, numbers);
+            let _ = write!(end, " {forward:<7} {weight:>6} {active:>7} {inactive:>8}");
+        }
+        text.push_str(end);
         if let Some(left) = real.drain_left {
             let _ = write!(text, "  {}m{:02}s left", left / 60, left % 60);
         }
@@ -131,7 +145,21 @@ impl Wide {
     }
 
     fn paint(&self, text: &mut String, color: &str, what: &str) {
-        let _ = if self.colored { write!(text, "\x1b[{color}m{what}\x1b[0m") } else { write!(text, "{what}") };
+        self.begin_color(text, color);
+        text.push_str(what);
+        self.end_color(text);
+    }
+
+    fn begin_color(&self, text: &mut String, color: &str) {
+        if self.colored {
+            text.extend(["\x1b[", color, "m"]);
+        }
+    }
+
+    fn end_color(&self, text: &mut String) {
+        if self.colored {
+            text.push_str("\x1b[0m");
+        }
     }
 }
 
