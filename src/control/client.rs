@@ -1,8 +1,9 @@
 //! The commands' side of the control socket.
 
 use super::names::NamedService;
+use super::packed;
 use super::protocol::{Answer, Ask, Event, Request, VERSION};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -38,10 +39,12 @@ pub enum ClientError {
     },
 }
 
-/// A conversation with the daemon.
 /// So much is read at a time: the names of a large cluster are megabytes.
 const READ: usize = 256 * 1024;
+/// No piece of names is longer.
+const LONGEST_PIECE: u32 = 64 * 1024 * 1024;
 
+/// A conversation with the daemon.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
@@ -86,6 +89,32 @@ impl Client {
     /// # Errors
     /// When the daemon went away, or does not know the question.
     pub fn names(&mut self, each: &mut dyn FnMut(NamedService)) -> Result<(), ClientError> {
+        self.ask(Ask::PackedNames { program: env!("CARGO_PKG_VERSION").to_owned() })?;
+        match self.answer()? {
+            Event::Names { .. } => self.pieces(each)?,
+            // A daemon of another version.
+            Event::Failed { .. } => self.lines(each)?,
+            other => return Err(self.broken(format!("not the answer to what was asked: {other:?}"))),
+        }
+        self.answer().map(|_| ())
+    }
+
+    fn pieces(&mut self, each: &mut dyn FnMut(NamedService)) -> Result<(), ClientError> {
+        let mut piece = Vec::new();
+        loop {
+            let mut length = [0; 4];
+            self.reader.read_exact(&mut length).map_err(|error| self.broken(error))?;
+            match u32::from_le_bytes(length) {
+                0 => return Ok(()),
+                length if length > LONGEST_PIECE => return Err(self.broken("a piece of names that is too long")),
+                length => piece.resize(usize::try_from(length).unwrap_or_default(), 0),
+            }
+            self.reader.read_exact(&mut piece).map_err(|error| self.broken(error))?;
+            packed::unpack(&piece).map_err(|error| self.broken(error))?.into_iter().for_each(&mut *each);
+        }
+    }
+
+    fn lines(&mut self, each: &mut dyn FnMut(NamedService)) -> Result<(), ClientError> {
         self.ask(Ask::Names)?;
         let services = match self.answer()? {
             Event::Names { services } => services,
@@ -100,7 +129,7 @@ impl Client {
             }
             each(serde_json::from_str(&line).map_err(|error| self.broken(format!("not understood: {error}: {line}")))?);
         }
-        self.answer().map(|_| ())
+        Ok(())
     }
 
     /// The next answer to what was asked last.

@@ -3,6 +3,7 @@
 
 use crate::model::{EndpointSlice, Protocol, Service, ServiceName, Snapshot};
 use crate::reconcile::Status;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +13,12 @@ use std::time::Instant;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedService {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: ByteString,
     /// Its name.
-    pub name: String,
+    pub name: ByteString,
     /// Its labels, as `a=1,b=2`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub labels: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub labels: ByteString,
     /// Its addresses.
     pub addresses: Vec<NamedAddress>,
     /// Its ports.
@@ -71,8 +72,8 @@ pub struct NamedAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedPort {
     /// Its name; none if the Service has a single nameless port.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub name: ByteString,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Transport,
     /// On the Service's addresses.
@@ -131,14 +132,14 @@ pub struct NamedEndpoint {
     /// Its address.
     pub address: IpAddr,
     /// The pod behind it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub pod: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub pod: ByteString,
     /// The node that it runs on.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub node: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub node: ByteString,
     /// The zone of that node.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub zone: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub zone: ByteString,
     /// It may get new connections.
     pub ready: bool,
     /// It answers, whether or not it is terminating.
@@ -147,6 +148,10 @@ pub struct NamedEndpoint {
     /// The pod is being deleted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub terminating: bool,
+}
+
+fn is_empty(text: &ByteString) -> bool {
+    (**text).is_empty()
 }
 
 fn yes() -> bool {
@@ -167,8 +172,8 @@ fn is_false(value: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedDrain {
     /// Name of the Service's port.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub port: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub port: ByteString,
     /// Its protocol.
     pub protocol: Transport,
     /// The endpoint's address and port.
@@ -189,13 +194,19 @@ impl Draining {
         for drain in status.families.v4.draining.iter().chain(&status.families.v6.draining) {
             let left = drain.until.saturating_duration_since(now).as_millis();
             all.entry(drain.service.service.clone()).or_default().push(NamedDrain {
-                port: drain.service.port.to_string(),
+                port: (&*drain.service.port).into(),
                 protocol: drain.service.protocol.into(),
                 endpoint: drain.address,
                 left_ms: u64::try_from(left).unwrap_or(u64::MAX),
             });
         }
         Self(all)
+    }
+
+    /// Of a Service.
+    #[must_use]
+    pub fn of_service(&self, name: &ServiceName) -> &[NamedDrain] {
+        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -205,11 +216,7 @@ impl NamedService {
         snapshot.services.iter().map(|(name, service)| {
             let slices = snapshot.slices.get(name);
             let slices = slices.into_iter().flat_map(|slices| slices.values()).map(|slice| NamedSlice::of(&slice));
-            Self {
-                slices: slices.collect(),
-                draining: draining.0.get(name).cloned().unwrap_or_default(),
-                ..Self::of(service)
-            }
+            Self { slices: slices.collect(), draining: draining.of_service(name).to_vec(), ..Self::of(service) }
         })
     }
 
@@ -219,15 +226,15 @@ impl NamedService {
         let addresses = addresses.chain(service.external_ips.iter().map(of_kind(AddressKind::ExternalIp)));
         let addresses = addresses.chain(service.load_balancer_ips.iter().map(of_kind(AddressKind::LoadBalancer)));
         let ports = service.ports.iter().map(|port| NamedPort {
-            name: port.name.to_string(),
+            name: (&*port.name).into(),
             protocol: port.protocol.into(),
             port: port.port,
             node_port: port.node_port,
         });
         Self {
-            namespace: service.name.namespace.to_string(),
-            name: service.name.name.to_string(),
-            labels: service.labels.as_deref().unwrap_or_default().to_owned(),
+            namespace: (&*service.name.namespace).into(),
+            name: (&*service.name.name).into(),
+            labels: service.labels.as_deref().unwrap_or_default().into(),
             addresses: addresses.collect(),
             ports: ports.collect(),
             slices: Vec::new(),
@@ -238,9 +245,9 @@ impl NamedService {
 
 impl NamedSlice {
     fn of(slice: &EndpointSlice) -> Self {
-        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+        let text = |text: &Option<std::sync::Arc<str>>| ByteString::from(text.as_deref().unwrap_or_default());
         let ports = slice.ports.iter().map(|port| NamedPort {
-            name: port.name.to_string(),
+            name: (&*port.name).into(),
             protocol: port.protocol.into(),
             port: port.port,
             node_port: None,

@@ -43,6 +43,11 @@ pub enum Ask {
     /// The Services as people know them. Answered by one [`Event::Names`], as many lines of JSON as that says, each a
     /// [`super::names::NamedService`], and [`Event::Done`].
     Names,
+    /// The same for a program of the same version: one [`Event::Names`], the pieces of [`super::packed`], and [`Event::Done`].
+    PackedNames {
+        /// The version of the program that asks.
+        program: String,
+    },
 }
 
 /// The name of a mode that can be wished for.
@@ -119,7 +124,7 @@ pub enum Event {
     Failed { reason: String },
     /// How it stands.
     Status { status: Box<Status> },
-    /// So many Services follow, a line each.
+    /// So many Services follow.
     Names { services: usize },
 }
 

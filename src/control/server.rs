@@ -1,6 +1,7 @@
 //! The daemon's side of the control socket.
 
 use super::names::{Draining, NamedService};
+use super::packed;
 use super::protocol::{Answer, Ask, Event, LONGEST_LINE, Request, Status, VERSION};
 use crate::reconcile::{self, Switcher};
 use crate::source::Snapshots;
@@ -167,6 +168,11 @@ async fn answer(line: &str, writer: &mut OwnedWriteHalf, daemon: &Daemon) -> io:
             send(writer, request.id, Event::Status { status }).await
         }
         Ask::Names => send_names(writer, request.id, daemon).await,
+        Ask::PackedNames { program } if program != env!("CARGO_PKG_VERSION") => {
+            let reason = format!("this is version {}, not {program}: ask for names", env!("CARGO_PKG_VERSION"));
+            send(writer, request.id, Event::Failed { reason }).await
+        }
+        Ask::PackedNames { .. } => send_packed(writer, request.id, daemon).await,
         Ask::Switch { mode, family, drain_ms } => {
             let drain = drain_ms.map(Duration::from_millis);
             let mut steps = daemon.switcher.switch(mode.into(), family.list(), drain);
@@ -200,6 +206,17 @@ async fn send_names(writer: &mut OwnedWriteHalf, id: u64, daemon: &Daemon) -> io
         }
     }
     writer.write_all(&lines).await?;
+    send(writer, id, Event::Done).await
+}
+
+/// As [`send_names`], for this program itself.
+async fn send_packed(writer: &mut OwnedWriteHalf, id: u64, daemon: &Daemon) -> io::Result<()> {
+    let snapshot = daemon.snapshots.borrow().clone();
+    let draining = Draining::of(&daemon.status.borrow(), Instant::now());
+    send(writer, id, Event::Names { services: snapshot.services.len() }).await?;
+    for piece in packed::pieces(&snapshot, &draining) {
+        writer.write_all(&piece).await?;
+    }
     send(writer, id, Event::Done).await
 }
 

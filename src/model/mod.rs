@@ -20,7 +20,7 @@ pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
-pub use slices::Slices;
+pub use slices::{EndpointView, SliceView, Slices};
 
 use imbl::OrdMap;
 use std::sync::Arc;

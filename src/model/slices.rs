@@ -42,6 +42,17 @@ impl Slices {
         self.0.iter().map(|(name, packed)| unpack(name, packed))
     }
 
+    /// What is in the slices, by name, at no more cost than reading it.
+    pub fn views(&self) -> impl Iterator<Item = SliceView<'_>> {
+        self.0.iter().map(|(name, packed)| {
+            let form = form(name, packed);
+            SliceView {
+                ports: form.ports.into_iter().map(|(name, number, port)| (name, protocol(number), port)).collect(),
+                endpoints: form.endpoints.into_iter().map(EndpointView::from).collect(),
+            }
+        })
+    }
+
     /// The names.
     pub fn keys(&self) -> impl Iterator<Item = &SliceName> {
         self.0.iter().map(|(name, _)| name)
@@ -140,19 +151,61 @@ fn borrowed(texts: &[Arc<str>]) -> Vec<&str> {
     texts.iter().map(|text| &**text).collect()
 }
 
-fn unpack(name: &SliceName, packed: &[u8]) -> EndpointSlice {
-    let form: Form<'_> = match postcard::from_bytes(packed) {
+/// A slice as people know it.
+#[derive(Debug)]
+pub struct SliceView<'a> {
+    /// Name, protocol and number of its ports.
+    pub ports: Vec<(&'a str, Protocol, u16)>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointView<'a>>,
+}
+
+/// An endpoint of it. What has no name has an empty one.
+#[derive(Debug)]
+pub struct EndpointView<'a> {
+    /// Its address.
+    pub address: IpAddr,
+    /// The pod behind it.
+    pub pod: &'a str,
+    /// The node that it runs on.
+    pub node: &'a str,
+    /// The zone of that node.
+    pub zone: &'a str,
+    /// It may get new connections.
+    pub ready: bool,
+    /// It answers.
+    pub serving: bool,
+    /// The pod is being deleted.
+    pub terminating: bool,
+}
+
+impl<'a> From<Member<'a>> for EndpointView<'a> {
+    fn from(member: Member<'a>) -> Self {
+        let Member { address, ready, serving, terminating, node, zone, pod, .. } = member;
+        let [pod, node, zone] = [pod, node, zone].map(Option::unwrap_or_default);
+        Self { address, pod, node, zone, ready, serving, terminating }
+    }
+}
+
+fn protocol(number: u8) -> Protocol {
+    PROTOCOLS.get(usize::from(number)).copied().unwrap_or(Protocol::Tcp)
+}
+
+fn form<'a>(name: &SliceName, packed: &'a [u8]) -> Form<'a> {
+    match postcard::from_bytes(packed) {
         Ok(form) => form,
         Err(error) => {
             // What this very process packed: memory is broken, or this file.
             tracing::error!("endpoint slice {name} cannot be unpacked: {error}");
             Form { proxy_name: None, is_v6: false, ports: Vec::new(), endpoints: Vec::new(), triggers: Vec::new() }
         }
-    };
-    let port = |(name, protocol, port): (&str, u8, u16)| {
-        let protocol = PROTOCOLS.get(usize::from(protocol)).copied().unwrap_or(Protocol::Tcp);
-        EndpointPort { name: intern(name), protocol, port }
-    };
+    }
+}
+
+fn unpack(name: &SliceName, packed: &[u8]) -> EndpointSlice {
+    let form = form(name, packed);
+    let port =
+        |(name, number, port): (&str, u8, u16)| EndpointPort { name: intern(name), protocol: protocol(number), port };
     EndpointSlice {
         name: name.clone(),
         proxy_name: form.proxy_name.map(intern),

@@ -2,10 +2,10 @@
 //! stays true; helpers of IPVS mode never use one of them.
 
 use crate::backend::kube_proxy::names as kube_proxy;
-use crate::backend::rules::chains;
+use crate::backend::rules::chain_names;
 use iptables::{ChainName, Table};
 
-chains! {
+chain_names! {
     /// nat: every service address; filter: refusals on cluster IPs.
     services = "KUBE-SERVICES";
     /// filter: refusals on external addresses and node ports.

@@ -1,7 +1,7 @@
 //! The sets and chains of IPVS mode. None of them has a name that iptables mode or kube-proxy uses, so that retiring
 //! one mode cannot touch the other.
 
-use crate::backend::rules::chains;
+use crate::backend::rules::chain_names;
 use crate::kernel::ipset::{SetSpec, SetType};
 use crate::model::IpFamily;
 use iptables::{ChainName, Table};
@@ -109,7 +109,7 @@ impl Set {
     }
 }
 
-chains! {
+chain_names! {
     /// nat: decides who is marked for masquerading.
     services = "KUBE-IPVS-SERVICES";
     /// nat: marks.

@@ -18,12 +18,12 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A function for each chain of ours, which makes its name.
-macro_rules! chains {
+macro_rules! chain_names {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         $($(#[$doc])* pub fn $name() -> ::iptables::ChainName { ::iptables::ChainName::from_static($text) })*
     };
 }
-pub(in crate::backend) use chains;
+pub(in crate::backend) use chain_names;
 
 /// A jump from a chain of the kernel into one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
