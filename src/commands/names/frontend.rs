@@ -2,7 +2,7 @@
 
 use crate::backend::ipvs::shadow;
 use crate::control::names::{AddressKind, NamedDrain, NamedEndpoint, NamedPort, NamedService};
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -152,10 +152,10 @@ impl<'a> Frontend<'a> {
         format!("{}{inside}", self.kind.as_str())
     }
 
-    /// Its endpoints, by address and port.
+    /// Its endpoints.
     #[must_use]
-    pub fn endpoints(&self) -> HashMap<SocketAddr, Endpoint<'a>> {
-        let mut all = HashMap::new();
+    pub fn endpoints(&self) -> Endpoints<'a> {
+        let mut all = Vec::new();
         for slice in &self.service.slices {
             let ports =
                 slice.ports.iter().filter(|port| port.name == self.port.name && port.protocol == self.port.protocol);
@@ -167,12 +167,49 @@ impl<'a> Frontend<'a> {
                 all.extend(slice.endpoints.iter().map(of_port));
             }
         }
+        let mut all = Endpoints::new(all);
         let mine = |drain: &&NamedDrain| drain.port == self.port.name && drain.protocol == self.port.protocol;
         for drain in self.service.draining.iter().filter(mine) {
-            let state = EndpointState::Draining(Duration::from_millis(drain.left_ms));
-            all.entry(drain.endpoint).or_insert(Endpoint { named: None, state }).state = state;
+            all.drain(drain.endpoint, Duration::from_millis(drain.left_ms));
         }
         all
+    }
+}
+
+/// The endpoints of a Service port, by address and port. A sorted list: there are few, and of very many Services.
+#[derive(Debug, Default)]
+pub struct Endpoints<'a>(Vec<(SocketAddr, Endpoint<'a>)>);
+
+impl<'a> Endpoints<'a> {
+    /// Of one that is there more than once the last counts.
+    fn new(mut all: Vec<(SocketAddr, Endpoint<'a>)>) -> Self {
+        all.reverse();
+        all.sort_by_key(|(place, _)| *place);
+        all.dedup_by_key(|(place, _)| *place);
+        Self(all)
+    }
+
+    fn drain(&mut self, place: SocketAddr, left: Duration) {
+        let state = EndpointState::Draining(left);
+        match self.place(place) {
+            Ok(at) => self.0.iter_mut().skip(at).take(1).for_each(|(_, endpoint)| endpoint.state = state),
+            Err(at) => self.0.insert(at, (place, Endpoint { named: None, state })),
+        }
+    }
+
+    fn place(&self, place: SocketAddr) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&place, |(known, _)| *known)
+    }
+
+    /// The one there.
+    #[must_use]
+    pub fn get(&self, place: SocketAddr) -> Option<&Endpoint<'a>> {
+        self.0.get(self.place(place).ok()?).map(|(_, endpoint)| endpoint)
+    }
+
+    /// What they do.
+    pub fn states(&self) -> impl Iterator<Item = EndpointState> {
+        self.0.iter().map(|(_, endpoint)| endpoint.state)
     }
 }
 
@@ -235,10 +272,10 @@ mod tests {
         let names = names();
         let endpoints = names.frontend(6, "10.96.0.1".parse().unwrap(), 80).unwrap().endpoints();
         let of = |address: &str| {
-            let endpoint = endpoints.get(&address.parse().unwrap()).unwrap();
+            let endpoint = endpoints.get(address.parse().unwrap()).unwrap();
             (endpoint.named.map_or("", |named| &named.pod), endpoint.state)
         };
-        assert_eq!(endpoints.len(), 4);
+        assert_eq!(endpoints.states().count(), 4);
         assert_eq!(of("10.0.0.1:8080"), ("web-0", EndpointState::Serving));
         assert_eq!(of("10.0.0.2:8080"), ("web-1", EndpointState::Draining(Duration::from_secs(7))));
         assert_eq!(of("10.0.0.3:8080"), ("web-2", EndpointState::NotReady));

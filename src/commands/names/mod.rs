@@ -11,6 +11,6 @@ mod frontend;
 mod selector;
 mod source;
 
-pub use frontend::{Endpoint, EndpointState, Frontend, Names};
+pub use frontend::{Endpoint, EndpointState, Endpoints, Frontend, Names};
 pub use selector::{Selector, SelectorError};
 pub use source::NamesArgs;

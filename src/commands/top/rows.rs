@@ -84,14 +84,16 @@ impl Before {
 
 fn row(index: usize, server: &VirtualServer, namer: &Namer<'_>, before: Option<(Duration, &(Traffic, u64))>) -> Row {
     let named = namer.server(server);
-    let (name, reals) = (named.name(), &server.real_servers);
+    let (mut name, mut place, reals) = (String::new(), String::new(), &server.real_servers);
+    named.name(&mut name);
+    named.place(&mut place);
     let serving = reals.iter().filter(|real| real.weight > 0).count();
-    let not_ready = namer.endpoints(server).filter(|state| *state == EndpointState::NotReady).count();
+    let not_ready = namer.endpoints(server).into_iter().filter(|state| *state == EndpointState::NotReady).count();
     Row {
         server: index,
         name: if name.is_empty() { "-".to_owned() } else { name },
         kind: named.kind_name().into_owned(),
-        place: named.place(),
+        place,
         endpoints: (serving, reals.len()),
         rates: rates(server, before),
         active: reals.iter().map(|real| u64::from(real.active_connections)).sum(),

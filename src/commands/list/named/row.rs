@@ -1,12 +1,12 @@
 //! A virtual server and its real servers with what the cluster calls them. Also what `-o json` prints.
 
+use super::super::columns;
 use super::super::format::{forward_name, protocol_name};
 use super::super::table::{Frontend, RealServer, VirtualServer};
 use crate::backend::ipvs::shadow;
-use crate::commands::names::{self, EndpointState, Names};
+use crate::commands::names::{self, EndpointState, Endpoints, Names};
 use crate::control::names::AddressKind;
 use crate::model::IpFamily;
-use foldhash::HashMap;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -87,13 +87,14 @@ impl RealRow<'_> {
 }
 
 impl ServerRow<'_> {
-    /// `namespace/name:port`, empty without a name.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match (self.service.is_empty(), self.port_name.is_empty()) {
-            (true, _) => String::new(),
-            (false, true) => format!("{}/{}", self.namespace, self.service),
-            (false, false) => format!("{}/{}:{}", self.namespace, self.service, self.port_name),
+    /// Writes `namespace/name:port`; nothing without a name.
+    pub fn name(&self, text: &mut String) {
+        if self.service.is_empty() {
+            return;
+        }
+        text.extend([self.namespace, "/", self.service]);
+        if !self.port_name.is_empty() {
+            text.extend([":", self.port_name]);
         }
     }
 
@@ -103,12 +104,12 @@ impl ServerRow<'_> {
         if self.inside { format!("{},inside", self.kind).into() } else { self.kind.into() }
     }
 
-    /// `TCP 10.96.0.1:80`, `FWM 7`
-    #[must_use]
-    pub fn place(&self) -> String {
-        match (self.address, self.fwmark) {
-            (Some(address), _) => format!("{} {}", self.protocol, SocketAddr::new(address, self.port)),
-            (None, mark) => format!("{} {}", self.protocol, mark.unwrap_or_default()),
+    /// Writes `TCP 10.96.0.1:80`, `FWM 7`.
+    pub fn place(&self, text: &mut String) {
+        text.extend([self.protocol, " "]);
+        match self.address {
+            Some(address) => columns::place(text, address, self.port),
+            None => columns::number_left(text, self.fwmark.unwrap_or_default(), 0),
         }
     }
 }
@@ -170,9 +171,9 @@ impl<'a> Namer<'a> {
     }
 
     /// The states of all endpoints of the Service port, those that the kernel does not have among them.
-    pub fn endpoints(&self, server: &VirtualServer) -> impl Iterator<Item = EndpointState> {
+    pub fn endpoints(&self, server: &VirtualServer) -> Vec<EndpointState> {
         let endpoints = self.frontend(server.frontend).map(|found| found.endpoints()).unwrap_or_default();
-        endpoints.into_values().map(|endpoint| endpoint.state)
+        endpoints.states().collect()
     }
 
     /// Puts the real servers in.
@@ -183,9 +184,9 @@ impl<'a> Namer<'a> {
     }
 }
 
-fn real_row<'a>(real: &RealServer, endpoints: Option<&HashMap<SocketAddr, names::Endpoint<'a>>>) -> RealRow<'a> {
+fn real_row<'a>(real: &RealServer, endpoints: Option<&Endpoints<'a>>) -> RealRow<'a> {
     let place = SocketAddr::new(real.address, real.port);
-    let found = endpoints.and_then(|endpoints| endpoints.get(&place));
+    let found = endpoints.and_then(|endpoints| endpoints.get(place));
     let named = found.and_then(|endpoint| endpoint.named);
     let state = match (endpoints, found) {
         (None, _) => None,

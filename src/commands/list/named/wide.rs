@@ -45,10 +45,16 @@ impl Wide {
         let mut wide =
             Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4, end };
         let widen = |width: &mut usize, text: usize| *width = (*width).max(text);
+        let mut text = String::new();
+        let mut written = |write: &dyn Fn(&mut String)| {
+            text.clear();
+            write(&mut text);
+            text.len()
+        };
         for row in rows {
-            widen(&mut wide.service, row.name().len());
+            widen(&mut wide.service, written(&|text| row.name(text)));
             widen(&mut wide.kind, row.kind_name().len());
-            widen(&mut wide.place, row.place().len());
+            widen(&mut wide.place, written(&|text| row.place(text)));
             widen(&mut wide.scheduler, row.scheduler.len());
         }
         let slices = names.services().iter().flat_map(|service| &service.slices);
@@ -88,11 +94,23 @@ impl Wide {
     /// A virtual server with its real servers.
     pub fn server(&mut self, row: &ServerRow<'_>, text: &mut String) {
         let Self { service, kind, place, scheduler, .. } = *self;
-        let name = row.name();
-        let name = if name.is_empty() { "-" } else { &name };
-        let color = if row.kind == "foreign" { DIM } else { BOLD };
-        self.paint(text, color, &format!("{name:<service$} {:<kind$}", row.kind_name()));
-        let _ = write!(text, " {:<place$} {:<scheduler$} {:>10}", row.place(), row.scheduler, row.connections);
+        self.begin_color(text, if row.kind == "foreign" { DIM } else { BOLD });
+        let start = text.len();
+        row.name(text);
+        if text.len() == start {
+            text.push('-');
+        }
+        columns::pad(text, text.len() - start, service);
+        text.push(' ');
+        columns::left(text, &row.kind_name(), kind);
+        self.end_color(text);
+        text.push(' ');
+        let start = text.len();
+        row.place(text);
+        columns::pad(text, text.len() - start, place);
+        text.push(' ');
+        columns::left(text, &row.scheduler, scheduler);
+        let _ = write!(text, " {:>10}", row.connections);
         if let Some(seconds) = row.persistent {
             let _ = write!(text, "  persistent {seconds}");
         }
