@@ -89,19 +89,17 @@ fn wait(child: &mut Child, patience: Duration, peak_memory: &mut u64) -> io::Res
     }
 }
 
-/// What it prints, for as long as `patience` at most; `None` when that is over. Short answers only: nothing reads before
-/// it ended.
+/// What it prints, or nothing when it fails; waited for `patience` at most, `None` when that is over. Short answers only:
+/// nothing reads before it ended.
 ///
 /// # Errors
 /// When it cannot be started or its end not be waited for.
 pub fn answer(mut command: Command, patience: Duration) -> io::Result<Option<String>> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
-    if wait(&mut child, patience, &mut 0)?.is_none() {
-        return Ok(None);
-    }
+    let Some(status) = wait(&mut child, patience, &mut 0)? else { return Ok(None) };
     let mut text = String::new();
-    if let Some(pipe) = child.stdout.take() {
+    if let Some(pipe) = child.stdout.take().filter(|_| status.success()) {
         pipe.take(2000).read_to_string(&mut text)?;
     }
     Ok(Some(text))
@@ -180,9 +178,17 @@ mod tests {
             command.args(["-c", script]);
             run(command, Path::new("/dev/null"), Duration::from_millis(500)).unwrap()
         };
+        let ask = |script: &str| {
+            let mut command = command("sh");
+            command.args(["-c", script]);
+            answer(command, Duration::from_millis(500)).unwrap()
+        };
         assert!(matches!(shell("true"), Outcome::Done { .. }));
         assert_eq!(shell("echo why >&2; exit 3"), Outcome::Failed { reason: "exit status: 3: why\n".into() });
         assert_eq!(shell("exec sleep 30"), Outcome::TooLong { after: 0.5 });
+        assert_eq!(ask("echo me; echo error >&2").as_deref(), Some("me\n"));
+        assert_eq!(ask("echo me; exit 1").as_deref(), Some(""));
+        assert_eq!(ask("exec sleep 30"), None);
         let missing = run(command("no-such-program-here"), Path::new("/dev/null"), Duration::ZERO).unwrap();
         assert_eq!(missing, Outcome::NotInstalled);
     }
