@@ -27,12 +27,9 @@ pub fn missing(mode: Mode, cluster: Synthetic, replaced: &BTreeMap<u32, u32>) ->
         Mode::Ipvs => of_ipvs()?,
         Mode::Iptables => {
             let save = Commands::detect(Family::V4)?.save_path;
-            of_rules(&output(program::command(save).args(["-t", "nat"]))?, "--to-destination ", ":KUBE-SVC-")
+            of_iptables(&output(program::command(save).args(["-t", "nat"]))?)
         }
-        Mode::Nftables => {
-            let list = output(program::command("nft").args(["list", "table", "ip", "kube-proxy"]))?;
-            of_rules(&list, "dnat to ", "chain service-")
-        }
+        Mode::Nftables => of_nft(&output(program::command("nft").args(["list", "table", "ip", "kube-proxy"]))?),
     };
     Ok(found.lack(cluster, replaced))
 }
@@ -60,15 +57,23 @@ fn of_ipvs() -> anyhow::Result<Found> {
     Ok(Found { services: rows.len(), endpoints: endpoints.collect() })
 }
 
-/// Counts lines that begin a service's chain, and collects the addresses after `to`.
-fn of_rules(text: &str, to: &str, chain: &str) -> Found {
+fn of_iptables(text: &str) -> Found {
+    of_rules(text, |line| line.starts_with(":KUBE-SVC-"), "--to-destination ")
+}
+
+/// A Service's chain has the Service's name in its own, as `service-UYOCGMQF-namespace/name/tcp/port`; others have none.
+fn of_nft(text: &str) -> Found {
+    of_rules(text, |line| line.starts_with("chain service-") && line.contains('/'), " dnat ")
+}
+
+/// Counts the chains of services, and collects the addresses after `to`: one, or a map of them.
+fn of_rules(text: &str, is_service: impl Fn(&str) -> bool, to: &str) -> Found {
     let mut found = Found::default();
     for line in text.lines().map(str::trim_start) {
-        if line.starts_with(chain) {
-            found.services += 1;
-        }
-        let address = line.split_once(to).and_then(|(_, rest)| rest.split(':').next());
-        found.endpoints.extend(address.and_then(|address| address.parse::<Ipv4Addr>().ok()));
+        found.services += usize::from(is_service(line));
+        let words = line.split_once(to).map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+        let address = |word: &str| word.split(':').next()?.parse::<Ipv4Addr>().ok();
+        found.endpoints.extend(words.filter_map(address));
     }
     found
 }
@@ -86,19 +91,20 @@ mod tests {
 
     const RULES: &str = ":KUBE-SVC-AAAA - [0:0]\n:KUBE-SEP-BBBB - [0:0]\n\
         -A KUBE-SEP-BBBB -p tcp -m tcp -j DNAT --to-destination 10.128.0.1:8080\n";
-    const TABLE: &str = "\tchain service-AAAA-bench/a/tcp/http {\n\tchain endpoint-BBBB-bench/a/tcp/http__10.128.0.1/8080 {\n\
-        \t\tmeta l4proto tcp dnat to 10.128.0.1:8080\n";
+    const TABLE: &str = "\tchain service-endpoints-check {\n\tchain service-AAAA-bench/a/tcp/http {\n\
+        \t\tmeta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.128.0.1 . 8080, 1 : 10.128.0.2 . 8080 }\n\
+        \tchain endpoint-BBBB-bench/a/tcp/http__10.128.0.3/8080 {\n\t\tmeta l4proto tcp dnat to 10.128.0.3:8080\n";
 
     #[test]
     fn services_and_endpoints_are_counted() {
-        let expected = Found { services: 1, endpoints: BTreeSet::from([Ipv4Addr::new(10, 128, 0, 1)]) };
-        assert_eq!(of_rules(RULES, "--to-destination ", ":KUBE-SVC-"), expected);
-        assert_eq!(of_rules(TABLE, "dnat to ", "chain service-"), expected);
+        let addresses = |last: &[u8]| last.iter().map(|last| Ipv4Addr::new(10, 128, 0, *last)).collect();
+        assert_eq!(of_iptables(RULES), Found { services: 1, endpoints: addresses(&[1]) });
+        assert_eq!(of_nft(TABLE), Found { services: 1, endpoints: addresses(&[1, 2, 3]) });
     }
 
     #[test]
     fn what_is_missing_is_said() {
-        let found = of_rules(RULES, "--to-destination ", ":KUBE-SVC-");
+        let found = of_iptables(RULES);
         let lack = |services, replaced| found.lack(Synthetic { services, endpoints: 1 }, &replaced);
         assert_eq!(lack(1, BTreeMap::new()), None);
         let text = lack(2, BTreeMap::new()).unwrap();
