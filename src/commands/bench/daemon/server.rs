@@ -151,10 +151,14 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
             *state.traffic.requests.entry(name.clone()).or_default() += 1;
             state.times.push(Instant::now());
         }
-        if request.get("watch") == "true" {
+        let begins_with_list = request.get("sendInitialEvents") == "true";
+        if request.get("watch") == "true" && !begins_with_list {
             return watch(shared, &request, &name, &mut out);
         }
+        // The connection goes on, whatever the answer is: a client that sends its next request into one that is being
+        // closed has to wait and try again.
         let (status, body) = match request.body {
+            _ if begins_with_list => ("422 Unprocessable Entity", refusal().to_string()),
             Some(object) => ("201 Created", object),
             None => ("200 OK", list(shared, &request).to_string()),
         };
@@ -242,16 +246,13 @@ fn kind(path: &str) -> (&'static str, &'static str) {
     }
 }
 
+/// Of a watch that is to begin with the list.
+fn refusal() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
+        "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
+}
+
 fn watch(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream) -> io::Result<()> {
-    if request.get("sendInitialEvents") == "true" {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
-            "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"});
-        let body = status.to_string();
-        return out.write_all(
-            format!("HTTP/1.1 422 X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-                .as_bytes(),
-        );
-    }
     out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let cuts = {
         let mut state = shared.lock();
