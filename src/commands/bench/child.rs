@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 /// One run.
@@ -16,12 +17,16 @@ pub enum Task {
     SyncTrial(sync::trial::Trial),
     /// The same table written by another program.
     SyncPeer(sync::peer::Peer),
+    /// The same services by a kube-proxy.
+    SyncKubeProxy(sync::kube_proxy::Run),
     /// The same messages, sent barely.
     SyncFloor(sync::floor::Floor),
     /// The whole program.
     Daemon(daemon::Run),
     /// This program with these arguments.
     Program(Vec<String>),
+    /// Another program with these arguments.
+    Other(PathBuf, Vec<String>),
 }
 
 /// The command that becomes a task. It is killed when the thread that starts it ends.
@@ -59,14 +64,21 @@ pub fn become_task(task: &str) -> anyhow::Result<ExitCode> {
     let found = match serde_json::from_str(task).context("reading the task")? {
         Task::SyncTrial(trial) => serde_json::to_string(&trial.run()?)?,
         Task::SyncPeer(peer) => serde_json::to_string(&peer.run()?)?,
+        Task::SyncKubeProxy(run) => serde_json::to_string(&run.run()?)?,
         Task::Daemon(run) => serde_json::to_string(&run.run()?)?,
         Task::SyncFloor(floor) => serde_json::to_string(&floor.run()?)?,
         Task::Program(arguments) => {
-            // The signal at the parent's death survives execve(2).
             let program = std::env::current_exe().context("finding this program's own file")?;
-            return Err(Command::new(program).args(arguments).exec()).context("becoming the program");
+            return become_program(&program, &arguments);
         }
+        Task::Other(program, arguments) => return become_program(&program, &arguments),
     };
     println!("{found}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signal at the parent's death survives execve(2).
+fn become_program(program: &Path, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let error = super::program::command(program).args(arguments).exec();
+    Err(error).with_context(|| format!("becoming {}", program.display()))
 }

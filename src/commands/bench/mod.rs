@@ -48,7 +48,7 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Subcommand)]
 pub enum BenchCommand {
     /// Bringing the kernel to N services of M endpoints each, and changing one of them; beside it `ipvsadm -R` or
-    /// `iptables-restore` of the same table
+    /// `iptables-restore` of the same table, and kube-proxy where a binary of it is given
     Sync(sync::SyncArgs),
     /// Switching the mode back and forth under traffic: open connections, new ones, UDP flows, clients with affinity. On a
     /// kernel with one mode only: restarts of the daemon

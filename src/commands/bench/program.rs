@@ -89,15 +89,74 @@ fn wait(child: &mut Child, patience: Duration, peak_memory: &mut u64) -> io::Res
     }
 }
 
+/// What it prints, or nothing when it fails; waited for `patience` at most, `None` when that is over. Short answers only:
+/// nothing reads before it ended.
+///
+/// # Errors
+/// When it cannot be started or its end not be waited for.
+pub fn answer(mut command: Command, patience: Duration) -> io::Result<Option<String>> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let Some(status) = wait(&mut child, patience, &mut 0)? else { return Ok(None) };
+    let mut text = String::new();
+    if let Some(pipe) = child.stdout.take().filter(|_| status.success()) {
+        pipe.take(2000).read_to_string(&mut text)?;
+    }
+    Ok(Some(text))
+}
+
+/// The last lines of a log.
+pub fn last_lines(log: &Path, count: usize) -> String {
+    let log = fs::read(log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let mut lines: Vec<&str> = log.lines().rev().take(count).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+/// What a process has used since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// Processor seconds of its own, kernel included.
+    pub own: f64,
+    /// Processor seconds of the programs that it ran and waited for.
+    pub programs: f64,
+    /// Memory now, in bytes.
+    pub memory: u64,
+    /// The most memory at once until now, in bytes.
+    pub peak_memory: u64,
+}
+
+/// `USER_HZ`, in which the kernel tells processor time: 100 everywhere (proc(5), `sysconf(_SC_CLK_TCK)`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a process has used so far.
+///
+/// # Errors
+/// When it is gone.
+pub fn usage_of(process: u32) -> io::Result<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name, which may hold spaces, ends with the last bracket; utime is the 12th word after it (proc(5)).
+    let words: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|word| word.parse().unwrap_or(0.0))
+        .collect();
+    let ticks = |at: usize| words.get(at).copied().unwrap_or(0.0) / TICKS_PER_SECOND;
+    Ok(Usage {
+        own: ticks(11) + ticks(12),
+        programs: ticks(13) + ticks(14),
+        memory: memory_of(process, "VmRSS").unwrap_or_default(),
+        peak_memory: peak_memory_of(process).unwrap_or_default(),
+    })
+}
+
 /// The most memory that a process has had until now. Not by getrusage(2), which counts for a child what its parent had
 /// when it was started (`setmax_mm_hiwater_rss` in fs/exec.c).
 pub fn peak_memory_of(process: u32) -> Option<u64> {
     memory_of(process, "VmHWM")
-}
-
-/// The memory that a process has.
-pub fn current_memory_of(process: u32) -> Option<u64> {
-    memory_of(process, "VmRSS")
 }
 
 /// A field of `/proc/PID/status`, in bytes.
@@ -119,9 +178,17 @@ mod tests {
             command.args(["-c", script]);
             run(command, Path::new("/dev/null"), Duration::from_millis(500)).unwrap()
         };
+        let ask = |script: &str| {
+            let mut command = command("sh");
+            command.args(["-c", script]);
+            answer(command, Duration::from_millis(500)).unwrap()
+        };
         assert!(matches!(shell("true"), Outcome::Done { .. }));
         assert_eq!(shell("echo why >&2; exit 3"), Outcome::Failed { reason: "exit status: 3: why\n".into() });
         assert_eq!(shell("exec sleep 30"), Outcome::TooLong { after: 0.5 });
+        assert_eq!(ask("echo me; echo error >&2").as_deref(), Some("me\n"));
+        assert_eq!(ask("echo me; exit 1").as_deref(), Some(""));
+        assert_eq!(ask("exec sleep 30"), None);
         let missing = run(command("no-such-program-here"), Path::new("/dev/null"), Duration::ZERO).unwrap();
         assert_eq!(missing, Outcome::NotInstalled);
     }

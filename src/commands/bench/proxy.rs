@@ -2,13 +2,12 @@
 
 use super::child::{self, Task};
 use super::field::Field;
-use super::program;
+use super::program::{self, Usage};
 use crate::control::Client;
 use crate::control::protocol::{Ask, Event, Families, Status, WishName};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Serialize;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -27,19 +26,6 @@ pub struct Daemon {
     child: Child,
     socket: PathBuf,
     log: PathBuf,
-}
-
-/// What it has used since it was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Usage {
-    /// Processor seconds of its own, kernel included.
-    pub own: f64,
-    /// Processor seconds of the programs that it ran and waited for.
-    pub programs: f64,
-    /// Memory now, in bytes.
-    pub memory: u64,
-    /// The most memory at once until now, in bytes.
-    pub peak_memory: u64,
 }
 
 impl Daemon {
@@ -122,23 +108,7 @@ impl Daemon {
     /// # Errors
     /// When it is gone.
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let stat = fs::read_to_string(folder.join("stat")).context("the daemon's processor time")?;
-        // The name, which may hold spaces, ends with the last bracket; utime is the 12th word after it (proc(5)).
-        let words: Vec<f64> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|word| word.parse().unwrap_or(0.0))
-            .collect();
-        let ticks = |at: usize| words.get(at).copied().unwrap_or(0.0) / TICKS_PER_SECOND;
-        Ok(Usage {
-            own: ticks(11) + ticks(12),
-            programs: ticks(13) + ticks(14),
-            memory: program::current_memory_of(self.child.id()).unwrap_or_default(),
-            peak_memory: program::peak_memory_of(self.child.id()).unwrap_or_default(),
-        })
+        program::usage_of(self.child.id()).context("the daemon's processor time")
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -177,15 +147,9 @@ impl Daemon {
 
     /// The last lines of its log.
     pub fn last_words(&self, count: usize) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let mut lines: Vec<&str> = log.lines().rev().take(count).collect();
-        lines.reverse();
-        lines.join("\n")
+        program::last_lines(&self.log, count)
     }
 }
-
-/// `USER_HZ`, in which the kernel tells processor time: 100 everywhere (proc(5), `sysconf(_SC_CLK_TCK)`).
-const TICKS_PER_SECOND: f64 = 100.0;
 
 fn is_ready(status: &Status) -> bool {
     let synced =

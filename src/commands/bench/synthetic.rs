@@ -102,6 +102,13 @@ impl Synthetic {
         set_endpoints(snapshot, index, self.endpoint_addresses(index, Some(number)));
     }
 
+    /// The service that the change of that number is made to: all over the table, as a change at its start may be cheaper
+    /// than one at its end.
+    pub fn spread(self, number: u32, changes: u32) -> u32 {
+        let apart = self.services.checked_div(changes.min(self.services)).unwrap_or(0);
+        number.checked_rem(self.services).unwrap_or(0) * apart
+    }
+
     /// The address of one endpoint of a Service.
     pub fn endpoint(self, service: u32, endpoint: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(PODS.network()) + 1 + service * self.endpoints + endpoint)
@@ -198,6 +205,15 @@ mod tests {
             assert!([synthetic.cluster_ip(0), last].iter().all(|ip| range.contains(&std::net::IpAddr::V4(*ip))));
         }
         assert_eq!(Synthetic { services: 1_000, endpoints: 5 }.service_range().to_string(), "172.30.0.0/16");
+    }
+
+    #[test]
+    fn changes_are_made_all_over_the_table() {
+        let spread = |services, changes| -> Vec<u32> {
+            (0..changes).map(|number| Synthetic { services, endpoints: 1 }.spread(number, changes)).collect()
+        };
+        assert_eq!(spread(100, 4), [0, 25, 50, 75]);
+        assert_eq!(spread(2, 5), [0, 1, 0, 1, 0]);
     }
 
     #[test]

@@ -7,14 +7,14 @@
 //! | `server.rs` | the API server |
 
 mod fanout;
-mod server;
+pub mod server;
 
 pub use fanout::{FanoutArgs, run as run_fanout};
 
 use super::Mode;
 use super::child::{self, Task};
 use super::machine::Machine;
-use super::program::peak_memory_of;
+use super::program::{peak_memory_of, usage_of};
 use super::sync::percentile;
 use super::synthetic::Synthetic;
 use crate::lab::{Lab, NetNs, Topology};
@@ -51,11 +51,16 @@ pub struct DaemonArgs {
 /// What to do in the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
-    services: u32,
-    endpoints: u32,
-    mode: Mode,
-    changes: u32,
-    patience: u32,
+    /// How many services.
+    pub services: u32,
+    /// How many endpoints each.
+    pub endpoints: u32,
+    /// The mode.
+    pub mode: Mode,
+    /// How many endpoints are replaced.
+    pub changes: u32,
+    /// Seconds after which it is given up.
+    pub patience: u32,
 }
 
 /// Measures.
@@ -78,6 +83,8 @@ pub struct Found {
     mode: Mode,
     /// From the start of the process to the kernel's last word.
     cold_start_s: f64,
+    /// Processor seconds until then, of the process and of the programs that it ran.
+    cold_processor_s: f64,
     /// From a changed EndpointSlice at the API server to the kernel's word.
     change_ms: f64,
     change_p99_ms: f64,
@@ -108,11 +115,11 @@ impl Run {
         let patience = Duration::from_secs(self.patience.into());
         let all = format!("services={}", self.services);
         let cold = daemon.wait_for(&all, patience)?.duration_since(started);
-        let cold_rss_mb = daemon.memory();
+        let (cold_rss_mb, cold_processor_s) = (daemon.memory(), daemon.processor());
         let mut latencies = Vec::new();
         for number in 0..self.changes {
             daemon.settle();
-            let service = number % self.services * (self.services / self.changes.min(self.services));
+            let service = cluster.spread(number, self.changes);
             let changed = Instant::now();
             server.replace_endpoint(service, self.services + number);
             latencies.push(daemon.wait_for("in sync", patience)?.duration_since(changed).as_secs_f64() * 1000.0);
@@ -123,6 +130,7 @@ impl Run {
             endpoints: self.endpoints,
             mode: self.mode,
             cold_start_s: cold.as_secs_f64(),
+            cold_processor_s,
             change_ms: percentile(&latencies, 0.5),
             change_p99_ms: percentile(&latencies, 0.99),
             cold_rss_mb,
@@ -186,6 +194,10 @@ impl Daemon {
     /// Waits until nothing happens any more: what drains is looked at once a second.
     fn settle(&mut self) {
         while self.lines.recv_timeout(Duration::from_millis(1500)).is_ok() {}
+    }
+
+    fn processor(&self) -> f64 {
+        usage_of(self.child.id()).map_or(0.0, |usage| usage.own + usage.programs)
     }
 
     fn memory(&self) -> f64 {

@@ -1,11 +1,16 @@
 //! An API server as large as need be: lists in pages and watches of a synthetic cluster, with everything in an object that
 //! a real one has (managed fields, labels, owners), so that bytes and memory are those of real life. It counts what it is
 //! asked and what it sends.
+//!
+//! Every node that is asked for is there, with the addresses of the node of [`Topology::with_node`]: a kube-proxy waits half
+//! a minute for its own. Lists come in pages and not as the beginning of a watch (`WatchList` is refused). Events are taken
+//! and forgotten.
 
 use super::super::synthetic::Synthetic;
+use crate::lab::Topology;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -113,6 +118,8 @@ impl Server {
 struct Request {
     path: String,
     query: BTreeMap<String, String>,
+    /// What is to be written; nobody writes but events.
+    body: Option<String>,
 }
 
 impl Request {
@@ -122,7 +129,11 @@ impl Request {
 
     /// The collection and what is asked of it, as it is counted.
     fn name(&self) -> String {
-        let verb = if self.get("watch") == "true" { "watch" } else { "list" };
+        let verb = match (&self.body, self.get("watch")) {
+            (Some(_), _) => "write",
+            (None, "true") => "watch",
+            (None, _) => "list",
+        };
         let others = self.get("labelSelector").starts_with("service.kubernetes.io");
         let collection = self.path.rsplit('/').next().unwrap_or_default();
         format!("{verb} {collection}{}", if others { " of other proxies" } else { "" })
@@ -140,14 +151,21 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
             *state.traffic.requests.entry(name.clone()).or_default() += 1;
             state.times.push(Instant::now());
         }
-        if request.get("watch") == "true" {
+        let begins_with_list = request.get("sendInitialEvents") == "true";
+        if request.get("watch") == "true" && !begins_with_list {
             return watch(shared, &request, &name, &mut out);
         }
-        let body = list(shared, &request).to_string();
+        // The connection goes on, whatever the answer is: a client that sends its next request into one that is being
+        // closed has to wait and try again.
+        let (status, body) = match request.body {
+            _ if begins_with_list => ("422 Unprocessable Entity", refusal().to_string()),
+            Some(object) => ("201 Created", object),
+            None => ("200 OK", list(shared, &request).to_string()),
+        };
         *shared.lock().traffic.bytes.entry(name).or_default() += body.len() as u64;
         let length = body.len();
         out.write_all(
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
                 .as_bytes(),
         )?;
     }
@@ -159,17 +177,24 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     if reader.read_line(&mut first)? == 0 {
         return Ok(None);
     }
+    let mut length = None;
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 || line.trim_end().is_empty() {
             break;
         }
+        let field = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        length = field.and_then(|(_, value)| value.trim().parse().ok()).or(length);
+    }
+    let mut body = length.map(|_: u64| String::new());
+    if let (Some(body), Some(length)) = (&mut body, length) {
+        reader.take(length).read_to_string(body)?;
     }
     let target = first.split_whitespace().nth(1).unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(key, value)| (key.to_owned(), decode(value))).collect();
-    Ok(Some(Request { path: path.to_owned(), query }))
+    Ok(Some(Request { path: path.to_owned(), query, body }))
 }
 
 /// What of percent-encoding our clients use in selectors.
@@ -195,27 +220,39 @@ fn list(shared: &Shared, request: &Request) -> Value {
         }
         _ => None,
     };
-    let items: Vec<Value> = (begin..end).filter_map(object).collect();
-    let more = end < all && !items.is_empty();
+    let mut items: Vec<Value> = (begin..end).filter_map(object).collect();
+    let (kind, group) = kind(&request.path);
+    if kind == "Node" {
+        items.extend(request.get("fieldSelector").strip_prefix("metadata.name=").map(node));
+    }
+    let more = end < all && !items.is_empty() && kind != "Node";
     let metadata = if more {
         let left = all - end;
         json!({"resourceVersion": version.to_string(), "continue": end.to_string(), "remainingItemCount": left})
     } else {
         json!({"resourceVersion": version.to_string()})
     };
-    json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
+    json!({"kind": format!("{kind}List"), "apiVersion": group, "metadata": metadata, "items": items})
+}
+
+/// What a collection holds: kind and API group, without which client-go takes a list for an empty one.
+fn kind(path: &str) -> (&'static str, &'static str) {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "services" => ("Service", "v1"),
+        "endpointslices" => ("EndpointSlice", "discovery.k8s.io/v1"),
+        "nodes" => ("Node", "v1"),
+        "servicecidrs" => ("ServiceCIDR", "networking.k8s.io/v1"),
+        _ => ("", "v1"),
+    }
+}
+
+/// Of a watch that is to begin with the list.
+fn refusal() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
+        "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
 }
 
 fn watch(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream) -> io::Result<()> {
-    if request.get("sendInitialEvents") == "true" {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
-            "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"});
-        let body = status.to_string();
-        return out.write_all(
-            format!("HTTP/1.1 422 X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-                .as_bytes(),
-        );
-    }
     out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let cuts = {
         let mut state = shared.lock();
@@ -259,6 +296,22 @@ fn follow(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream, c
 fn managed(manager: &str, fields: &Value) -> Value {
     json!([{"manager": manager, "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
         "fieldsType": "FieldsV1", "fieldsV1": fields}])
+}
+
+fn node(name: &str) -> Value {
+    let uplink = Topology::with_node(name).uplink;
+    json!({
+        "kind": "Node", "apiVersion": "v1",
+        "metadata": {
+            "name": name, "uid": "5f0c1f4e-0000-4000-b000-000000000000", "resourceVersion": "900",
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"kubernetes.io/hostname": name},
+        },
+        "spec": {},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": uplink.ipv4.addr()}, {"type": "InternalIP", "address": uplink.ipv6.addr()},
+            {"type": "Hostname", "address": name},
+        ]},
+    })
 }
 
 fn service(cluster: Synthetic, index: u32) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::commands::bench::load::{Broken, Kept, Late, Period, Plan, Second, Tally};
 use crate::commands::bench::machine::Machine;
-use crate::commands::bench::proxy::Usage;
+use crate::commands::bench::program::Usage;
 use crate::reconcile::Mode;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};

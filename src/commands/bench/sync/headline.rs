@@ -3,6 +3,7 @@
 use super::super::measure::spread;
 use super::super::program::Outcome;
 use super::churn::{Churn, percentile};
+use super::kube_proxy::{Comparison, Figures};
 use super::report::{Report, Size};
 use super::trial::Step;
 use serde::Serialize;
@@ -17,10 +18,13 @@ pub struct Headline<'a> {
     cold_start_s: f64,
     /// The same messages by a bare loop.
     floor_s: Option<f64>,
-    /// Other programs for the same table, together.
+    /// Other programs for the same table, together; or, if one was given, kube-proxy from its start to its first sync.
     peer_s: Option<f64>,
-    /// Why there is no such figure.
+    /// Why there is no such figure, or kube-proxy's changes are missing.
     peer_missing: Option<String>,
+    /// The kube-proxy that was given, and our whole program beside it.
+    #[serde(flatten)]
+    kube_proxy: Option<Figures<'a>>,
     /// One endpoint replaced, from the snapshot to the kernel's word.
     change_ms: f64,
     change_p99_ms: f64,
@@ -50,9 +54,11 @@ impl<'a> Headline<'a> {
         let change_floors: Vec<f64> = single.map(|cost| cost.wall * 1000.0).collect();
         let memory: Vec<f64> = size.trials.iter().map(|found| super::mebibytes(found.memory.end)).collect();
         let talk = steps.iter().map(|step| step.talk.messages + step.talk.restores).max().unwrap_or(0);
-        let (peer_s, peer_missing) = match peers(size) {
-            Ok(seconds) => (Some(seconds), None),
-            Err(reason) => (None, Some(reason)),
+        let kube_proxy = size.kube_proxy.as_ref();
+        let (peer_s, peer_missing) = match (kube_proxy, peers(size)) {
+            (Some(kube_proxy), _) => kube_proxy.first_sync_s(),
+            (None, Ok(seconds)) => (Some(seconds), None),
+            (None, Err(reason)) => (None, Some(reason)),
         };
         Some(Self {
             services: size.services,
@@ -62,6 +68,7 @@ impl<'a> Headline<'a> {
             floor_s: median(&floors),
             peer_s,
             peer_missing,
+            kube_proxy: kube_proxy.map(Comparison::figures),
             change_ms: percentile(&changes, 0.5),
             change_p99_ms: percentile(&changes, 0.99),
             change_floor_ms: median(&change_floors),

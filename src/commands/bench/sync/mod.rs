@@ -8,6 +8,7 @@
 //! | `trial.rs` | one run of ours, in a process and a network namespace of its own |
 //! | `peer.rs` | one run of another program, likewise |
 //! | `floor.rs` | the very messages of our run, sent by a bare loop |
+//! | `kube_proxy/` | a kube-proxy that is given by its path, and our whole program beside it |
 //! | `churn.rs` | changes that never end |
 //! | `headline.rs` | the figures that count, one each |
 //! | `report.rs`, `page.rs` | all results of a call, as a table and as an HTML page |
@@ -15,6 +16,7 @@
 mod churn;
 pub mod floor;
 mod headline;
+pub mod kube_proxy;
 mod page;
 pub mod peer;
 mod report;
@@ -65,6 +67,12 @@ pub struct SyncArgs {
     /// Measure without other programs beside it
     #[arg(long)]
     no_peers: bool,
+    /// A kube-proxy to measure beside it, with the same services from an API server; so is our own whole program then
+    #[arg(long, value_name = "PATH", conflicts_with = "no_peers")]
+    kube_proxy: Option<PathBuf>,
+    /// The mode of that kube-proxy; without it the one that is measured
+    #[arg(long, value_enum, value_name = "MODE", requires = "kube_proxy")]
+    kube_proxy_mode: Option<kube_proxy::Mode>,
     /// Seconds after which another program is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     peer_timeout: u32,
@@ -147,7 +155,21 @@ fn size(args: &SyncArgs, services: u32, scratch: &Scratch) -> anyhow::Result<Siz
             peers.push(peer_runs(args, services, *kind, scratch)?);
         }
     }
-    Ok(Size { services, endpoints: args.endpoints, mode, trials, floors, peers })
+    let kube_proxy = args.kube_proxy.as_deref().map(|program| {
+        let own_mode = if mode == "ipvs" { kube_proxy::Mode::Ipvs } else { kube_proxy::Mode::Iptables };
+        let run = kube_proxy::Run {
+            program: program.to_owned(),
+            mode: args.kube_proxy_mode.unwrap_or(own_mode),
+            services,
+            endpoints: args.endpoints,
+            changes: args.changes,
+            patience: args.peer_timeout,
+            folder: scratch.0.clone(),
+        };
+        kube_proxy::measure(&run, if mode == "ipvs" { Mode::Ipvs } else { Mode::Iptables }, args.runs)
+    });
+    let kube_proxy = kube_proxy.transpose()?;
+    Ok(Size { services, endpoints: args.endpoints, mode, trials, floors, peers, kube_proxy })
 }
 
 fn peer_runs(args: &SyncArgs, services: u32, kind: peer::Kind, scratch: &Scratch) -> anyhow::Result<PeerRuns> {

@@ -5,6 +5,7 @@ use super::super::measure::{Cost, Spread, Talk, spread};
 use super::super::program::Outcome;
 use super::churn::Churn;
 use super::floor::Floors;
+use super::kube_proxy::Comparison;
 use super::trial::{Found, Step};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -37,6 +38,9 @@ pub struct Size {
     pub floors: Vec<Floors>,
     /// Runs of other programs.
     pub peers: Vec<PeerRuns>,
+    /// Runs of a kube-proxy, if one was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kube_proxy: Option<Comparison>,
 }
 
 /// The runs of one other program.
@@ -82,6 +86,7 @@ impl Report {
     fn peers_explained(&self) -> Vec<String> {
         let all = self.sizes.iter().flat_map(|size| &size.peers);
         let mut lines: Vec<String> = all.map(|peer| format!("{}: {}\n", peer.name, peer.what)).collect();
+        lines.extend(self.sizes.iter().filter_map(|size| size.kube_proxy.as_ref()).map(Comparison::explained));
         let mut seen = std::collections::BTreeSet::new();
         lines.retain(|line| seen.insert(line.clone()));
         lines
@@ -133,6 +138,9 @@ impl Size {
         }
         for peer in &self.peers {
             text.push_str(&peer.line(cold.map(|cold| cold.median.cost)));
+        }
+        if let Some(kube_proxy) = &self.kube_proxy {
+            text.push_str(&kube_proxy.lines());
         }
         text
     }
@@ -214,7 +222,7 @@ pub fn in_short(outcome: &Outcome) -> String {
     }
 }
 
-fn times(ratio: f64) -> String {
+pub fn times(ratio: f64) -> String {
     if ratio < 0.095 { format!("{ratio:.3}×") } else { format!("{ratio:.2}×") }
 }
 
@@ -224,7 +232,7 @@ pub fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// Seconds, as fine as they are worth.
-fn figure(seconds: f64) -> String {
+pub fn figure(seconds: f64) -> String {
     match seconds {
         s if s < 0.1 => format!("{s:.4}"),
         s if s < 10.0 => format!("{s:.3}"),
