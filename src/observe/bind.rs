@@ -95,8 +95,8 @@ async fn keep(purpose: Purpose, address: SocketAddr, handler: Arc<dyn Handler>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::http::Answer;
     use super::*;
+    use crate::observe::http::Answer;
     use hyper::{Request, body::Incoming};
     use std::net::TcpListener;
 
