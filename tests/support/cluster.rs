@@ -49,7 +49,11 @@ impl Cluster {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("kube-ipvs-test-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        Self { lab, folder, mode, _responders: responders }
+        let cluster = Self { lab, folder, mode, _responders: responders };
+        // The kernel gives the number of a network namespace that is gone to a new one, and what a killed daemon had noted
+        // about the former is not about this one.
+        cluster.shell("rm -f /run/kube-ipvs/*-$(stat -L -c %i /proc/self/ns/net) /run/kube-ipvs/*-$(stat -L -c %i /proc/self/ns/net).*");
+        cluster
     }
 
     /// Puts a file into the folder at once, never half of it.
