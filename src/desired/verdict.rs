@@ -180,8 +180,8 @@ impl Case<'_> {
 
     fn decide(&self, port: &ServicePort, kind: FrontendKind, steps: &mut Vec<String>) -> (Fate, Vec<Chosen>) {
         let restricted = kind == FrontendKind::LoadBalancerIp && !port.source_ranges.is_empty();
-        // iptables mode writes no restriction where nobody could be reached anyhow.
-        if restricted && (self.bound || port.has_any_endpoints) {
+        // No mode restricts where nobody could be reached anyhow.
+        if restricted && port.has_any_endpoints {
             if !port.source_ranges.iter().any(|net| net.contains(&self.packet.source)) {
                 steps.push("loadBalancerSourceRanges does not admit the sender".into());
                 return (Fate::Dropped, Vec::new());

@@ -5,6 +5,7 @@ use super::report::{Answer, Endpoint};
 use super::sets::Sets;
 use super::virtual_servers::VirtualServers;
 use crate::backend::ipvs::names::{self, DETOUR};
+use crate::backend::ipvs::shadow;
 use crate::kernel::conntrack;
 use crate::kernel::recent;
 use crate::kernel::routing::{self, Query};
@@ -99,13 +100,13 @@ impl Kernel {
 
     /// Who answers the connection that is open between these two, if one is.
     pub fn open_connection(&self, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        let protocol = match protocol {
+        let number = match protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
             Protocol::Sctp => 132,
         };
         let filter = conntrack::Filter {
-            protocol: Some(protocol),
+            protocol: Some(number),
             destination: Some(to.ip()),
             destination_port: Some(to.port()),
             ..conntrack::Filter::family(IpFamily::of(to.ip()))
@@ -114,14 +115,19 @@ impl Kernel {
         let read = conntrack::Client::open().and_then(|mut client| {
             client.dump(&filter, |flow| {
                 if flow.original.source == from {
-                    found = Some(flow.reply.source);
+                    found = Some(flow.reply);
                 }
             })
         });
         if let Err(error) = read {
             self.doubts.borrow_mut().insert(format!("open connections could not be read: {error}"));
         }
-        found
+        let reply = found?;
+        if reply.source.ip() == IpAddr::V4(shadow::LOCALHOST_OUT) && reply.source != to {
+            // Sent round by the detour for node ports on localhost, and tracked once more where it comes in again.
+            return self.open_connection(protocol, reply.destination, reply.source);
+        }
+        Some(reply.source)
     }
 
     fn tracer(&self) -> Tracer<'_> {
