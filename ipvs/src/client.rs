@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use netlink_packet_core::{DecodeError, ParseableParametrized};
-use netlink_packet_generic::GenlHeader;
+use netlink_packet_core::DecodeError;
 use netlink_sys::protocols::NETLINK_GENERIC;
 
 use crate::encode::{attributes, deserialise, question, serialise};
@@ -80,8 +79,8 @@ impl Client {
 
     fn ask_info(&mut self, attempt: &Attempt) -> Result<Info, Error> {
         let (mut version, mut size) = (None, None);
-        self.ask(attempt, question(IpvsCommand::GetInfo, None), false, &mut |message| {
-            for attribute in message.attributes {
+        self.ask(attempt, question(IpvsCommand::GetInfo, None), false, &mut |payload| {
+            for attribute in deserialise(payload)?.attributes {
                 match attribute {
                     Attribute::InfoVersion(value) => version = Some(value),
                     Attribute::InfoConnectionTableSize(value) => size = Some(value),
@@ -102,8 +101,8 @@ impl Client {
     /// The socket failed.
     pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
         let mut timeouts = Timeouts::default();
-        self.ask(&Attempt::Timeouts, question(IpvsCommand::GetConfig, None), false, &mut |message| {
-            timeouts = Timeouts::from_attributes(&message.attributes);
+        self.ask(&Attempt::Timeouts, question(IpvsCommand::GetConfig, None), false, &mut |payload| {
+            timeouts = Timeouts::from_attributes(&deserialise(payload)?.attributes);
             Ok(())
         })?;
         Ok(timeouts)
@@ -114,10 +113,8 @@ impl Client {
     /// # Errors
     /// The socket failed.
     pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
-        self.collect(&Attempt::Daemons, &question(IpvsCommand::GetDaemon, None), &|attributes| {
-            let header = GenlHeader { cmd: IpvsCommand::NewDaemon.number(), version: 1 };
-            let message = IpvsMessage::parse_with_param(attributes, header)?;
-            let attributes = message.attributes.into_iter().find_map(|attribute| match attribute {
+        self.collect(&Attempt::Daemons, &question(IpvsCommand::GetDaemon, None), &|payload| {
+            let attributes = deserialise(payload)?.attributes.into_iter().find_map(|attribute| match attribute {
                 Attribute::Daemon(attributes) => Some(attributes),
                 _ => None,
             });
@@ -153,8 +150,8 @@ impl Client {
             let (known, received) = (seen.len(), self.counters().receives);
             let mut rows = 0;
             let request = question(IpvsCommand::GetService, None);
-            let asked = self.ask_raw(&Attempt::Services, request, true, &mut |attributes| {
-                let entry = ServiceEntry::parse(attributes)?;
+            let asked = self.ask(&Attempt::Services, request, true, &mut |payload| {
+                let entry = ServiceEntry::parse(attributes(payload))?;
                 rows += 1;
                 if seen.insert(entry.service.id) {
                     each(entry);
@@ -183,7 +180,7 @@ impl Client {
     pub fn services_at_first(&mut self) -> Result<(Vec<ServiceEntry>, bool), Error> {
         let before = self.counters().receives;
         let request = question(IpvsCommand::GetService, None);
-        let all = self.collect(&Attempt::Services, &request, &ServiceEntry::parse)?;
+        let all = self.collect(&Attempt::Services, &request, &|payload| ServiceEntry::parse(attributes(payload)))?;
         // One message of rows and the one that ends the dump.
         Ok((all, self.counters().receives - before <= 2))
     }
@@ -194,15 +191,11 @@ impl Client {
     /// The socket failed.
     pub fn service(&mut self, id: &ServiceId) -> Result<Option<ServiceEntry>, Error> {
         let mut entry = None;
-        let asked = self.ask_raw(
-            &Attempt::Service(*id),
-            question(IpvsCommand::GetService, Some(id)),
-            false,
-            &mut |attributes| {
-                entry = Some(ServiceEntry::parse(attributes)?);
+        let asked =
+            self.ask(&Attempt::Service(*id), question(IpvsCommand::GetService, Some(id)), false, &mut |payload| {
+                entry = Some(ServiceEntry::parse(attributes(payload))?);
                 Ok(())
-            },
-        );
+            });
         match asked {
             Err(error) if error.is_not_there() => Ok(None),
             asked => asked.map(|()| entry),
@@ -286,29 +279,8 @@ impl Client {
         (messages, objections)
     }
 
-    /// Asks `request` and decodes every answer.
+    /// Asks `request` and hands over the payload of every answer.
     fn ask(
-        &mut self,
-        attempt: &Attempt,
-        request: IpvsMessage,
-        dump: bool,
-        each: &mut dyn FnMut(IpvsMessage) -> Result<(), DecodeError>,
-    ) -> Result<(), Error> {
-        self.ask_bytes(attempt, request, dump, &mut |payload| each(deserialise(payload)?))
-    }
-
-    /// Asks `request` and hands over the attributes of every answer.
-    fn ask_raw(
-        &mut self,
-        attempt: &Attempt,
-        request: IpvsMessage,
-        dump: bool,
-        each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
-    ) -> Result<(), Error> {
-        self.ask_bytes(attempt, request, dump, &mut |payload| each(attributes(payload)))
-    }
-
-    fn ask_bytes(
         &mut self,
         attempt: &Attempt,
         request: IpvsMessage,
@@ -339,8 +311,8 @@ impl Client {
         let mut retries = self.options.dump_retries;
         loop {
             let mut all = Vec::new();
-            let asked = self.ask_raw(attempt, request.clone(), true, &mut |attributes| {
-                all.push(decode(attributes)?);
+            let asked = self.ask(attempt, request.clone(), true, &mut |payload| {
+                all.push(decode(payload)?);
                 Ok(())
             });
             match asked {

@@ -68,6 +68,17 @@ pub struct NamedAddress {
     pub address: IpAddr,
 }
 
+impl NamedAddress {
+    /// The addresses of a Service, but for its node ports.
+    #[must_use]
+    pub fn all_of(service: &Service) -> Vec<Self> {
+        let of_kind = |kind| move |address: &IpAddr| Self { kind, address: *address };
+        let addresses = service.cluster_ips.iter().map(of_kind(AddressKind::ClusterIp));
+        let addresses = addresses.chain(service.external_ips.iter().map(of_kind(AddressKind::ExternalIp)));
+        addresses.chain(service.load_balancer_ips.iter().map(of_kind(AddressKind::LoadBalancer))).collect()
+    }
+}
+
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedPort {
@@ -221,10 +232,6 @@ impl NamedService {
     }
 
     fn of(service: &Service) -> Self {
-        let of_kind = |kind| move |address: &IpAddr| NamedAddress { kind, address: *address };
-        let addresses = service.cluster_ips.iter().map(of_kind(AddressKind::ClusterIp));
-        let addresses = addresses.chain(service.external_ips.iter().map(of_kind(AddressKind::ExternalIp)));
-        let addresses = addresses.chain(service.load_balancer_ips.iter().map(of_kind(AddressKind::LoadBalancer)));
         let ports = service.ports.iter().map(|port| NamedPort {
             name: (&*port.name).into(),
             protocol: port.protocol.into(),
@@ -235,7 +242,7 @@ impl NamedService {
             namespace: (&*service.name.namespace).into(),
             name: (&*service.name.name).into(),
             labels: service.labels.as_deref().unwrap_or_default().into(),
-            addresses: addresses.collect(),
+            addresses: NamedAddress::all_of(service),
             ports: ports.collect(),
             slices: Vec::new(),
             draining: Vec::new(),

@@ -5,9 +5,7 @@
 //! last.
 
 use super::names::Transport;
-use super::names::{
-    AddressKind, Draining, NamedAddress, NamedDrain, NamedEndpoint, NamedPort, NamedService, NamedSlice,
-};
+use super::names::{Draining, NamedAddress, NamedDrain, NamedEndpoint, NamedPort, NamedService, NamedSlice};
 use crate::model::{Service, Slices, Snapshot};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -31,7 +29,7 @@ struct PackedService {
     namespace: Span,
     name: Span,
     labels: Span,
-    addresses: Vec<(AddressKind, IpAddr)>,
+    addresses: Vec<NamedAddress>,
     ports: Vec<(Span, Transport, u16, Option<u16>)>,
     slices: Vec<PackedSlice>,
     draining: Vec<(Span, Transport, SocketAddr, u64)>,
@@ -79,11 +77,9 @@ pub fn pieces<'a>(snapshot: &'a Snapshot, draining: &'a Draining) -> impl Iterat
 
 fn framed(piece: &Piece) -> Vec<u8> {
     // Memory is all that it needs.
-    let bytes = postcard::to_extend(piece, vec![0; 4]).unwrap_or_default();
-    let length = u32::try_from(bytes.len().saturating_sub(4)).unwrap_or_default();
-    let mut bytes = bytes;
-    bytes.iter_mut().zip(length.to_le_bytes()).for_each(|(place, byte)| *place = byte);
-    bytes
+    let bytes = postcard::to_allocvec(piece).unwrap_or_default();
+    let length = u32::try_from(bytes.len()).unwrap_or_default();
+    [length.to_le_bytes().as_slice(), &bytes].concat()
 }
 
 #[derive(Default)]
@@ -110,17 +106,11 @@ impl<'a> Packer<'a> {
     }
 
     fn service(&mut self, service: &'a Service, slices: Option<&'a Slices>, draining: &'a [NamedDrain]) {
-        let addresses = [
-            (AddressKind::ClusterIp, &service.cluster_ips),
-            (AddressKind::ExternalIp, &service.external_ips),
-            (AddressKind::LoadBalancer, &service.load_balancer_ips),
-        ];
-        let addresses = addresses.into_iter().flat_map(|(kind, all)| all.iter().map(move |address| (kind, *address)));
         let packed = PackedService {
             namespace: self.again(&service.name.namespace),
             name: self.text(&service.name.name),
             labels: self.text(service.labels.as_deref().unwrap_or_default()),
-            addresses: addresses.collect(),
+            addresses: NamedAddress::all_of(service),
             ports: service
                 .ports
                 .iter()
@@ -196,7 +186,7 @@ fn named(text: &ByteString, service: PackedService) -> NamedService {
         namespace: cut(service.namespace),
         name: cut(service.name),
         labels: cut(service.labels),
-        addresses: service.addresses.into_iter().map(|(kind, address)| NamedAddress { kind, address }).collect(),
+        addresses: service.addresses,
         ports: service.ports.into_iter().map(port).collect(),
         slices: service.slices.into_iter().map(slice).collect(),
         draining: service.draining.into_iter().map(drain).collect(),

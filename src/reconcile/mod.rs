@@ -12,6 +12,7 @@ mod round;
 mod schedule;
 mod status;
 mod switch;
+mod tell;
 mod wish;
 
 pub use meter::{Meter, Synced, WithoutLocal};

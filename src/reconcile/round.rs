@@ -12,7 +12,7 @@ use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
 use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
-use crate::model::{Event, Events, IpFamily, PerFamily, Reason, ServiceName, Snapshot};
+use crate::model::{Events, IpFamily, PerFamily, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -55,9 +55,9 @@ pub struct Reconciler {
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
     pub(super) tally: Tally,
-    told: BTreeSet<Refusal>,
+    pub(super) told: BTreeSet<Refusal>,
     /// Services that were told that iptables mode has not what they ask for.
-    told_without_effect: OrdSet<ServiceName>,
+    pub(super) told_without_effect: OrdSet<ServiceName>,
     pub(super) events: Events,
 }
 
@@ -362,53 +362,6 @@ impl Reconciler {
         } else {
             debug!(mode, %family, services = ports, milliseconds, "in sync, nothing to do");
         }
-    }
-
-    /// What of a family drains, for who asks.
-    fn tell_draining(&mut self, family: IpFamily) {
-        let desired = self.builder.desired().get(family);
-        let ports = self.builder.draining(family).iter().filter_map(|key| desired.ports.get(key));
-        let status = self.status.families.get_mut(family);
-        status.wish = *self.planes.wish.get(family);
-        status.draining = ports.flat_map(|port| super::status::draining_of(port)).collect();
-        status.retirement = self.retirements.get(family).clone();
-    }
-
-    fn tell_refusals(&mut self) {
-        let refusals: BTreeSet<Refusal> = self.builder.refusals().collect();
-        for refusal in refusals.difference(&self.told) {
-            warn!("{refusal}");
-            self.events.tell(Event::of_service(&refusal.port.service, Reason::AddressRefused, refusal.to_string()));
-        }
-        self.told = refusals;
-    }
-
-    /// Says of which Services annotations have no effect, as iptables mode has neither schedulers nor one-packet
-    /// scheduling. Once for each; a Service that asks again, or a mode that comes again, is news.
-    fn tell_without_effect(&mut self) {
-        let iptables = |family: &IpFamily| *self.planes.active.get(*family) == super::Mode::Iptables;
-        let families: Vec<String> =
-            self.planes.families.iter().filter(|family| iptables(family)).map(ToString::to_string).collect();
-        let now = if families.is_empty() { OrdSet::new() } else { self.builder.ipvs_only().clone() };
-        if now.ptr_eq(&self.told_without_effect) {
-            return;
-        }
-        let news: Vec<&ServiceName> = now.iter().filter(|name| !self.told_without_effect.contains(*name)).collect();
-        for name in &news {
-            let note = format!(
-                "a scheduler or one-packet scheduling was asked for by annotation; {} is served in iptables mode, which \
-                 has neither",
-                families.join(" and ")
-            );
-            self.events.tell(Event::of_service(name, Reason::AnnotationWithoutEffect, note));
-        }
-        if let Some(first) = news.first() {
-            info!(
-                services = news.len(),
-                "annotations that ask for a scheduler have no effect in iptables mode: {first}, ..."
-            );
-        }
-        self.told_without_effect = now;
     }
 }
 

@@ -1,11 +1,11 @@
 //! `bench list`: how long listing takes, ours and `ipvsadm`'s, of the same table in the same namespace; how soon the first
 //! line is there, and how much memory waits with a reader that reads no further.
 
+use super::in_namespace;
 use super::measure::spread;
 use super::program::{self, peak_memory_of};
 use super::synthetic::Synthetic;
 use crate::control::Server;
-use crate::lab::{Lab, Topology};
 use crate::model::Snapshot;
 use crate::reconcile::{self, Switcher};
 use anyhow::Context;
@@ -40,8 +40,7 @@ pub struct ListBenchArgs {
 /// There is no IPVS, or a listing failed.
 pub fn run(args: &ListBenchArgs) -> anyhow::Result<ExitCode> {
     eprintln!("bench: {}", super::machine::Machine::read().describe());
-    let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-    lab.node().ns.run(|| measure(args))??;
+    in_namespace(|_| measure(args))?;
     Ok(ExitCode::SUCCESS)
 }
 

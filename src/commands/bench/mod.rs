@@ -41,6 +41,8 @@ mod synthetic;
 
 use super::require_root;
 use crate::config::ProxyMode;
+use crate::lab::{Lab, NetNs, Topology};
+use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -126,4 +128,14 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Child { task } => privileged().and_then(|()| child::become_task(task)),
         BenchCommand::List(args) => privileged().and_then(|()| list::run(args)),
     }
+}
+
+/// Does what is measured in a network namespace of its own, which is gone afterwards.
+///
+/// # Errors
+/// When the namespace could not be made, and those of the work.
+fn in_namespace<T: Send>(work: impl FnOnce(&NetNs) -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
+    let node = &lab.node().ns;
+    node.run(|| work(node))?
 }

@@ -13,11 +13,12 @@ pub use fanout::{FanoutArgs, run as run_fanout};
 
 use super::Mode;
 use super::child::{self, Task};
+use super::in_namespace;
 use super::machine::Machine;
 use super::program::{peak_memory_of, usage_of};
 use super::sync::percentile;
 use super::synthetic::Synthetic;
-use crate::lab::{Lab, NetNs, Topology};
+use crate::lab::NetNs;
 use anyhow::Context;
 use clap::{Args, ValueEnum as _};
 use serde::{Deserialize, Serialize};
@@ -102,9 +103,7 @@ impl Run {
     /// # Errors
     /// When the namespace could not be made or the program did not come to be in sync.
     pub fn run(&self) -> anyhow::Result<Found> {
-        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-        let node = lab.node().ns.clone();
-        lab.node().ns.run(|| self.measure(&node))?
+        in_namespace(|node| self.measure(node))
     }
 
     fn measure(&self, node: &NetNs) -> anyhow::Result<Found> {

@@ -1,6 +1,7 @@
 //! The floor: the very messages and texts of our cold start and of our changes, made beforehand, and sent by a bare loop.
 //! What remains of our own time above it is what deciding, comparing and remembering cost.
 
+use super::super::in_namespace;
 use super::super::measure::{Cost, measured};
 use super::super::synthetic::Synthetic;
 use crate::backend::{iptables, ipvs};
@@ -8,11 +9,9 @@ use crate::commands::node;
 use crate::desired::{Builder, Desired, Touched};
 use crate::kernel::interface::Interface;
 use crate::kernel::ipset;
-use crate::lab::{Lab, Topology};
 use crate::model::IpFamily;
 use ::iptables::{Commands, Family};
 use ::ipvs::{Client, Command, Scheduler, Service, ServiceId};
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,8 +48,7 @@ impl Floor {
     /// # Errors
     /// When the namespace could not be made or the kernel refused something.
     pub fn run(&self) -> anyhow::Result<Floors> {
-        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-        lab.node().ns.run(|| self.measure())?
+        in_namespace(|_| self.measure())
     }
 
     fn measure(&self) -> anyhow::Result<Floors> {

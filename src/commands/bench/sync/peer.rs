@@ -1,10 +1,10 @@
 //! One run of another program that writes the very table that we wrote, in a namespace like ours.
 
+use super::super::in_namespace;
 use super::super::program::{self, Outcome};
 use super::{saved_routes, saved_table};
 use crate::backend::ipvs::names::INTERFACE;
 use crate::kernel::interface::Interface;
-use crate::lab::{Lab, Topology};
 use anyhow::Context;
 use iptables::{Commands, Family};
 use ipvs::proc;
@@ -80,12 +80,11 @@ impl Peer {
     /// # Errors
     /// When the namespace could not be made, or the result is not what our run wrote.
     pub fn run(&self) -> anyhow::Result<Outcome> {
-        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-        lab.node().ns.run(|| match self.kind {
+        in_namespace(|_| match self.kind {
             Kind::Ipvsadm => self.ipvsadm(),
             Kind::IpBatch => self.ip_batch(),
             Kind::IptablesRestore => self.iptables_restore(),
-        })?
+        })
     }
 
     fn patience(&self) -> Duration {

@@ -2,6 +2,7 @@
 //! changes.
 
 use super::super::Mode;
+use super::super::in_namespace;
 use super::super::measure::{Cost, Talk, measured, peak_memory};
 use super::super::program;
 use super::super::synthetic::Synthetic;
@@ -14,7 +15,6 @@ use crate::commands::{dataplane, node};
 use crate::config::Config;
 use crate::desired::{Builder, NodeFacts, Settings, Touched};
 use crate::kernel::sysctl::Ledger;
-use crate::lab::{Lab, Topology};
 use crate::model::{IpFamily, Snapshot};
 use anyhow::Context;
 use iptables::{Commands, Family};
@@ -104,8 +104,7 @@ impl Trial {
     /// # Errors
     /// When the namespace could not be made, the mode does not work, or a sync failed or was not what it should be.
     pub fn run(&self) -> anyhow::Result<Found> {
-        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-        lab.node().ns.run(|| self.run_inside())?
+        in_namespace(|_| self.run_inside())
     }
 
     fn run_inside(&self) -> anyhow::Result<Found> {

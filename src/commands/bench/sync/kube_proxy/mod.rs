@@ -18,9 +18,10 @@ mod process;
 pub use compare::{Comparison, Figures, measure};
 
 use crate::commands::bench::daemon::server::Server;
+use crate::commands::bench::in_namespace;
 use crate::commands::bench::program::Usage;
 use crate::commands::bench::synthetic::Synthetic;
-use crate::lab::{Lab, NetNs, Topology};
+use crate::lab::NetNs;
 use anyhow::Context;
 use clap::ValueEnum;
 use metrics::Syncs;
@@ -123,9 +124,7 @@ impl Run {
     /// # Errors
     /// When the namespace or the API server could not be made.
     pub fn run(&self) -> anyhow::Result<Found> {
-        let lab = Lab::build(&Topology::with_node("bench")).context("making a network namespace")?;
-        let node = lab.node().ns.clone();
-        lab.node().ns.run(|| self.measure(&node))?
+        in_namespace(|node| self.measure(node))
     }
 
     fn measure(&self, node: &NetNs) -> anyhow::Result<Found> {
