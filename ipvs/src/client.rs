@@ -209,8 +209,8 @@ impl Client {
     /// The socket failed.
     pub fn destinations(&mut self, id: &ServiceId) -> Result<Vec<DestinationEntry>, Error> {
         let request = question(IpvsCommand::GetDest, Some(id));
-        self.collect(&Attempt::Destinations(*id), &request, &|attributes| {
-            DestinationEntry::parse(attributes, id.family())
+        self.collect(&Attempt::Destinations(*id), &request, &|payload| {
+            DestinationEntry::parse(attributes(payload), id.family())
         })
     }
 

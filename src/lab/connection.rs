@@ -34,7 +34,8 @@ pub(super) fn listen(protocol: Protocol, at: SocketAddr) -> io::Result<TcpListen
 /// A UDP socket that is told which of its addresses each datagram was sent to.
 pub(super) fn receive_datagrams(at: SocketAddr) -> io::Result<UdpSocket> {
     let socket = open(Protocol::Udp, at)?;
-    socket.set_recv_buffer_size(UDP_BUFFER)?;
+    // By force, as the limit for everybody is a fifth of it (net.core.rmem_max).
+    setsockopt(&socket, sockopt::RcvBufForce, &UDP_BUFFER)?;
     if at.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     } else {

@@ -4,6 +4,7 @@
 //! One namespace has all endpoints' addresses by a local route, so that a thousand services cost one listener. Callers
 //! with affinity have an address each, likewise.
 
+use super::load::Drops;
 use super::synthetic::{self, Synthetic};
 use crate::lab::{HostSpec, Lab, NetNs, Place, Protocol, Responder, Topology};
 use anyhow::Context;
@@ -98,6 +99,12 @@ impl Field {
     /// Never, as long as the topology has it.
     pub fn outside(&self) -> anyhow::Result<&NetNs> {
         Ok(&self.lab.host("outside").context("the cluster has no outside")?.ns)
+    }
+
+    /// Packets that the machine let go so far, on the way to callers, node and endpoints.
+    pub fn drops(&self) -> Drops {
+        let hosts = ["pods", "callers", "outside"];
+        Drops::of(hosts.iter().filter_map(|name| self.lab.host(name).map(|host| &host.ns)).chain([self.node()]))
     }
 
     /// The addresses of the services for connections: at the start, in the middle and at the end of the table.

@@ -12,14 +12,17 @@
 //! | `request.rs` | one connection for one question: at a rate, and from clients with affinity |
 //! | `flow.rs` | UDP flows |
 //! | `closed.rs` | requests as fast as they are answered |
+//! | `drops.rs` | packets that the machine itself let go |
 
 mod closed;
+mod drops;
 mod flow;
 mod ledger;
 mod request;
 mod talk;
 
 pub use closed::closed_loop;
+pub use drops::Drops;
 pub use ledger::{Broken, Late, Period, Second, Tally};
 
 use super::field::Field;
@@ -189,6 +192,12 @@ impl Load {
     /// Milliseconds since it was started: the clock of everything that is reported.
     pub fn at(&self, instant: Instant) -> f64 {
         instant.saturating_duration_since(self.started).as_secs_f64() * 1000.0
+    }
+
+    /// What went wrong so far, in a line; nothing where nothing did.
+    pub fn problems_in_short(&self) -> Option<String> {
+        let ledger = self.shared.ledger();
+        (!ledger.problems().is_empty()).then(|| ledger.problems_in_short())
     }
 
     /// Ends the period that is under way and begins another one.

@@ -20,6 +20,7 @@ use super::machine::Machine;
 use super::proxy::Daemon;
 use super::synthetic::Synthetic;
 use crate::config::parse_duration;
+use crate::reconcile::Mode;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use report::{Report, Run};
@@ -96,17 +97,24 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// When it could not be measured; what traffic met is part of the result.
 pub fn run(args: &ModeSwitchArgs) -> anyhow::Result<ExitCode> {
     raise_file_limit();
+    outlive_interrupts()?;
     let machine = Machine::read();
     machine.introduce();
     let mut runs = Vec::new();
     for services in &args.services {
         runs.push(size(args, *services)?);
+        if runs.iter().any(|run| run.ended_early.is_some()) {
+            break;
+        }
     }
     let report = Report::of(machine, args.plan(), runs);
     match args.output {
         Output::Table => print!("{}", report.table()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Html => print!("{}", report.page()),
+    }
+    if let Some(reason) = &report.ended_early {
+        anyhow::bail!("it ended before its time; what was measured until then is above: {reason}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -125,17 +133,34 @@ fn size(args: &ModeSwitchArgs, services: u32) -> anyhow::Result<Run> {
     let (daemon, cold) = Daemon::start(&field, "auto", PATIENCE)?;
     let mode = daemon.mode()?;
     eprintln!("bench: {mode} mode serves after {:.1} s; starting the traffic", cold.as_secs_f64());
+    let dropped = field.drops();
     let load = Load::start(&field, args.plan())?;
     let mut run = Run::new(services, args.endpoints, cold);
-    if mode == "ipvs" {
+    let (played, last) = if mode == "ipvs" {
         run.modes = vec!["ipvs".into(), "iptables".into()];
-        script::play(args, &daemon, load, &mut run)?;
+        let played = script::play(args, &daemon, &load, &mut run);
+        (played, run.switches.last().map_or(Mode::Ipvs, |switched| switched.to))
     } else {
         run.only_mode_because = Some(daemon.about_mode().unwrap_or_else(|| "IPVS does not work here".into()));
         run.modes = vec![mode];
-        restarts::play(args, &field, daemon, load, &mut run)?;
-    }
+        (restarts::play(args, &field, daemon, &load, &mut run), Mode::Iptables)
+    };
+    // What was measured until then is worth having.
+    run.ended_early = played.err().map(|error| format!("{error:#}"));
+    let (rest, kept) = load.end();
+    run.period("end", last, rest);
+    run.keep(kept);
+    run.dropped = field.drops().since(dropped);
     Ok(run)
+}
+
+/// An interrupt ends the daemon, which gets it as well, and with it the measurement; the results until then are printed.
+fn outlive_interrupts() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+        runtime.block_on(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+    })?;
+    Ok(())
 }
 
 /// A socket for every connection, at both ends.

@@ -1,6 +1,6 @@
 //! All results of a call. What its JSON holds, docs/benchmarks.md says.
 
-use crate::commands::bench::load::{Broken, Kept, Late, Period, Plan, Second, Tally};
+use crate::commands::bench::load::{Broken, Drops, Kept, Late, Load, Period, Plan, Second, Tally};
 use crate::commands::bench::machine::Machine;
 use crate::commands::bench::program::Usage;
 use crate::reconcile::Mode;
@@ -46,6 +46,10 @@ pub struct Report {
     pub longest_gap_ms: f64,
     /// How late the load generator was at the worst.
     pub generator: Late,
+    /// Packets that the machine let go, as nobody came for them in time.
+    pub dropped: Drops,
+    /// Why it came to an end before its time, if it did.
+    pub ended_early: Option<String>,
     /// On what it was measured.
     pub machine: Machine,
     /// The traffic that was asked for.
@@ -81,6 +85,10 @@ pub struct Run {
     pub affinity: Vec<Broken>,
     /// What went wrong, and how often.
     pub problems: Vec<(String, u64)>,
+    /// Packets that the machine let go meanwhile.
+    pub dropped: Drops,
+    /// Why it came to an end before its time, if it did.
+    pub ended_early: Option<String>,
     /// What the daemon used in all.
     pub daemon: Usage,
     /// Answers and faults over time.
@@ -240,6 +248,8 @@ impl Run {
             affinity_causes: BTreeMap::new(),
             affinity: Vec::new(),
             problems: Vec::new(),
+            dropped: Drops::default(),
+            ended_early: None,
             daemon: Usage::default(),
             timeline: Vec::new(),
         }
@@ -276,10 +286,15 @@ impl Run {
     }
 
     /// What traffic met until now, in a few words: a benchmark that is stopped has told at least that.
-    pub fn so_far(&self) -> String {
+    pub fn so_far(&self, load: &Load) -> String {
         let all = self.all();
         let (failed, reset, timed_out) = (all.failed, all.reset, all.timed_out);
-        format!("{} requests, {failed} failed, {reset} reset, {timed_out} timed out", all.requests)
+        let problems = load.problems_in_short().map(|problems| format!(" ({problems})")).unwrap_or_default();
+        let gap = self.longest_gap_ms();
+        format!(
+            "{} requests, {failed} failed, {reset} reset, {timed_out} timed out{problems}, longest gap {gap:.0} ms",
+            all.requests
+        )
     }
 
     /// The longest time between two answers of one connection or flow.
@@ -302,10 +317,11 @@ fn worst(of: &mut Late, other: &Late) {
 impl Report {
     /// Adds up.
     pub fn of(machine: Machine, traffic: Plan, runs: Vec<Run>) -> Self {
-        let (mut all, mut generator) = (Tally::default(), Late::default());
+        let (mut all, mut generator, mut dropped) = (Tally::default(), Late::default(), Drops::default());
         for run in &runs {
             all.absorb(&run.all());
             worst(&mut generator, &run.totals.generator);
+            dropped = dropped.and(run.dropped);
         }
         Self {
             benchmark: "mode-switch",
@@ -321,6 +337,8 @@ impl Report {
             affinity_unexplained: runs.iter().map(Run::unexplained).sum(),
             longest_gap_ms: runs.iter().map(Run::longest_gap_ms).fold(0.0, f64::max),
             generator,
+            dropped,
+            ended_early: runs.iter().find_map(|run| run.ended_early.clone()),
             machine,
             traffic,
             runs,
@@ -330,18 +348,21 @@ impl Report {
     /// What the machine could not give the load generator, in a sentence; `None` when it kept up.
     pub fn starved(&self) -> Option<String> {
         let Late { p99_ms, max_ms, not_made } = self.generator;
-        let starved = max_ms > STARVED_MS || not_made > 0;
+        let Drops { backlog, receive_buffers, listen_queues } = self.dropped;
+        let starved = max_ms > STARVED_MS || not_made > 0 || self.dropped != Drops::default();
         starved.then(|| {
             format!(
                 "the load generator itself stood still for up to {max_ms:.0} ms (99 of 100 times no more than {p99_ms:.0} ms in the \
-                 worst period), and did not make {not_made} connections that were due: gaps and times up to that are the machine's"
+                 worst period), and did not make {not_made} connections that were due: gaps and times up to that are the machine's. \
+                 The machine dropped {backlog} packets from its backlog, {receive_buffers} datagrams at full buffers and \
+                 {listen_queues} connections at full queues: as many requests can have timed out without a fault of the proxy"
             )
         })
     }
 
     /// Whether nothing was noticed.
     pub fn is_clean(&self) -> bool {
-        self.failed + self.reset + self.timed_out == 0 && self.affinity_unexplained == 0
+        self.failed + self.reset + self.timed_out == 0 && self.affinity_unexplained == 0 && self.ended_early.is_none()
     }
 }
 

@@ -10,7 +10,13 @@ use crate::reconcile::Mode;
 use std::time::Instant;
 
 /// Kills and ends the daemon in turns, and enters everything.
-pub fn play(args: &ModeSwitchArgs, field: &Field, mut daemon: Daemon, load: Load, run: &mut Run) -> anyhow::Result<()> {
+pub fn play(
+    args: &ModeSwitchArgs,
+    field: &Field,
+    mut daemon: Daemon,
+    load: &Load,
+    run: &mut Run,
+) -> anyhow::Result<()> {
     let because = run.only_mode_because.clone().unwrap_or_default();
     eprintln!("bench: this kernel has iptables mode only ({because}); measuring restarts instead of switches");
     std::thread::sleep(args.hold);
@@ -39,7 +45,7 @@ pub fn play(args: &ModeSwitchArgs, field: &Field, mut daemon: Daemon, load: Load
             processor: usage.own + usage.programs,
             peak_memory: usage.peak_memory,
         };
-        let so_far = run.so_far();
+        let so_far = run.so_far(load);
         eprintln!(
             "bench: restart {number} ({}): in sync after {:.2} s; so far {so_far}",
             restarted.how,
@@ -49,8 +55,5 @@ pub fn play(args: &ModeSwitchArgs, field: &Field, mut daemon: Daemon, load: Load
         anyhow::ensure!(load.is_alive(), "the load generator has ended");
     }
     run.daemon = daemon.usage()?;
-    let (rest, kept) = load.end();
-    run.period("end", Mode::Iptables, rest);
-    run.keep(kept);
     Ok(())
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const DRAIN: Duration = Duration::from_secs(86_400);
 
 /// Switches as often as asked for, and enters everything.
-pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: Load, run: &mut Run) -> anyhow::Result<()> {
+pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: &Load, run: &mut Run) -> anyhow::Result<()> {
     std::thread::sleep(args.hold);
     run.period("before", Mode::Ipvs, load.cut());
     run.daemon = daemon.usage()?;
@@ -31,16 +31,11 @@ pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: Load, run: &mut Run) -
             1 => Some(2),
             _ => None,
         };
-        let switched = switch(args, daemon, &load, run, Order { number, to, renew })?;
-        eprintln!("bench: switch {number} to {}: {}; so far {}", to.name(), switched.in_short(), run.so_far());
+        let switched = switch(args, daemon, load, run, Order { number, to, renew })?;
+        eprintln!("bench: switch {number} to {}: {}; so far {}", to.name(), switched.in_short(), run.so_far(load));
         run.switches.push(switched);
     }
-    let usage = daemon.usage()?;
-    run.daemon = usage;
-    let mode = run.switches.last().map_or(Mode::Ipvs, |switched| switched.to);
-    let (rest, kept) = load.end();
-    run.period("end", mode, rest);
-    run.keep(kept);
+    run.daemon = daemon.usage()?;
     Ok(())
 }
 

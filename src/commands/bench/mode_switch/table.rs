@@ -71,6 +71,9 @@ impl Run {
         for (cause, count) in &self.affinity_causes {
             let _ = writeln!(text, "affinity broken {count} times: {cause}");
         }
+        if let Some(reason) = &self.ended_early {
+            let _ = writeln!(text, "ended before its time: {reason}");
+        }
         for (problem, count) in self.problems.iter().take(10) {
             let _ = writeln!(text, "{count} × {problem}");
         }
