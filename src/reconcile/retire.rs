@@ -1,11 +1,18 @@
 //! How the mode that does not serve leaves: what is open drains, then nothing of it is left.
 
 use super::round::Reconciler;
+use super::schedule::Timing;
 use super::wish::Mode;
 use crate::desired::{Desired, Touched, deadline};
 use crate::model::IpFamily;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
+
+/// Between two looks at what drains lies so many times as long as the last one took (with many services it is a reading of its
+/// own) …
+const LOOK_REST: u32 = 10;
+/// … but no more than so many times as long as between two that cost nothing.
+const LONGEST_REST: u32 = 10;
 
 /// How far a mode is from being gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,12 +39,30 @@ pub struct Retirement {
     pub endpoints: usize,
     /// What of it would not go.
     pub failures: Vec<String>,
+    /// What drains is looked at again then.
+    look_at: Option<Instant>,
 }
 
 impl Retirement {
     /// From now on it takes no more.
     pub fn begin(&mut self, now: Instant, drain: Duration) {
         *self = Self { state: State::Until(deadline(now, drain)), since: Some(now), ..Self::default() };
+    }
+
+    /// When it is to be looked at again, if it is not gone.
+    pub fn next(&self, now: Instant, timing: &Timing) -> Option<Instant> {
+        match self.state {
+            State::Until(until) if now < until => Some(self.look_at.unwrap_or(now + timing.drain).min(until)),
+            // It should be gone and is not: once in a while is often enough.
+            State::Until(_) => Some(now + timing.retry_max),
+            State::Waiting | State::Gone => None,
+        }
+    }
+
+    fn looked(&mut self, began: Instant, timing: &Timing) {
+        let ended = Instant::now();
+        let rest = ended.saturating_duration_since(began).saturating_mul(LOOK_REST);
+        self.look_at = Some(ended + rest.clamp(timing.drain, timing.drain.saturating_mul(LONGEST_REST)));
     }
 }
 
@@ -54,7 +79,6 @@ impl Reconciler {
     }
 
     fn retire_settled(&mut self, family: IpFamily, now: Instant) {
-        let desired = self.builder.desired().get(family);
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else {
             // What cannot be talked to has nothing that could be seen.
@@ -76,12 +100,17 @@ impl Reconciler {
         }
         let State::Until(until) = retirement.state else { return };
         if now < until {
-            let wish = desired.retired(until);
+            if retirement.look_at.is_some_and(|at| now < at) {
+                return;
+            }
+            let began = Instant::now();
+            let wish = self.builder.desired().get(family).retired(until);
             let mut report = plane.sync(family, &wish, Touched::All, now);
             if report.is_clean() && report.done > 0 && report.draining > 0 {
                 // What took no more only since then may be idle already.
                 report = plane.sync(family, &wish, Touched::All, now);
             }
+            retirement.looked(began, &self.timing);
             retirement.take(&report, plane.name(), family);
             if !report.is_clean() || report.draining > 0 {
                 return;

@@ -5,7 +5,7 @@ use super::auto::Hysteresis;
 use super::flows::Flows;
 use super::leftovers::Leftovers;
 use super::meter::Tally;
-use super::retire::{Retirement, State};
+use super::retire::Retirement;
 use super::schedule::{AUDIT_SLICE, Schedule, Timing};
 use super::status::Status;
 use super::switch::{Follower, Switch};
@@ -174,12 +174,7 @@ impl Reconciler {
             } else {
                 self.flows.next(*family, now).map_or(own, |at| own.min(at))
             };
-            match self.retirements.get(*family).state {
-                State::Until(until) if now < until => own.min((now + self.timing.drain).min(until)),
-                // It should be gone and is not: once in a while is often enough.
-                State::Until(_) => own.min(now + self.timing.retry_max),
-                _ => own,
-            }
+            self.retirements.get(*family).next(now, &self.timing).map_or(own, |at| own.min(at))
         };
         self.planes.families.iter().map(next).min().unwrap_or(now + self.timing.audit)
     }

@@ -32,6 +32,10 @@ impl Default for Timing {
 /// For so long at most an audit keeps the loop from changes.
 pub const AUDIT_SLICE: Duration = Duration::from_millis(5);
 
+/// An audit begins no sooner than so many times as long after the last one as that one took. On a machine that is busy or slow
+/// it would else be at it all the time.
+const AUDIT_REST: u32 = 10;
+
 /// Between two slices of an audit: what iptables-save prints meanwhile fills its pipe in less.
 const AUDIT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -41,6 +45,10 @@ pub struct Schedule {
     retry_at: Option<Instant>,
     failures: u32,
     audited: Option<Instant>,
+    /// The first slice of the audit that is under way.
+    audit_began: Option<Instant>,
+    /// How long the last one took.
+    audit_took: Duration,
     drained: Option<Instant>,
     /// An audit is under way, and goes on then.
     auditing: Option<Instant>,
@@ -68,11 +76,18 @@ impl Schedule {
     /// The kernel was compared with the belief.
     pub fn audited(&mut self, now: Instant) {
         (self.audited, self.auditing) = (Some(now), None);
+        self.audit_took = self.audit_began.take().map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
     }
 
     /// An audit has more to do.
     pub fn audit_goes_on(&mut self, now: Instant) {
         self.auditing = Some(now + AUDIT_PAUSE);
+        self.audit_began.get_or_insert(now);
+    }
+
+    /// How long an audit keeps off.
+    fn audit_period(&self, timing: &Timing) -> Duration {
+        timing.audit.max(self.audit_took.saturating_mul(AUDIT_REST))
     }
 
     /// When what failed is tried again, if it did.
@@ -100,7 +115,7 @@ impl Schedule {
     pub fn audit_is_due(&self, now: Instant, timing: &Timing) -> bool {
         match self.auditing {
             Some(at) => at <= now,
-            None => self.audited.is_some_and(|at| at + timing.audit <= now),
+            None => self.audited.is_some_and(|at| at + self.audit_period(timing) <= now),
         }
     }
 
@@ -115,7 +130,7 @@ impl Schedule {
         if let Some(at) = self.retry_at {
             return at.max(now);
         }
-        let audit = self.auditing.unwrap_or_else(|| self.audited.unwrap_or(now) + timing.audit);
+        let audit = self.auditing.unwrap_or_else(|| self.audited.unwrap_or(now) + self.audit_period(timing));
         let drain = draining.then(|| self.drained.map_or(now, |at| at + timing.drain));
         drain.into_iter().fold(audit, Instant::min)
     }
@@ -140,6 +155,20 @@ mod tests {
         assert!(!schedule.retry_is_due(start + Duration::from_secs(60)));
         assert!(schedule.audit_is_due(start + timing.audit, &timing));
         assert_eq!(schedule.next(start, true, &timing), start + timing.drain);
+    }
+
+    #[test]
+    fn an_audit_that_takes_long_comes_less_often() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.audit_goes_on(start);
+        schedule.audited(start + Duration::from_secs(1));
+        assert_eq!(schedule.next(start, false, &timing), start + Duration::from_secs(1) + timing.audit);
+        schedule.audit_goes_on(start);
+        schedule.audit_goes_on(start + Duration::from_secs(5));
+        schedule.audited(start + Duration::from_secs(10));
+        assert!(!schedule.audit_is_due(start + Duration::from_secs(109), &timing));
+        assert!(schedule.audit_is_due(start + Duration::from_secs(110), &timing));
     }
 
     #[test]

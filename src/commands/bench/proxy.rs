@@ -15,6 +15,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long IPVS keeps a UDP flow on which nothing happens. With the kernel's 300 s a measurement would wait for as long until
+/// IPVS mode has nothing left that drains.
+pub const UDP_TIMEOUT: &str = "10s";
 /// How often is looked whether it is ready.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Time to end after SIGTERM before it is killed.
@@ -38,6 +41,7 @@ impl Daemon {
         let path = socket.display().to_string();
         let mut arguments: Vec<String> = ["--log-level", "info", "run"].map(str::to_owned).to_vec();
         arguments.extend(["--proxy-mode", mode, "--control-socket", &path].map(str::to_owned));
+        arguments.extend(["--ipvs-udp-timeout", UDP_TIMEOUT].map(str::to_owned));
         arguments.extend(field.arguments());
         let mut command = child::command(&Task::Program(arguments))?;
         let file = File::options().create(true).append(true).open(&log).context("the daemon's log")?;

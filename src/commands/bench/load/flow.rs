@@ -1,5 +1,5 @@
 //! UDP flows: one socket each, a datagram in every turn. Nothing is sent again: a datagram whose answer does not come is
-//! counted.
+//! counted. A flow that is to begin anew lets the answers come that are on their way, as a client does that ends.
 
 use super::ledger::{End, Kind};
 use super::{Shared, Turns, question_of};
@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
@@ -15,34 +16,44 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// One flow.
 pub async fn flow(shared: Arc<Shared>, number: u32, to: SocketAddr) {
-    let socket = loop {
-        match open(to).await {
-            Ok(socket) => break socket,
-            Err(error) => shared.ledger().error(Kind::Datagrams, &error),
-        }
-        if shared.stopping() {
-            return;
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
     let plan = shared.plan;
     let mut turns = Turns::new(Duration::from_millis(plan.datagram_ms.into()), number, plan.flows);
-    let mut flow = Flow { shared, socket, pending: VecDeque::new(), last: None, question: 0 };
+    let Some(socket) = open(&shared, to).await else { return };
+    let renewal = shared.renewal.load(Ordering::Relaxed);
+    let mut flow = Flow { shared, number, socket, pending: VecDeque::new(), last: None, question: 0, renewal };
     let mut buffer = vec![0; 2048];
     while !flow.shared.stopping() || !flow.pending.is_empty() {
         tokio::select! {
             received = flow.socket.recv(&mut buffer) => flow.received(received, &buffer),
             () = turns.turn() => {
                 flow.expire();
-                if !flow.shared.stopping() {
+                if flow.shared.stopping() {
+                    continue;
+                }
+                if !flow.is_to_begin_anew() {
                     flow.send().await;
+                } else if flow.pending.is_empty() {
+                    let Some(socket) = open(&flow.shared, to).await else { return };
+                    flow.begin_anew(socket);
                 }
             }
         }
     }
 }
 
-async fn open(to: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket for the flow; none when all comes to its end before there is one.
+async fn open(shared: &Shared, to: SocketAddr) -> Option<UdpSocket> {
+    while !shared.stopping() {
+        match connect(to).await {
+            Ok(socket) => return Some(socket),
+            Err(error) => shared.ledger().error(Kind::Datagrams, &error),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    None
+}
+
+async fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.connect(to).await?;
     Ok(socket)
@@ -50,14 +61,30 @@ async fn open(to: SocketAddr) -> io::Result<UdpSocket> {
 
 struct Flow {
     shared: Arc<Shared>,
+    number: u32,
     socket: UdpSocket,
     /// Numbers of what was sent and not answered yet, the oldest first.
     pending: VecDeque<(u64, Instant)>,
     last: Option<Instant>,
     question: u64,
+    /// The renewal that it took part in, or need not.
+    renewal: u32,
 }
 
 impl Flow {
+    fn is_to_begin_anew(&mut self) -> bool {
+        let renewal = self.shared.renewal.load(Ordering::Relaxed);
+        if renewal != self.renewal && !self.number.is_multiple_of(self.shared.renew_every.load(Ordering::Relaxed)) {
+            self.renewal = renewal;
+        }
+        renewal != self.renewal
+    }
+
+    fn begin_anew(&mut self, socket: UdpSocket) {
+        self.renewal = self.shared.renewal.load(Ordering::Relaxed);
+        (self.socket, self.last) = (socket, None);
+    }
+
     async fn send(&mut self) {
         self.question += 1;
         match self.socket.send(format!("{}\n", self.question).as_bytes()).await {

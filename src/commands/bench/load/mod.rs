@@ -75,7 +75,7 @@ struct Shared {
     plan: Plan,
     ledger: Mutex<Ledger>,
     stop: AtomicBool,
-    /// Counts up when talking connections are to be closed and opened anew …
+    /// Counts up when talking connections and flows are to be ended and opened anew …
     renewal: AtomicU32,
     /// … every so many-th of them.
     renew_every: AtomicU32,
@@ -205,7 +205,7 @@ impl Load {
         self.shared.ledger().cut()
     }
 
-    /// Has every so many-th talking connection closed by its client and opened anew.
+    /// Has every so many-th talking connection and UDP flow ended by its client and opened anew.
     pub fn renew(&self, every: u32) {
         self.shared.renew_every.store(every.max(1), Ordering::Relaxed);
         self.shared.renewal.fetch_add(1, Ordering::Relaxed);

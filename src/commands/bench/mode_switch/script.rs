@@ -3,7 +3,8 @@
 //! Connections that talk go on through all switches, so that IPVS mode, which carries those that were opened in it, drains
 //! until it serves again. At the first switch to iptables every second one is closed by its client and opened anew, so
 //! that from then on each mode carries half of them. At the last switch to iptables all are, as connections in real life come
-//! to their end; then the time until nothing of IPVS mode is left is measured.
+//! to their end; then the time until nothing of IPVS mode is left is measured. UDP flows likewise: a flow has no end that IPVS
+//! could see, so that it forgets one `UDP_TIMEOUT` (`proxy.rs`) after its last datagram.
 
 use super::report::{Run, Switched};
 use super::{ModeSwitchArgs, PATIENCE};
@@ -63,7 +64,11 @@ fn switch(
     follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
     run.period(&format!("switch {number}"), to.other(), load.cut());
     follow.until(Instant::now() + args.hold, |_| false)?;
-    if to == Mode::Ipvs {
+    if to == Mode::Iptables {
+        // What IPVS carries is told once all of it was counted.
+        let counted = |switched: &Switched| switched.drained_most > 0 || switched.gone_ms.is_some();
+        follow.until(Instant::now() + PATIENCE, counted)?;
+    } else {
         // Nothing of iptables mode has to drain; it takes as long as taking away the rules does.
         follow.until(Instant::now() + PATIENCE, |switched| switched.gone_ms.is_some())?;
     }
