@@ -16,6 +16,8 @@ use anyhow::bail;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+/// How long the end of IPVS mode is waited for when its clients have left. What IPVS saw half-open it keeps for 120 s.
+const LINGERING: Duration = Duration::from_secs(240);
 /// Longer than any benchmark: nothing is to break because time is over.
 const DRAIN: Duration = Duration::from_secs(86_400);
 
@@ -77,8 +79,9 @@ fn switch(
         follow.until(Instant::now() + args.hold, |_| false)?;
         if every == 1 {
             let since = Instant::now();
-            follow.until(since + PATIENCE, |switched| switched.gone_ms.is_some())?;
-            follow.switched.ended_ms = Some(load.at(since) - args.hold.as_secs_f64() * 1000.0);
+            follow.until(since + LINGERING, |switched| switched.gone_ms.is_some())?;
+            let ended = load.at(since) - args.hold.as_secs_f64() * 1000.0;
+            follow.switched.ended_ms = follow.switched.gone_ms.map(|_| ended);
         }
     }
     run.period(&format!("after {number}"), to, load.cut());
