@@ -31,12 +31,12 @@ fn at_random_instants() {
     let mut random = fastrand::Rng::with_seed(seed);
     let cluster = cluster(Mode::Ipvs);
     let mut proxy = start(&cluster, &[]);
-    // How long a switch takes here, until the old mode is retiring.
+    // How long a switch takes here under traffic, until the old mode is retiring: without, all kills came too early.
+    let traffic = Traffic::start(&cluster);
     let started = Instant::now();
     switch(&cluster, &["iptables", "--no-wait"]);
     switch(&cluster, &["ipvs", "--no-wait"]);
     let usual = started.elapsed() / 2;
-    let traffic = Traffic::start(&cluster);
     let (mut moved, mut stayed) = (0, 0);
     for kill in 0..kills {
         let from = modes(&cluster)[0].clone();
