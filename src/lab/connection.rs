@@ -35,7 +35,10 @@ pub(super) fn listen(protocol: Protocol, at: SocketAddr) -> io::Result<TcpListen
 pub(super) fn receive_datagrams(at: SocketAddr) -> io::Result<UdpSocket> {
     let socket = open(Protocol::Udp, at)?;
     // By force, as the limit for everybody is a fifth of it (net.core.rmem_max).
-    setsockopt(&socket, sockopt::RcvBufForce, &UDP_BUFFER)?;
+    // Without the permission for that it is what the limit allows.
+    if setsockopt(&socket, sockopt::RcvBufForce, &UDP_BUFFER).is_err() {
+        socket.set_recv_buffer_size(UDP_BUFFER)?;
+    }
     if at.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     } else {

@@ -19,8 +19,9 @@ pub async fn flow(shared: Arc<Shared>, number: u32, to: SocketAddr) {
     let plan = shared.plan;
     let mut turns = Turns::new(Duration::from_millis(plan.datagram_ms.into()), number, plan.flows);
     let Some(socket) = open(&shared, to).await else { return };
-    let renewal = shared.renewal.load(Ordering::Relaxed);
-    let mut flow = Flow { shared, number, socket, pending: VecDeque::new(), last: None, question: 0, renewal };
+    let mut seen = shared.renewal.load(Ordering::Relaxed);
+    let mut ends = false;
+    let mut flow = Flow { shared, socket, pending: VecDeque::new(), last: None, question: 0 };
     let mut buffer = vec![0; 2048];
     while !flow.shared.stopping() || !flow.pending.is_empty() {
         tokio::select! {
@@ -30,11 +31,12 @@ pub async fn flow(shared: Arc<Shared>, number: u32, to: SocketAddr) {
                 if flow.shared.stopping() {
                     continue;
                 }
-                if !flow.is_to_begin_anew() {
+                ends |= flow.shared.is_renewed(number, &mut seen);
+                if !ends {
                     flow.send().await;
                 } else if flow.pending.is_empty() {
                     let Some(socket) = open(&flow.shared, to).await else { return };
-                    flow.begin_anew(socket);
+                    (flow.socket, flow.last, ends) = (socket, None, false);
                 }
             }
         }
@@ -61,30 +63,14 @@ async fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
 
 struct Flow {
     shared: Arc<Shared>,
-    number: u32,
     socket: UdpSocket,
     /// Numbers of what was sent and not answered yet, the oldest first.
     pending: VecDeque<(u64, Instant)>,
     last: Option<Instant>,
     question: u64,
-    /// The renewal that it took part in, or need not.
-    renewal: u32,
 }
 
 impl Flow {
-    fn is_to_begin_anew(&mut self) -> bool {
-        let renewal = self.shared.renewal.load(Ordering::Relaxed);
-        if renewal != self.renewal && !self.number.is_multiple_of(self.shared.renew_every.load(Ordering::Relaxed)) {
-            self.renewal = renewal;
-        }
-        renewal != self.renewal
-    }
-
-    fn begin_anew(&mut self, socket: UdpSocket) {
-        self.renewal = self.shared.renewal.load(Ordering::Relaxed);
-        (self.socket, self.last) = (socket, None);
-    }
-
     async fn send(&mut self) {
         self.question += 1;
         match self.socket.send(format!("{}\n", self.question).as_bytes()).await {

@@ -116,6 +116,12 @@ impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Whether the connection or flow of this number is to begin anew since it last looked.
+    fn is_renewed(&self, number: u32, seen: &mut u32) -> bool {
+        let before = std::mem::replace(seen, self.renewal.load(Ordering::Relaxed));
+        *seen != before && number.is_multiple_of(self.renew_every.load(Ordering::Relaxed))
+    }
 }
 
 /// Traffic that is under way. It ends when this is dropped.

@@ -30,10 +30,7 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
         let mut last: Option<Instant> = None;
         loop {
             turns.turn().await;
-            let renewal = shared.renewal.load(Ordering::Relaxed);
-            let renewed = renewal != seen;
-            seen = renewal;
-            if shared.stopping() || renewed && number.is_multiple_of(shared.renew_every.load(Ordering::Relaxed)) {
+            if shared.is_renewed(number, &mut seen) || shared.stopping() {
                 break;
             }
             question += 1;
