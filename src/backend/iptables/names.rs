@@ -2,7 +2,7 @@
 //! stays true; helpers of IPVS mode never use one of them.
 
 use crate::backend::kube_proxy::names as kube_proxy;
-use crate::backend::rules::chain_names;
+use crate::backend::rules::{chain_names, scratch};
 use iptables::{ChainName, Table};
 
 chain_names! {
@@ -63,7 +63,8 @@ pub fn fixed() -> [(Table, ChainName); 6] {
 pub fn is_ours(table: Table, chain: &ChainName) -> bool {
     let is = |(t, name): &(Table, ChainName)| *t == table && name == chain;
     let service = table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-    service || is_shared(table, chain) || fixed().iter().any(is) || kube_proxy::chains().iter().any(is)
+    let constant = is_shared(table, chain) || fixed().iter().any(is) || *chain == scratch();
+    service || constant || kube_proxy::chains().iter().any(is)
 }
 
 /// Whether a chain of this mode is none of kube-proxy's.
@@ -74,7 +75,7 @@ pub fn is_ours_alone(table: Table, chain: &ChainName) -> bool {
         (Table::Filter, cluster_ips()),
         (Table::Filter, localnet_guard()),
     ];
-    alone.iter().any(|(t, name)| *t == table && name == chain)
+    *chain == scratch() || alone.iter().any(|(t, name)| *t == table && name == chain)
 }
 
 /// Whether services add rules of their own to a chain.

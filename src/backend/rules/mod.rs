@@ -11,7 +11,7 @@ mod write;
 pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
-pub use write::{OwnershipDebug, Recorder, Run, Writer};
+pub use write::{OwnershipDebug, Recorder, Run, Writer, scratch};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;

@@ -10,6 +10,12 @@ use std::sync::Arc;
 /// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
 const SEARCH_RUNS: usize = 64;
 
+/// The chain in which rules are tried out. It belongs to whoever has shared chains, in every table: where its removal
+/// fails, or the program is killed before, the next round finds it and removes it.
+pub fn scratch() -> ChainName {
+    ChainName::from_static("KUBE-IPVS-SCRATCH")
+}
+
 /// What takes a transaction to the kernel as a whole, or not at all.
 pub trait Run {
     /// Steps that are best put into one run. iptables-nft-restore is quadratic in the chains of one transaction
@@ -145,7 +151,7 @@ impl<R: Run> Writer<'_, R> {
         accepted: &mut Vec<Rule>,
         failures: &mut Vec<Failure>,
     ) {
-        let scratch = ChainName::from_static("KUBE-IPVS-SCRATCH");
+        let scratch = scratch();
         let tried = Arc::new(Chain { name: scratch, rules: rules.to_vec() });
         let write = RuleOp::Write { table, chain: tried, replaces: false };
         self.effort.restores += 2;
