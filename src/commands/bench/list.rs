@@ -54,9 +54,15 @@ fn measure(args: &ListBenchArgs) -> anyhow::Result<()> {
     let own = own.to_string_lossy();
     let socket = socket.to_string_lossy().into_owned();
     let wide = ["list", "-o", "wide", "--control-socket", &socket];
-    let theirs = listing(args.runs, "ipvsadm", &["-Ln"])?;
-    let ours = listing(args.runs, &own, &["list"])?;
-    let named = listing(args.runs, &own, &wide)?;
+    let programs: [(&str, &[&str]); 3] = [("ipvsadm", &["-Ln"]), (&own, &["list"]), (&own, &wide)];
+    let mut samples: [Samples; 3] = Default::default();
+    // In turn: a machine that is slower for a while is so for all.
+    for _ in 0..args.runs {
+        for ((program, arguments), samples) in programs.iter().zip(&mut samples) {
+            samples.take(program, arguments)?;
+        }
+    }
+    let [theirs, ours, named] = samples.map(|samples| samples.median());
     println!("{} services × {} endpoints, median of {} runs:", args.services, args.endpoints, args.runs);
     let line = |name: &str, found: &Listing| {
         println!(
@@ -84,16 +90,27 @@ struct Listing {
     memory: f64,
 }
 
-fn listing(runs: u32, program: &str, arguments: &[&str]) -> anyhow::Result<Listing> {
-    let (mut whole, mut first, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..runs {
-        whole.push(read_all(program, arguments)?);
+/// The same, of each run.
+#[derive(Default)]
+struct Samples {
+    whole: Vec<f64>,
+    first: Vec<f64>,
+    memory: Vec<f64>,
+}
+
+impl Samples {
+    fn take(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        self.whole.push(read_all(program, arguments)?);
         let (seconds, mebibytes) = stop_early(program, arguments)?;
-        first.push(seconds);
-        memory.push(mebibytes);
+        self.first.push(seconds);
+        self.memory.push(mebibytes);
+        Ok(())
     }
-    let median = |values: &[f64]| spread(values, |value| *value).map(|spread| spread.median).unwrap_or_default();
-    Ok(Listing { whole: median(&whole), first: median(&first), memory: median(&memory) })
+
+    fn median(&self) -> Listing {
+        let median = |values: &[f64]| spread(values, |value| *value).map(|spread| spread.median).unwrap_or_default();
+        Listing { whole: median(&self.whole), first: median(&self.first), memory: median(&self.memory) }
+    }
 }
 
 fn start(program: &str, arguments: &[&str]) -> anyhow::Result<std::process::Child> {

@@ -10,10 +10,11 @@
 //! | `sort.rs`, `format.rs`, `columns.rs`, `resolve.rs` | `ipvsadm`'s order, bytes, columns, names |
 //! | `connections.rs`, `settings.rs` | `-c`; `--timeout`, `--daemon` |
 //! | `named/` | the table with names, as columns, JSON, YAML, CSV; filters |
-//! | `output.rs` | standard output in pieces |
+//! | `beside.rs`, `output.rs` | rows are filled while others are printed; standard output in pieces |
 //! | `watch.rs` | again and again |
 
 pub mod args;
+mod beside;
 mod columns;
 pub mod connections;
 pub mod format;
@@ -34,14 +35,15 @@ pub use args::{ListArgs, ListMode};
 pub use output::Output;
 
 use args::OutputForm;
+use beside::fill_and_print;
 use format::Printer;
-use from_ipvs::RealServers;
+use from_ipvs::{Depth, RealServers};
 use ipvs::Client;
 use output::{Failure, exit, finish};
 use request::{Columns, Request, What};
 use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
-use table::{Frontend, Table};
+use table::{Frontend, Table, VirtualServer};
 
 /// Prints the listing to standard output. A reader who has seen enough (`| head`) is no failure.
 ///
@@ -125,24 +127,15 @@ fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow:
             out.text().push_str(format::title(request.format.columns));
             // At once, however large the table is.
             out.flush()?;
-            let (servers, mut real_servers) = from_ipvs::servers(client, depth, sorted)?;
-            for mut server in servers {
-                real_servers.fill(client, &mut server)?;
-                printer.server(out.text(), &server);
-                out.pass()?;
-            }
+            each_server(client, depth, sorted, out, |text, server| printer.server(text, server))?;
         }
         What::Save => {
-            let (servers, mut real_servers) = from_ipvs::servers(client, from_ipvs::Depth::Tunnels, sorted)?;
-            for mut server in servers {
-                real_servers.fill(client, &mut server)?;
-                printer.save(out.text(), &server);
-                out.pass()?;
-            }
+            let depth = Depth::Tunnels;
+            each_server(client, depth, sorted, out, |text, server| printer.save(text, server))?;
         }
         What::Service(id) => {
             let mut server = from_ipvs::server(client, &id)?.ok_or_else(no_such_service)?;
-            RealServers::new(from_ipvs::Depth::All, sorted).fill(client, &mut server)?;
+            RealServers::new(Depth::All, sorted).fill(client, &mut server)?;
             out.text().push_str(format::title(request.format.columns));
             printer.server(out.text(), &server);
         }
@@ -151,6 +144,22 @@ fn list(client: &mut Client, request: &Request, out: &mut Output<'_>) -> anyhow:
         What::Daemon => *out.text() = settings::daemons(client)?,
     }
     out.flush()
+}
+
+/// Prints one virtual server of IPVS after the other.
+fn each_server(
+    client: &mut Client,
+    depth: Depth,
+    sorted: bool,
+    out: &mut Output<'_>,
+    mut print: impl FnMut(&mut String, &VirtualServer),
+) -> anyhow::Result<()> {
+    let (servers, mut real_servers) = from_ipvs::servers(client, depth, sorted)?;
+    let fill = |server: &mut _| Ok(real_servers.fill(client, server).map(|()| true)?);
+    fill_and_print(servers, fill, |server| {
+        print(out.text(), &server);
+        out.pass()
+    })
 }
 
 fn no_such_service() -> Failure {

@@ -15,6 +15,7 @@ mod wide;
 pub use row::{Namer, RealRow, ServerRow};
 
 use super::args::{ListArgs, OutputForm};
+use super::beside::fill_and_print;
 use super::format::{self, Printer};
 use super::from_ipvs::{self, RealServers};
 use super::output::{Failure, Output};
@@ -51,7 +52,7 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     let own = addresses::node_addresses().context("the node ports cannot be told from foreign virtual servers")?;
     let namer = Namer::new(&names, own.into_iter().map(|found| found.address));
     let (mut source, servers) = opened?;
-    let mut named: Vec<(VirtualServer, ServerRow<'_>)> = Vec::with_capacity(servers.len());
+    let mut named: Vec<Row<'_>> = Vec::with_capacity(servers.len());
     for server in servers {
         let row = namer.server(&server);
         if filter.may_match(&row) && wanted(request.what, &server) {
@@ -60,18 +61,24 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     }
     let mut writer = Writer::new(args, request.format, &names, &named);
     writer.begin(out);
-    for (mut server, mut row) in named {
-        source.fill(&mut server)?;
-        namer.real_servers(&server, &mut row);
-        if filter.keep(&mut row) {
-            server.real_servers.retain(|real| row.real_servers.iter().any(|kept| kept.is(real)));
-            writer.server(&server, &row, out)?;
-            out.pass()?;
-        }
-    }
+    let print = |(server, row): Row<'_>| {
+        writer.server(&server, &row, out)?;
+        out.pass()
+    };
+    let fill = |(server, row): &mut (VirtualServer, _)| {
+        source.fill(server)?;
+        namer.real_servers(server, row);
+        let kept = filter.keep(row);
+        server.real_servers.retain(|real| row.real_servers.iter().any(|kept| kept.is(real)));
+        Ok(kept)
+    };
+    fill_and_print(named, fill, print)?;
     writer.end(out);
     out.flush()
 }
+
+/// A virtual server, and what is printed of it.
+type Row<'a> = (VirtualServer, ServerRow<'a>);
 
 fn wanted(what: What, server: &VirtualServer) -> bool {
     match what {
@@ -118,12 +125,7 @@ enum Writer {
 }
 
 impl Writer {
-    fn new(
-        args: &ListArgs,
-        format: Format,
-        names: &crate::commands::names::Names,
-        named: &[(VirtualServer, ServerRow<'_>)],
-    ) -> Self {
+    fn new(args: &ListArgs, format: Format, names: &crate::commands::names::Names, named: &[Row<'_>]) -> Self {
         match args.output {
             OutputForm::Ipvsadm => Self::Ipvsadm(Printer::new(format), format),
             OutputForm::Wide => {
