@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use crate::{Chain, ChainName, Rule, Table};
 
+/// Bytes that a rule takes as text, seldom more; and the line that makes a chain.
+const RULE_TEXT: usize = 208;
+const CHAIN_TEXT: usize = 48;
+
 /// Where a rule goes in a built-in chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
@@ -123,7 +127,8 @@ impl Transaction {
     /// The input for `iptables-restore --noflush`; nothing at all for an empty transaction.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = String::with_capacity(128 * (self.rule_count() + self.chain_count()));
+        // Long enough for most: to grow means to have the text twice for a moment.
+        let mut text = String::with_capacity(RULE_TEXT * self.rule_count() + CHAIN_TEXT * self.chain_count());
         // Writing into a String does not fail.
         let _ = self.write(&mut text);
         text

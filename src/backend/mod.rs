@@ -157,6 +157,8 @@ pub struct Ahead {
     pub pieces: usize,
     /// The last service port that was looked at.
     pub last: Option<ServicePortKey>,
+    /// There are no further pieces.
+    pub ended: bool,
 }
 
 /// The settings that are not as they should be; those that this kernel does not have are left out.

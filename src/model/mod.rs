@@ -20,7 +20,7 @@ pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
-pub use slices::{EndpointView, SliceView, Slices};
+pub use slices::{EndpointView, PackedSlice, SliceView, Slices};
 
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -53,14 +53,20 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a slice in, unless it tells nothing new; true if it does.
-    pub fn put_slice(&mut self, service: &ServiceName, mut slice: Arc<EndpointSlice>) -> bool {
-        if let Some(known) = self.slices.get(service).and_then(|slices| slices.get(&slice.name)) {
-            if known.tells_the_same(&slice) {
-                return false;
+    pub fn put_slice(&mut self, service: &ServiceName, slice: PackedSlice) -> bool {
+        let known = self.slices.get(service).and_then(|slices| slices.get(&slice.name));
+        let slice = match known {
+            None => slice,
+            Some(known) => {
+                let mut newer = slice.unpack();
+                if known.tells_the_same(&newer) {
+                    return false;
+                }
+                newer.follow(&known);
+                PackedSlice::from(&newer)
             }
-            Arc::make_mut(&mut slice).follow(&known);
-        }
-        self.slices.entry(service.clone()).or_default().insert(&slice);
+        };
+        self.slices.entry(service.clone()).or_default().insert_packed(slice);
         self.changes.slices += 1;
         true
     }

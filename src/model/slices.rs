@@ -22,8 +22,13 @@ impl Slices {
 
     /// Puts a slice in the place of the one that has its name.
     pub fn insert(&mut self, slice: &EndpointSlice) {
-        let entry = (slice.name.clone(), pack(slice));
-        match self.place(&slice.name) {
+        self.insert_packed(slice.into());
+    }
+
+    /// Puts a slice in the place of the one that has its name.
+    pub fn insert_packed(&mut self, slice: PackedSlice) {
+        let entry = (slice.name, slice.packed);
+        match self.place(&entry.0) {
             Ok(place) => drop(self.0.splice(place..=place, [entry])),
             Err(place) => {
                 self.0.reserve_exact(1);
@@ -79,6 +84,27 @@ impl Slices {
 
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(known, _)| (**known).cmp(name))
+    }
+}
+
+/// One slice, packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedSlice {
+    /// Its name.
+    pub name: SliceName,
+    packed: Packed,
+}
+
+impl PackedSlice {
+    /// What was packed.
+    pub fn unpack(&self) -> EndpointSlice {
+        unpack(&self.name, &self.packed)
+    }
+}
+
+impl From<&EndpointSlice> for PackedSlice {
+    fn from(slice: &EndpointSlice) -> Self {
+        Self { name: slice.name.clone(), packed: pack(slice) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the meter is told, and when.
 
 use super::*;
-use crate::model::{EndpointSlice, Node};
+use crate::model::{EndpointSlice, Node, PackedSlice};
 use std::sync::{Arc, Mutex};
 
 /// Writes down what it is told.
@@ -43,9 +43,9 @@ impl Meter for Notes {
 
 const BOTH: &[IpFamily] = &IpFamily::BOTH;
 
-fn slice(triggers: Vec<SystemTime>, ports: u16) -> Arc<EndpointSlice> {
+fn slice(triggers: Vec<SystemTime>, ports: u16) -> PackedSlice {
     let port = |port| crate::model::EndpointPort { name: "".into(), protocol: crate::model::Protocol::Tcp, port };
-    Arc::new(EndpointSlice { triggers, ports: (0..ports).map(port).collect(), ..EndpointSlice::for_test("s") })
+    (&EndpointSlice { triggers, ports: (0..ports).map(port).collect(), ..EndpointSlice::for_test("s") }).into()
 }
 
 #[test]

@@ -4,8 +4,8 @@
 
 use super::{Problem, annotations};
 use crate::model::{
-    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Node, Protocol, Service, ServiceName,
-    ServicePort, ServiceType, TargetPort, intern, parse_address, parse_network,
+    AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Node, PackedSlice, Protocol, Service,
+    ServiceName, ServicePort, ServiceType, TargetPort, intern, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -32,7 +32,7 @@ pub enum Object {
     /// A Service.
     Service(Arc<Service>),
     /// An EndpointSlice and the Service that it belongs to.
-    Slice(ServiceName, Arc<EndpointSlice>),
+    Slice(ServiceName, PackedSlice),
     /// A Node.
     Node(Arc<Node>),
     /// The networks of a ServiceCIDR.
@@ -254,13 +254,11 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
             }
         }
     }
-    // Tens of thousands of these are kept.
-    ports.shrink_to_fit();
-    endpoints.shrink_to_fit();
     let proxy_name = label(&object.metadata, PROXY_NAME_LABEL).map(Arc::from);
     let triggers = trigger(&object.metadata).into_iter().collect();
     let slice = EndpointSlice { name: own.name, proxy_name, family, ports, endpoints, triggers };
-    Ok(Some(Object::Slice(ServiceName::new(own.namespace, service), Arc::new(slice))))
+    // Packed at once: a list of tens of thousands is held until it is whole.
+    Ok(Some(Object::Slice(ServiceName::new(own.namespace, service), (&slice).into())))
 }
 
 /// When what the slice tells of happened. As upstream, what is no time is passed over: only a metric lacks it.

@@ -67,6 +67,7 @@ fn endpoints_that_reach_the_node_itself_are_ignored() {
         panic!("no slice")
     };
     assert_eq!(service, ServiceName::new("default", "a"));
+    let slice = slice.unpack();
     assert_eq!(slice.ports.len(), 1);
     let states: Vec<_> = slice.endpoints.iter().map(|e| (e.ready, e.serving, e.terminating)).collect();
     assert_eq!(states, [(true, true, false), (false, true, false), (false, true, true)]);

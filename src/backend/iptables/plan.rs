@@ -3,7 +3,9 @@
 use super::service::{self, Rendered};
 use super::{Observed, Op, names, node};
 use crate::backend::Ahead;
-use crate::backend::rules::{RuleOp, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
+use crate::backend::rules::{
+    Found, RuleOp, adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared,
+};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::model::IpFamily;
 use imbl::OrdMap;
@@ -65,6 +67,9 @@ pub fn ahead(
         let head = Desired { ports, incomplete: true, ..desired.clone() };
         return Some(plan(family, &head, observed, Touched::All));
     }
+    if ahead.ended {
+        return None;
+    }
     let mut steps = Vec::new();
     let from = ahead.last.take().map_or(Bound::Unbounded, Bound::Excluded);
     for (key, port) in desired.ports.range((from, Bound::Unbounded)) {
@@ -72,11 +77,19 @@ pub fn ahead(
         steps.extend(chains.filter_map(|chain| plan_chain(found, Table::Nat, chain)).map(Op::Rule));
         if steps.len() >= PIECE {
             ahead.last = Some(key.clone());
-            break;
+            return Some(steps);
         }
     }
-    // The piece that comes to the end is left to the plan as a whole.
-    ahead.last.is_some().then_some(steps)
+    ahead.ended = true;
+    // Refusals come before the translation anyway, and are half of the largest chains: the plan as a whole need not hold both.
+    // What goes, goes after the translation has come, with that plan.
+    for (name, entries) in shared(Table::Filter, desired, rules) {
+        if !desired.incomplete && adds_only(found, Table::Filter, name, &entries) {
+            let chain = shared_chain(family, desired, rules, found, (Table::Filter, name), entries);
+            steps.extend(chain.into_iter().map(Op::Rule));
+        }
+    }
+    Some(steps)
 }
 
 /// Steps of a piece: as many as go into one run of iptables-restore. Tests have few services and want pieces all the same.
@@ -116,29 +129,15 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     for (table, content) in node::chains(rules) {
         steps.extend(chain(table, content));
     }
-    let mut shared: BTreeMap<(Table, ChainName), Vec<Rule>> =
-        names::shared().into_iter().map(|chain| (chain, Vec::new())).collect();
     for port in in_order(desired) {
-        let rendered = service::render(port, rules);
-        for content in rendered.chains {
+        for content in service::render(port, rules).chains {
             steps.extend(chain(Table::Nat, content));
         }
-        for (table, name, rule) in rendered.shared {
-            shared.entry((table, name)).or_default().push(rule);
-        }
     }
-    // KUBE-SERVICES jumps to KUBE-NODEPORTS, which therefore has to exist first: the map's order is that of the names.
-    for ((table, name), entries) in shared {
-        let tail = if (table, &name) == (Table::Nat, &names::services()) {
-            node::node_port_tail(rules, family)
-        } else {
-            Vec::new()
-        };
-        if desired.incomplete && found.has(table, &name) {
-            // Only additions: what stands there may belong to what is still to come.
-            steps.extend(plan_additions(found, table, name, entries));
-        } else {
-            steps.extend(plan_shared(found, table, name, entries, tail));
+    // One table after the other: these chains are the largest that there are.
+    for table in [Table::Nat, Table::Filter] {
+        for (name, entries) in shared(table, desired, rules) {
+            steps.extend(shared_chain(family, desired, rules, found, (table, name), entries));
         }
     }
     steps.extend(chain(Table::Filter, node::untranslated(family)));
@@ -150,6 +149,36 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
     }
     steps
+}
+
+/// The chains of a table that services share, by name: KUBE-SERVICES jumps to KUBE-NODEPORTS, which therefore has to exist
+/// first.
+fn shared(table: Table, desired: &Desired, rules: &NodeRules) -> BTreeMap<ChainName, Vec<Rule>> {
+    let own = names::shared().into_iter().filter(|(of, _)| *of == table);
+    let mut shared: BTreeMap<ChainName, Vec<Rule>> = own.map(|(_, name)| (name, Vec::new())).collect();
+    for port in in_order(desired) {
+        for (name, rule) in service::render_shared(port, rules, table) {
+            shared.entry(name).or_default().push(rule);
+        }
+    }
+    shared
+}
+
+fn shared_chain(
+    family: IpFamily,
+    desired: &Desired,
+    rules: &NodeRules,
+    found: &Found,
+    (table, name): (Table, ChainName),
+    entries: Vec<Rule>,
+) -> Vec<RuleOp> {
+    if desired.incomplete && found.has(table, &name) {
+        // Only additions: what stands there may belong to what is still to come.
+        return plan_additions(found, table, name, entries);
+    }
+    let last = (table, name) == (Table::Nat, names::services());
+    let tail = if last { node::node_port_tail(rules, family) } else { Vec::new() };
+    plan_shared(found, table, name, entries, tail)
 }
 
 /// The names of all chains. Only where something has to go, as it takes time and room.

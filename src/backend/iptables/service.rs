@@ -52,16 +52,32 @@ struct Renderer<'a> {
 
 /// Renders a service port.
 pub fn render(port: &ServicePort, node: &NodeRules) -> Rendered {
-    let uses_local = port.internal_policy_local || (port.external_policy_local && port.externally_accessible());
-    let renderer = Renderer {
-        port,
-        node,
-        name: port.key.to_string(),
-        cluster: port.cluster_endpoints().collect(),
-        local: if uses_local { port.local_endpoints().collect() } else { Vec::new() },
-        out: Rendered::default(),
-    };
-    renderer.run()
+    let mut renderer = Renderer::new(port, node);
+    renderer.own();
+    renderer.captures();
+    renderer.out
+}
+
+/// Only its rules in those chains of a table that all services share.
+pub fn render_shared(port: &ServicePort, node: &NodeRules, table: Table) -> impl Iterator<Item = (ChainName, Rule)> {
+    let mut renderer = Renderer::new(port, node);
+    renderer.captures();
+    let rules = renderer.out.shared.into_iter();
+    rules.filter(move |(of, _, _)| *of == table).map(|(_, chain, rule)| (chain, rule))
+}
+
+impl<'a> Renderer<'a> {
+    fn new(port: &'a ServicePort, node: &'a NodeRules) -> Self {
+        let uses_local = port.internal_policy_local || (port.external_policy_local && port.externally_accessible());
+        Self {
+            port,
+            node,
+            name: port.key.to_string(),
+            cluster: port.cluster_endpoints().collect(),
+            local: if uses_local { port.local_endpoints().collect() } else { Vec::new() },
+            out: Rendered::default(),
+        }
+    }
 }
 
 /// The list of clients that stay with an endpoint: that of its `KUBE-SEP-` chain.
@@ -70,21 +86,25 @@ pub fn affinity_list(port: &ServicePort, endpoint: SocketAddr) -> ChainName {
 }
 
 impl Renderer<'_> {
-    fn run(mut self) -> Rendered {
-        let internal = self.internal_chain();
-        let external = self.external_chain();
+    /// Its own chains.
+    fn own(&mut self) {
         if self.port.has_any_endpoints {
+            let internal = self.internal_chain();
             self.endpoint_chains();
             self.policy_chain(self.svc(), self.cluster.clone(), internal.as_ref());
             self.policy_chain(self.svl(), self.local.clone(), internal.as_ref());
-            self.ext_chain(external.as_ref());
+            self.ext_chain(self.external_chain().as_ref());
             self.firewall_chain();
         }
-        self.capture_cluster_ip(internal.as_ref());
-        self.capture_external(external.is_some());
-        self.capture_node_port(external.is_some());
+    }
+
+    /// Its rules in shared chains.
+    fn captures(&mut self) {
+        let has_endpoints = self.external_chain().is_some();
+        self.capture_cluster_ip(self.internal_chain().as_ref());
+        self.capture_external(has_endpoints);
+        self.capture_node_port(has_endpoints);
         self.accept_health_check();
-        self.out
     }
 
     fn protocol(&self) -> &'static str {

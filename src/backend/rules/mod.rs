@@ -10,7 +10,7 @@ mod write;
 
 pub use found::{Found, FoundReader, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
-pub use plan::{plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
+pub use plan::{adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
 pub use write::{OwnershipDebug, Recorder, Run, Writer, scratch};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};

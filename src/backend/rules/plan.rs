@@ -65,6 +65,13 @@ pub fn plan_additions(found: &Found, table: Table, name: ChainName, rules: Vec<R
     missing.map(|rule| RuleOp::Insert { table, chain: name, position: Position::First, rule }).collect()
 }
 
+/// Whether a chain has none but these rules.
+pub fn adds_only(found: &Found, table: Table, name: ChainName, rules: &[Rule]) -> bool {
+    let Some(known) = found.shared.get(&(table, name)).filter(|known| known.len() > 0) else { return true };
+    let wanted: HashSet<RuleDigest> = rules.iter().map(RuleDigest::of).collect();
+    known.digests().all(|rule| wanted.contains(&rule))
+}
+
 /// So many of each of these rules; nothing if the text of any is not known.
 fn rules_of<'a>(
     texts: impl Iterator<Item = (RuleDigest, Option<&'a str>)>,
