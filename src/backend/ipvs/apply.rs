@@ -9,6 +9,7 @@ use crate::backend::rules::{RuleOp, Writer};
 use crate::kernel::ipset::SetCommand;
 use crate::model::IpFamily;
 use ipvs::{Command, Scheduler};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::trace;
@@ -206,6 +207,7 @@ impl Ipvs {
         let results = self.client.execute_batch(&commands);
         for (command, result) in commands.iter().zip(&results) {
             self.learn_missing_scheduler(command, result);
+            self.forget_drained(command);
         }
         let each = |(op, result): (&Op, Result<(), ipvs::Error>)| match (op, result) {
             (_, Ok(())) => Ok(()),
@@ -217,6 +219,17 @@ impl Ipvs {
             (op, Err(error)) => Err(failure(op, error)),
         };
         ops.iter().zip(results).map(each).collect()
+    }
+
+    /// Should it be there still, the next reading counts from then.
+    fn forget_drained(&mut self, command: &Command) {
+        match command {
+            Command::DeleteDestination { service, address, port } => {
+                self.drained.remove(&(*service, SocketAddr::new(*address, *port)));
+            }
+            Command::DeleteService(id) => self.drained.retain(|(service, _), _| service != id),
+            _ => {}
+        }
     }
 
     /// `ENOENT` to a virtual server means that its scheduler is not there (`ip_vs_add_service`). The next round uses

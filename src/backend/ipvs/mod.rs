@@ -2,6 +2,7 @@
 //! number of rules over ipsets for what IPVS cannot decide.
 
 mod apply;
+mod audit;
 mod bindings;
 mod helpers;
 mod leave;
@@ -23,7 +24,7 @@ pub use observed::{FoundDestination, FoundServer, Observed};
 pub use rehearsal::{Rehearsal, Script};
 
 use super::rules::RuleOp;
-use super::{Affinity, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
+use super::{Affinity, Audit, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
@@ -83,6 +84,7 @@ pub struct Ipvs {
     effort: Effort,
     counted: (u64, u64),
     spare_kube_proxy: bool,
+    audits: PerFamily<Option<audit::Reading>>,
 }
 
 /// One step of this mode.
@@ -199,6 +201,7 @@ impl Ipvs {
             effort: Effort::default(),
             counted: (0, 0),
             spare_kube_proxy: false,
+            audits: PerFamily::default(),
         })
     }
 
@@ -206,6 +209,15 @@ impl Ipvs {
     #[must_use]
     pub fn sparing_kube_proxy(self) -> Self {
         Self { spare_kube_proxy: true, ..self }
+    }
+
+    fn start_audit(&self, family: IpFamily) -> Result<audit::Reading, ObserveError> {
+        let (commands, kernel, sysctl, options) =
+            (self.commands.clone(), self.kernel, self.sysctl.clone(), self.options);
+        let spare_kube_proxy = self.spare_kube_proxy;
+        audit::Reading::start(family, move || {
+            Ok(Self { spare_kube_proxy, ..Self::open(commands, kernel, sysctl, options)? })
+        })
     }
 
     fn context(&self, family: IpFamily, now: Instant) -> Context {
@@ -255,7 +267,29 @@ impl Backend for Ipvs {
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        // Carried out or not: what was tried may be there.
+        if let Some(reading) = self.audits.get_mut(family)
+            && !plan.iter().all(|op| reading.passed_over(op))
+        {
+            *self.audits.get_mut(family) = None;
+        }
         self.apply_all(family, plan, observed)
+    }
+
+    fn audit(&mut self, family: IpFamily, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {
+        let mut reading = match self.audits.get_mut(family).take() {
+            Some(reading) => reading,
+            None => self.start_audit(family)?,
+        };
+        let outcome = reading.step(believed, until)?;
+        if outcome == Audit::Unfinished {
+            *self.audits.get_mut(family) = Some(reading);
+        }
+        Ok(outcome)
+    }
+
+    fn end_audit(&mut self, family: IpFamily) {
+        *self.audits.get_mut(family) = None;
     }
 
     fn draining(&self, observed: &Observed) -> usize {

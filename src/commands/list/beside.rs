@@ -58,7 +58,8 @@ mod tests {
             };
             let outcome = fill_and_print((0..1000).collect(), fill, print);
             assert_eq!(outcome.is_err(), broken.is_some());
-            let expected: Vec<usize> = (0..broken.unwrap_or(1000)).filter(|row: &usize| row.is_multiple_of(2)).collect();
+            let expected: Vec<usize> =
+                (0..broken.unwrap_or(1000)).filter(|row: &usize| row.is_multiple_of(2)).collect();
             assert_eq!(printed, expected);
         }
     }
