@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crate::{Chain, ChainName, Rule, Table};
 
-/// Bytes that a rule takes as text, seldom more; and the line that makes a chain.
-const RULE_TEXT: usize = 208;
-const CHAIN_TEXT: usize = 48;
+/// Room for the line with which a piece of the text ends.
+const LINE: usize = 512;
 
 /// Where a rule goes in a built-in chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,20 +126,28 @@ impl Transaction {
     /// The input for `iptables-restore --noflush`; nothing at all for an empty transaction.
     #[must_use]
     pub fn render(&self) -> String {
-        // Long enough for most: to grow means to have the text twice for a moment.
-        let mut text = String::with_capacity(RULE_TEXT * self.rule_count() + CHAIN_TEXT * self.chain_count());
-        // Writing into a String does not fail.
-        let _ = self.write(&mut text);
-        text
+        self.to_string()
     }
 
-    fn write(&self, f: &mut dyn Write) -> fmt::Result {
-        for table in self.tables() {
-            if let Some(changes) = self.tables.get(&table) {
-                write_table(f, table, changes)?;
+    /// The same in pieces of about so many bytes: a large transaction need not be in memory as text.
+    pub fn pieces(&self, bytes: usize) -> impl Iterator<Item = String> {
+        let mut lines = self.lines().peekable();
+        std::iter::from_fn(move || {
+            lines.peek()?;
+            let mut piece = String::with_capacity(bytes + LINE);
+            while piece.len() < bytes
+                && let Some(line) = lines.next()
+            {
+                // Writing into a String does not fail.
+                let _ = line.write(&mut piece);
             }
-        }
-        Ok(())
+            Some(piece)
+        })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let touched = self.tables().filter_map(|table| self.tables.get(&table).map(|changes| (table, changes)));
+        touched.flat_map(|(table, changes)| lines_of(table, changes))
     }
 
     pub(crate) fn table(&mut self, table: Table) -> &mut TableChanges {
@@ -150,43 +157,57 @@ impl Transaction {
 
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f)
+        self.lines().try_for_each(|line| line.write(f))
     }
 }
 
-fn write_table(f: &mut dyn Write, table: Table, changes: &TableChanges) -> fmt::Result {
-    writeln!(f, "*{table}")?;
+/// A line of the input.
+enum Line<'a> {
+    Table(Table),
+    Chain(ChainName),
+    Rule(&'static str, ChainName, &'a Rule),
+    Delete(ChainName),
+    Commit,
+}
+
+impl Line<'_> {
+    fn write(&self, f: &mut dyn Write) -> fmt::Result {
+        match self {
+            Self::Table(table) => writeln!(f, "*{table}"),
+            Self::Chain(name) => writeln!(f, ":{name} - [0:0]"),
+            Self::Rule(command, chain, rule) => {
+                write!(f, "{command} {chain}")?;
+                rule.write(f)?;
+                f.write_char('\n')
+            }
+            Self::Delete(name) => writeln!(f, "-X {name}"),
+            Self::Commit => f.write_str("COMMIT\n"),
+        }
+    }
+}
+
+fn lines_of(table: Table, changes: &TableChanges) -> impl Iterator<Item = Line<'_>> {
     // With --noflush such a line makes the chain, or empties it if it exists. Chains that are deleted are emptied
     // first, so that they no longer refer to each other.
     let named = changes.replaced.iter().map(|chain| chain.name).chain(changes.dropped.iter().map(|(name, _)| *name));
-    for name in named {
-        writeln!(f, ":{name} - [0:0]")?;
-    }
-    for chain in &changes.replaced {
-        for rule in &chain.rules {
-            write_rule(f, "-A", chain.name, rule)?;
-        }
-    }
-    for (builtin, rule) in &changes.deleted_jumps {
-        write_rule(f, "-D", *builtin, rule)?;
-    }
+    let rules = |chain: &'_ Arc<Chain>| {
+        let name = chain.name;
+        move |rule| Line::Rule("-A", name, rule)
+    };
+    let replaced = changes.replaced.iter().flat_map(move |chain| chain.rules.iter().map(rules(chain)));
+    let deleted_jumps = changes.deleted_jumps.iter().map(|(builtin, rule)| Line::Rule("-D", *builtin, rule));
     // Each -I goes on top of the one before: the last written stands first.
-    for (builtin, _, rule) in changes.inserted_jumps.iter().rev().filter(|(_, at, _)| *at == Position::First) {
-        write_rule(f, "-I", *builtin, rule)?;
-    }
-    for (builtin, _, rule) in changes.inserted_jumps.iter().filter(|(_, at, _)| *at == Position::Last) {
-        write_rule(f, "-A", *builtin, rule)?;
-    }
-    for (name, _) in changes.dropped.iter().filter(|(_, delete)| *delete) {
-        writeln!(f, "-X {name}")?;
-    }
-    f.write_str("COMMIT\n")
-}
-
-fn write_rule(f: &mut dyn Write, command: &str, chain: ChainName, rule: &Rule) -> fmt::Result {
-    write!(f, "{command} {chain}")?;
-    rule.write(f)?;
-    f.write_char('\n')
+    let first = changes.inserted_jumps.iter().rev().filter(|(_, at, _)| *at == Position::First);
+    let last = changes.inserted_jumps.iter().filter(|(_, at, _)| *at == Position::Last);
+    let deleted = changes.dropped.iter().filter(|(_, delete)| *delete);
+    std::iter::once(Line::Table(table))
+        .chain(named.map(Line::Chain))
+        .chain(replaced)
+        .chain(deleted_jumps)
+        .chain(first.map(|(builtin, _, rule)| Line::Rule("-I", *builtin, rule)))
+        .chain(last.map(|(builtin, _, rule)| Line::Rule("-A", *builtin, rule)))
+        .chain(deleted.map(|(name, _)| Line::Delete(*name)))
+        .chain(std::iter::once(Line::Commit))
 }
 
 #[cfg(test)]
@@ -213,6 +234,9 @@ mod tests {
             -I OUTPUT -m comment --comment two -j A\n-I OUTPUT -m comment --comment one -j A\n\
             -A OUTPUT -j A\n-X B\nCOMMIT\n";
         assert_eq!(transaction.render(), expected);
+        for bytes in [1, 40, 100, 10_000] {
+            assert_eq!(transaction.pieces(bytes).collect::<String>(), expected);
+        }
         assert_eq!(transaction.to_string(), expected);
         assert_eq!((transaction.len(), transaction.rule_count(), transaction.chain_count()), (7, 5, 3));
     }

@@ -187,7 +187,7 @@ fn plain_variant(family: Family) -> Option<Variant> {
 
 /// `iptables-restore v1.8.9 (nf_tables)`; before 1.8 there was only legacy, and nothing in brackets.
 fn version(program: &Path) -> Option<(Variant, Option<Version>)> {
-    let output = process::run(program, &["-V".to_owned()], b"", Duration::from_secs(10)).ok()?;
+    let output = process::run(program, &["-V".to_owned()], &mut std::iter::empty(), Duration::from_secs(10)).ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 

@@ -18,7 +18,7 @@ impl Commands {
         arguments.extend(["-v".to_owned(), "-S".to_owned(), chain.as_str().to_owned()]);
         let command = error::command_line(&program, &arguments);
         let fail = |failure: RunFailure| SaveError { command: command.clone(), failure: failure.into() };
-        let output = self.run(&program, &arguments, "").map_err(|error| fail(error.into()))?;
+        let output = self.run(&program, &arguments, &mut std::iter::empty()).map_err(|error| fail(error.into()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -64,15 +64,27 @@ pub struct RestoreReport {
     pub stderr: String,
 }
 
+/// Bytes of a piece of input: what a pipe holds.
+const PIECE: usize = 64 * 1024;
+
 /// Input for a restore: a [`Transaction`] or restore text.
 pub trait RestoreInput {
     /// The text.
     fn restore_text(&self) -> std::borrow::Cow<'_, str>;
+
+    /// The same in pieces, which are made as they are read: a large input never is in memory as a whole.
+    fn restore_pieces(&self) -> Box<dyn Iterator<Item = std::borrow::Cow<'_, str>> + '_> {
+        Box::new(std::iter::once(self.restore_text()).filter(|text| !text.is_empty()))
+    }
 }
 
 impl RestoreInput for Transaction {
     fn restore_text(&self) -> std::borrow::Cow<'_, str> {
         self.render().into()
+    }
+
+    fn restore_pieces(&self) -> Box<dyn Iterator<Item = std::borrow::Cow<'_, str>> + '_> {
+        Box::new(self.pieces(PIECE).map(Into::into))
     }
 }
 
@@ -134,7 +146,7 @@ impl Commands {
     /// When the program cannot be run, takes too long, or refuses: the error keeps the exact input and the line that
     /// the program named. Tables before the failing one may have been written.
     pub fn restore<I: RestoreInput + ?Sized>(&self, input: &I) -> Result<RestoreReport, RestoreError> {
-        self.run_restore(input.restore_text().into_owned(), false)
+        self.run_restore(input, false)
     }
 
     /// Has iptables-restore read and build a transaction without writing it (`--test`). iptables-nft finds less this
@@ -143,7 +155,7 @@ impl Commands {
     /// # Errors
     /// As [`restore`](Self::restore).
     pub fn check<I: RestoreInput + ?Sized>(&self, input: &I) -> Result<RestoreReport, RestoreError> {
-        self.run_restore(input.restore_text().into_owned(), true)
+        self.run_restore(input, true)
     }
 
     /// Writes a large transaction in pieces of at most `max_chains` chains; see [`Transaction::chunks`].
@@ -242,8 +254,10 @@ impl Commands {
         Some(names.lines().filter_map(|name| name.parse().ok()).collect())
     }
 
-    fn run_restore(&self, input: String, test: bool) -> Result<RestoreReport, RestoreError> {
-        if input.is_empty() {
+    fn run_restore<I: RestoreInput + ?Sized>(&self, input: &I, test: bool) -> Result<RestoreReport, RestoreError> {
+        let mut bytes = 0;
+        let mut pieces = input.restore_pieces().inspect(|piece| bytes += piece.len()).peekable();
+        if pieces.peek().is_none() {
             return Ok(RestoreReport { duration: Duration::ZERO, bytes: 0, runs: 0, stderr: String::new() });
         }
         let mut arguments = vec!["--noflush".to_owned()];
@@ -252,17 +266,20 @@ impl Commands {
             arguments.push("--test".to_owned());
         }
         let started = Instant::now();
-        let failure = match self.run(&self.restore_path, &arguments, &input) {
+        let outcome = self.run(&self.restore_path, &arguments, &mut pieces);
+        drop(pieces);
+        let failure = match outcome {
             Ok(output) => {
                 let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
                 if output.status.success() {
-                    return Ok(RestoreReport { duration: started.elapsed(), bytes: input.len(), runs: 1, stderr });
+                    return Ok(RestoreReport { duration: started.elapsed(), bytes, runs: 1, stderr });
                 }
                 RunFailure::Refused { status: output.status, stderr }
             }
             Err(error) => error.into(),
         };
-        Err(RestoreError::new(error::command_line(&self.restore_path, &arguments), failure, input))
+        let text = input.restore_text().into_owned();
+        Err(RestoreError::new(error::command_line(&self.restore_path, &arguments), failure, text))
     }
 
     /// `-w` makes legacy programs wait for the lock; nft's take it and ignore it. Between 1.6.2 and 1.8.7 they look
@@ -276,9 +293,14 @@ impl Commands {
         arguments
     }
 
-    fn run(&self, program: &std::path::Path, arguments: &[String], input: &str) -> Result<Run, process::RunError> {
+    fn run(
+        &self,
+        program: &std::path::Path,
+        arguments: &[String],
+        input: &mut process::Input<'_>,
+    ) -> Result<Run, process::RunError> {
         self.forks.fetch_add(1, Ordering::Relaxed);
-        process::run(program, arguments, input.as_bytes(), self.timeout)
+        process::run(program, arguments, input, self.timeout)
     }
 
     /// Hands over what a program prints, as it prints it; returns how it ended and what it complained of.

@@ -1,5 +1,6 @@
 //! One child process: fed, listened to and waited for without threads, and killed when it takes too long.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -31,8 +32,16 @@ pub(crate) enum RunError {
     TimedOut { after: Duration, stderr: Vec<u8> },
 }
 
+/// What a program reads, piece by piece.
+pub(crate) type Input<'a> = dyn Iterator<Item = Cow<'a, str>> + 'a;
+
 /// Runs a program to its end.
-pub(crate) fn run(program: &Path, arguments: &[String], input: &[u8], timeout: Duration) -> Result<Run, RunError> {
+pub(crate) fn run(
+    program: &Path,
+    arguments: &[String],
+    input: &mut Input<'_>,
+    timeout: Duration,
+) -> Result<Run, RunError> {
     let deadline = Instant::now() + timeout;
     let mut child = Command::new(program)
         .args(arguments)
@@ -180,7 +189,7 @@ fn end(child: &mut Child) {
 /// Feeds and reads until both outputs are closed, which is when the child exits. `false` at the deadline.
 fn talk(
     child: &mut Child,
-    mut input: &[u8],
+    input: &mut Input<'_>,
     deadline: Instant,
     stdout: &mut Vec<u8>,
     stderr: &mut Vec<u8>,
@@ -190,16 +199,21 @@ fn talk(
     nonblocking(stdin.as_ref())?;
     nonblocking(out.as_ref())?;
     nonblocking(err.as_ref())?;
+    let (mut piece, mut at) = (Cow::Borrowed(""), 0);
     loop {
-        if input.is_empty() {
-            stdin = None;
+        if stdin.is_some() && at >= piece.len() {
+            match input.next() {
+                Some(next) => (piece, at) = (next, 0),
+                None => stdin = None,
+            }
         }
+        let mut blocked = false;
         if let Some(pipe) = &mut stdin {
-            match pipe.write(input) {
-                Ok(written) => input = input.get(written..).unwrap_or_default(),
-                Err(error) if pending(&error) => {}
+            match pipe.write(piece.as_bytes().get(at..).unwrap_or_default()) {
+                Ok(written) => at += written,
+                Err(error) if pending(&error) => blocked = true,
                 // The child has read enough, probably to complain: its exit status tells.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => input = &[],
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => stdin = None,
                 Err(error) => return Err(error),
             }
         }
@@ -210,10 +224,11 @@ fn talk(
         }
         let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(false) };
         let mut waiting = Vec::with_capacity(3);
-        waiting.extend(stdin.iter().filter(|_| !input.is_empty()).map(|p| PollFd::new(p.as_fd(), PollFlags::POLLOUT)));
+        waiting.extend(stdin.iter().filter(|_| blocked).map(|p| PollFd::new(p.as_fd(), PollFlags::POLLOUT)));
         waiting.extend(out.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         waiting.extend(err.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-        if !(stdin.is_some() && input.is_empty()) {
+        // Where the pipe took something, it may take more.
+        if stdin.is_none() || blocked {
             wait_for(&mut waiting, left)?;
         }
     }
@@ -260,13 +275,21 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
 mod tests {
     use super::*;
 
-    fn sh(script: &str, input: &[u8], timeout: Duration) -> Result<Run, RunError> {
-        run(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], input, timeout)
+    fn sh(script: &str, input: &str, timeout: Duration) -> Result<Run, RunError> {
+        // In pieces of every size.
+        let mut rest = input;
+        let mut sizes = [1, 7, 4096, 65_536, 300_000].into_iter().cycle();
+        let mut pieces = std::iter::from_fn(|| {
+            let (piece, tail) = rest.split_at(sizes.next()?.min(rest.len()));
+            rest = tail;
+            (!piece.is_empty()).then_some(Cow::Borrowed(piece))
+        });
+        run(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], &mut pieces, timeout)
     }
 
     #[test]
     fn large_input_and_output_at_once_do_not_deadlock() {
-        let input = vec![b'x'; 4 << 20];
+        let input = "x".repeat(4 << 20);
         let run = sh("tee /dev/stderr", &input, Duration::from_secs(30)).unwrap();
         assert!(run.status.success());
         assert_eq!((run.stdout.len(), run.stderr.len()), (input.len(), input.len()));
@@ -274,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_child_that_does_not_read_its_input() {
-        let run = sh("echo no >&2; exit 3", &vec![b'x'; 4 << 20], Duration::from_secs(30)).unwrap();
+        let run = sh("echo no >&2; exit 3", &"x".repeat(4 << 20), Duration::from_secs(30)).unwrap();
         assert_eq!(run.status.code(), Some(3));
         assert_eq!(run.stderr, b"no\n");
     }
@@ -282,11 +305,11 @@ mod tests {
     #[test]
     fn a_child_that_hangs_is_killed() {
         let started = Instant::now();
-        let error = sh("echo hm >&2; exec sleep 60", b"", Duration::from_millis(200)).unwrap_err();
+        let error = sh("echo hm >&2; exec sleep 60", "", Duration::from_millis(200)).unwrap_err();
         assert!(matches!(error, RunError::TimedOut { stderr, .. } if stderr == b"hm\n"));
         assert!(started.elapsed() < Duration::from_secs(10));
         // One that closes its outputs first.
-        let error = sh("exec sleep 60 >/dev/null 2>&1", b"", Duration::from_millis(200)).unwrap_err();
+        let error = sh("exec sleep 60 >/dev/null 2>&1", "", Duration::from_millis(200)).unwrap_err();
         assert!(matches!(error, RunError::TimedOut { .. }));
     }
 
@@ -314,7 +337,9 @@ mod tests {
 
     #[test]
     fn a_missing_program() {
-        let error = run(Path::new("/nonexistent/iptables-restore"), &[], b"", Duration::from_secs(1)).unwrap_err();
+        let error =
+            run(Path::new("/nonexistent/iptables-restore"), &[], &mut std::iter::empty(), Duration::from_secs(1))
+                .unwrap_err();
         assert!(matches!(error, RunError::Start(error) if error.kind() == io::ErrorKind::NotFound));
     }
 }

@@ -155,11 +155,15 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
 /// first.
 fn shared(table: Table, desired: &Desired, rules: &NodeRules) -> BTreeMap<ChainName, Vec<Rule>> {
     let own = names::shared().into_iter().filter(|(of, _)| *of == table);
-    let mut shared: BTreeMap<ChainName, Vec<Rule>> = own.map(|(_, name)| (name, Vec::new())).collect();
+    let mut shared: BTreeMap<ChainName, Vec<Rule>> = BTreeMap::new();
     for port in in_order(desired) {
         for (name, rule) in service::render_shared(port, rules, table) {
-            shared.entry(name).or_default().push(rule);
+            // Most chains have no rule or one of each service.
+            shared.entry(name).or_insert_with(|| Vec::with_capacity(desired.ports.len())).push(rule);
         }
+    }
+    for (_, name) in own {
+        shared.entry(name).or_default();
     }
     shared
 }
