@@ -3,7 +3,7 @@
 mod client;
 mod lock;
 pub mod names;
-mod packed;
+pub mod packed;
 pub mod protocol;
 mod record;
 mod server;

@@ -134,8 +134,9 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
             steps.extend(chain(Table::Nat, content));
         }
     }
-    // One table after the other: these chains are the largest that there are.
-    for table in [Table::Nat, Table::Filter] {
+    // One table after the other, as these chains are the largest that there are; and the refusals first, which as a rule
+    // were written ahead, so that nothing of them is kept.
+    for table in [Table::Filter, Table::Nat] {
         for (name, entries) in shared(table, desired, rules) {
             steps.extend(shared_chain(family, desired, rules, found, (table, name), entries));
         }

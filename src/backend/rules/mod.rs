@@ -6,11 +6,13 @@ mod count;
 mod found;
 mod masquerade;
 mod plan;
+mod reader;
 mod write;
 
-pub use found::{Found, FoundReader, Ownership, target_chain};
+pub use found::{Found, Ownership, target_chain};
 pub use masquerade::{forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
+pub use reader::FoundReader;
 pub use write::{OwnershipDebug, Recorder, Run, Writer, scratch};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};

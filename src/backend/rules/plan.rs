@@ -127,7 +127,7 @@ pub fn plan_removal(
 
 #[cfg(test)]
 mod tests {
-    use super::super::found::{FoundReader, Ownership};
+    use super::super::{FoundReader, Ownership};
     use super::*;
     use iptables::{SaveSink as _, SavedRule};
 

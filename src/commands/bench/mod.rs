@@ -39,6 +39,8 @@ mod pure;
 mod sync;
 mod synthetic;
 
+pub use synthetic::Synthetic;
+
 use super::require_root;
 use crate::config::ProxyMode;
 use crate::lab::{Lab, NetNs, Topology};
