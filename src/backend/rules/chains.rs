@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 /// What is known of chains. Their order is none of the names.
 #[derive(Debug, Clone, Default)]
 pub struct Chains {
-    /// Those whose name is a prefix and a hash.
-    hashed: BTreeMap<Hashed, [u8; 12]>,
+    hashed: Hashes,
     named: BTreeMap<(Table, ChainName), FoundChain>,
 }
 
@@ -22,11 +21,67 @@ const PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", 
 /// Characters of a hash.
 const HASH: usize = 16;
 
+/// Those whose name is a prefix and a hash, by a byte of the hash: short sorted lists take two thirds of the room of a tree,
+/// whose nodes stay half empty where names come in no order.
+#[derive(Debug, Clone, Default)]
+struct Hashes(Vec<Vec<(Hashed, [u8; 12])>>);
+
+impl Hashes {
+    fn list(&self, key: &Hashed) -> Option<&Vec<(Hashed, [u8; 12])>> {
+        self.0.get(shard(key))
+    }
+
+    fn get(&self, key: &Hashed) -> Option<[u8; 12]> {
+        let list = self.list(key)?;
+        list.get(place(list, key).ok()?).map(|(_, packed)| *packed)
+    }
+
+    fn insert(&mut self, key: Hashed, packed: [u8; 12]) {
+        if self.0.is_empty() {
+            self.0.resize(256, Vec::new());
+        }
+        let Some(list) = self.0.get_mut(shard(&key)) else { return };
+        match place(list, &key) {
+            Ok(at) => list.iter_mut().skip(at).take(1).for_each(|entry| entry.1 = packed),
+            Err(at) => {
+                if list.len() == list.capacity() {
+                    list.reserve_exact(8 + list.len() / 8);
+                }
+                list.insert(at, (key, packed));
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Hashed) {
+        let Some(list) = self.0.get_mut(shard(key)) else { return };
+        if let Ok(at) = place(list, key) {
+            list.remove(at);
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Hashed> {
+        self.0.iter().flatten().map(|(key, _)| key)
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+/// By the first byte of the hash, which stands behind table and prefix.
+fn shard([_, _, first, ..]: &Hashed) -> usize {
+    usize::from(*first)
+}
+
+fn place(list: &[(Hashed, [u8; 12])], key: &Hashed) -> Result<usize, usize> {
+    list.binary_search_by_key(key, |(known, _)| *known)
+}
+
 impl Chains {
     /// What is known of a chain.
     pub fn get(&self, table: Table, name: &ChainName) -> Option<FoundChain> {
         match hashed(table, name) {
-            Some(key) => self.hashed.get(&key).map(|packed| unpack(*packed)),
+            Some(key) => self.hashed.get(&key).map(unpack),
             None => self.named.get(&(table, *name)).copied(),
         }
     }
@@ -39,7 +94,7 @@ impl Chains {
     /// Takes note of a chain.
     pub fn insert(&mut self, table: Table, name: ChainName, chain: FoundChain) {
         match hashed(table, &name) {
-            Some(key) => drop(self.hashed.insert(key, pack(chain))),
+            Some(key) => self.hashed.insert(key, pack(chain)),
             None => drop(self.named.insert((table, name), chain)),
         }
     }
@@ -47,7 +102,7 @@ impl Chains {
     /// A chain is gone.
     pub fn remove(&mut self, table: Table, name: &ChainName) {
         match hashed(table, name) {
-            Some(key) => drop(self.hashed.remove(&key)),
+            Some(key) => self.hashed.remove(&key),
             None => drop(self.named.remove(&(table, *name))),
         }
     }
