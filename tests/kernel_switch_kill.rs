@@ -57,7 +57,8 @@ fn at_random_instants() {
         } else {
             stayed += 1
         }
-        eprintln!("seed {seed}, kill {kill}: {after:?} after asking for {to}: {}", now[0]);
+        let seconds = started.elapsed().as_secs();
+        eprintln!("seed {seed}, kill {kill}: {after:?} after asking for {to}: {}; {seconds} s", now[0]);
         traffic.goes_on();
     }
     eprintln!("{kills} kills, {moved} switched, {stayed} not; a switch takes {usual:?}");

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
 
@@ -143,13 +143,15 @@ fn ask_on(
     done: &AtomicUsize,
 ) -> Vec<String> {
     let prober = Prober::start(ns).unwrap();
-    let mut failed = Vec::new();
+    let (mut failed, started) = (Vec::new(), Instant::now());
     while !stop.load(Ordering::SeqCst) {
         let probe = |to: &SocketAddr| Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(*to, protocol, TIMEOUT) };
         for finished in prober.probe_all(to.iter().map(probe).collect(), 4).unwrap() {
             done.fetch_add(1, Ordering::SeqCst);
             if !matches!(finished.outcome, Outcome::Answered(_)) {
-                failed.push(format!("{from} to {}/{protocol}: {}", finished.probe.to, finished.outcome));
+                let seconds = started.elapsed().as_secs();
+                let Probe { to, .. } = finished.probe;
+                failed.push(format!("{from} to {to}/{protocol}, after {seconds} s: {}", finished.outcome));
             }
         }
         // A stream, not a flood: neither ports nor an emulated processor must be used up.

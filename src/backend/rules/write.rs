@@ -177,17 +177,29 @@ impl<R: Run> Writer<'_, R> {
 
 /// Refusals are put in before the translation goes, and taken out after it has come, so that no packet of a service
 /// falls between the two tables.
-fn phases(ops: Vec<RuleOp>) -> [Vec<RuleOp>; 3] {
-    let mut phases = [Vec::new(), Vec::new(), Vec::new()];
-    let [adds, translation, removals] = &mut phases;
+///
+/// Where the translation goes, what masquerades goes a transaction later: a packet that was translated and marked just before
+/// is still on its way to POSTROUTING, and connection tracking holds to what its first packet met there.
+fn phases(ops: Vec<RuleOp>) -> [Vec<RuleOp>; 4] {
+    let leaves = ops.iter().any(is_way_in);
+    let mut phases = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    let [adds, translation, masquerade, removals] = &mut phases;
     for op in ops {
-        match (&op, op.table()) {
-            (_, Table::Nat) => translation.push(op),
-            (RuleOp::Write { .. } | RuleOp::Insert { .. }, _) => adds.push(op),
-            (RuleOp::Remove { .. } | RuleOp::Delete { .. }, _) => removals.push(op),
+        let removes = matches!(op, RuleOp::Remove { .. } | RuleOp::Delete { .. });
+        match op.table() {
+            Table::Nat if leaves && removes && !is_way_in(&op) => masquerade.push(op),
+            Table::Nat => translation.push(op),
+            _ if removes => removals.push(op),
+            _ => adds.push(op),
         }
     }
     phases
+}
+
+/// Whether a step takes out the jump by which packets reach the translation.
+fn is_way_in(op: &RuleOp) -> bool {
+    let RuleOp::Remove { table: Table::Nat, chain, .. } = op else { return false };
+    ["PREROUTING", "OUTPUT"].contains(&chain.as_str())
 }
 
 fn transaction(ops: &[RuleOp]) -> Transaction {
@@ -209,4 +221,25 @@ fn transaction(ops: &[RuleOp]) -> Transaction {
         }
     }
     transaction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_masquerades_goes_after_the_way_in() {
+        let name = ChainName::from_static;
+        let remove = |table, from| RuleOp::Remove { table, chain: name(from), rule: Rule::new() };
+        let delete = |chain| RuleOp::Delete { table: Table::Nat, name: name(chain) };
+        let [pre, out, post] = ["PREROUTING", "OUTPUT", "POSTROUTING"].map(|from| remove(Table::Nat, from));
+        let forward = remove(Table::Filter, "FORWARD");
+        let ops = vec![post.clone(), pre.clone(), delete("KUBE-SERVICES"), forward.clone(), out.clone()];
+        let expected = [vec![], vec![pre, out], vec![post, delete("KUBE-SERVICES")], vec![forward]];
+        assert_eq!(phases(ops), expected);
+        // A change stays one transaction: its chains are passed through in one go.
+        let chain = Arc::new(Chain { name: name("KUBE-SVC-A"), rules: Vec::new() });
+        let change = vec![RuleOp::Write { table: Table::Nat, chain, replaces: true }, delete("KUBE-SEP-A")];
+        assert_eq!(phases(change.clone()), [vec![], change, vec![], vec![]]);
+    }
 }
