@@ -1,6 +1,7 @@
 //! The client: questions to the kernel's IPVS, changes one by one and in batches.
 
 use std::collections::HashSet;
+use std::sync::mpsc::sync_channel;
 
 use netlink_packet_core::DecodeError;
 use netlink_sys::protocols::NETLINK_GENERIC;
@@ -239,17 +240,42 @@ impl Client {
     /// A refused command does not stop those after it. A failure of the socket does: every command that the kernel had
     /// not answered by then is an error, either [`Error::is_outcome_unknown`] or [`SocketError::NotSent`].
     pub fn execute_batch(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
-        let mut results = Vec::with_capacity(commands.len());
+        let (size, family) = (self.options.socket.batch_messages.max(1), self.family);
+        if commands.len() <= size.saturating_mul(BEHIND) {
+            return self.execute_chunks(commands.chunks(size), std::iter::empty());
+        }
+        // The kernel executes a chunk while the next one is encoded; a few are ready at most, so that a batch of any length
+        // takes little memory.
+        std::thread::scope(|scope| {
+            let (sender, encoded) = sync_channel(READY);
+            let encode = move || {
+                let mut chunks = commands.chunks(size).map(|chunk| Encoded::new(chunk, family));
+                // Nobody takes any more when the socket failed.
+                while chunks.next().is_some_and(|chunk| sender.send(chunk).is_ok()) {}
+            };
+            // Without a thread each is encoded when its turn comes.
+            let _ = std::thread::Builder::new().name("ipvs encode".into()).spawn_scoped(scope, encode);
+            self.execute_chunks(commands.chunks(size), encoded.into_iter())
+        })
+    }
+
+    /// Executes the chunks, of which the first ones may be encoded already.
+    fn execute_chunks<'c>(
+        &mut self,
+        chunks: impl Iterator<Item = &'c [Command]>,
+        mut encoded: impl Iterator<Item = Encoded>,
+    ) -> Vec<Result<(), Error>> {
+        let mut results = Vec::new();
         let mut broken: Option<SocketError> = None;
-        // Encoded piece by piece, so that a batch of any length takes the memory of one chunk.
-        for chunk in commands.chunks(self.options.socket.batch_messages.max(1)) {
+        for chunk in chunks {
             if let Some(cause) = &broken {
                 let skipped = |command| not_sent(command, cause.clone());
                 results.extend(chunk.iter().map(skipped));
                 continue;
             }
             self.preloaded.prepare(chunk);
-            let (mut messages, objections) = self.encode_chunk(chunk);
+            let Encoded { mut messages, objections } =
+                encoded.next().unwrap_or_else(|| Encoded::new(chunk, self.family));
             let mut answers = self.socket.batch(&mut messages).into_iter();
             for (command, objection) in chunk.iter().zip(objections) {
                 let attempt = || Attempt::Command(Box::new(command.clone()));
@@ -269,14 +295,6 @@ impl Client {
             }
         }
         results
-    }
-
-    /// The messages of the commands that can be sent, and for each command why it cannot.
-    fn encode_chunk(&self, commands: &[Command]) -> (Vec<Vec<u8>>, Vec<Option<String>>) {
-        let objections: Vec<Option<String>> = commands.iter().map(Command::objection).collect();
-        let possible = commands.iter().zip(&objections).filter(|(_, objection)| objection.is_none());
-        let messages = possible.map(|(command, _)| serialise(command.to_message(), self.family, false)).collect();
-        (messages, objections)
     }
 
     /// Asks `request` and hands over the payload of every answer.
@@ -321,6 +339,29 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Chunks of a batch for which it is worthwhile to encode on a thread of its own.
+const BEHIND: usize = 4;
+
+/// Chunks that wait for the kernel at most.
+const READY: usize = 4;
+
+/// Some commands of a batch.
+struct Encoded {
+    /// The messages of those that can be sent.
+    messages: Vec<Vec<u8>>,
+    /// For each command why it cannot.
+    objections: Vec<Option<String>>,
+}
+
+impl Encoded {
+    fn new(commands: &[Command], family: u16) -> Self {
+        let objections: Vec<Option<String>> = commands.iter().map(Command::objection).collect();
+        let possible = commands.iter().zip(&objections).filter(|(_, objection)| objection.is_none());
+        let messages = possible.map(|(command, _)| serialise(command.to_message(), family, false)).collect();
+        Self { messages, objections }
     }
 }
 

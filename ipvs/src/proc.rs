@@ -11,6 +11,7 @@
 //! or appear twice. Kernels that keep the virtual servers of all network namespaces in one table (before 2026) also pass
 //! over rows between two pieces when another namespace has virtual servers: take the list itself from netlink.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -151,9 +152,26 @@ pub enum TableError {
 /// # Errors
 /// It cannot be read, or a line is not understood.
 pub fn read_table(path: impl AsRef<Path>) -> Result<Vec<Row>, TableError> {
+    let mut rows = Vec::new();
+    for_each_row(path, |service, destinations| rows.push((service, destinations.to_vec())))?;
+    Ok(rows)
+}
+
+/// As [`read_table`], but hands over each virtual server with its destinations as it is read: neither text nor table is ever
+/// in memory as a whole.
+///
+/// # Errors
+/// It cannot be read, or a line is not understood; what comes before it was handed over.
+pub fn for_each_row(path: impl AsRef<Path>, each: impl FnMut(ServiceRow, &[DestinationRow])) -> Result<(), TableError> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path).map_err(|source| TableError::Read { path: path.to_owned(), source })?;
-    parse(&text).map(|table| table.rows)
+    let failed = |source| TableError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::new(std::fs::File::open(path).map_err(failed)?);
+    let (mut parser, mut line) = (Parser::new(each), String::new());
+    while reader.read_line(&mut line).map_err(failed)? > 0 {
+        parser.line(line.trim_end_matches('\n'))?;
+        line.clear();
+    }
+    parser.finish().map(drop)
 }
 
 /// Parses the text of the file.
@@ -161,28 +179,63 @@ pub fn read_table(path: impl AsRef<Path>) -> Result<Vec<Row>, TableError> {
 /// # Errors
 /// A line is not understood. Words that follow the known ones are ignored.
 pub fn parse(text: &str) -> Result<Table, TableError> {
-    let mut info = None;
-    let mut rows: Vec<Row> = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let wrong = |reason| TableError::Line { line: index + 1, reason, text: line.to_owned() };
-        match index {
-            0 => info = Some(first_line(line).ok_or_else(|| wrong("not the first line of an IPVS table"))?),
+    let mut rows = Vec::new();
+    let mut parser = Parser::new(|service, destinations: &[_]| rows.push((service, destinations.to_vec())));
+    text.lines().try_for_each(|line| parser.line(line))?;
+    let info = parser.finish()?;
+    Ok(Table { info, rows })
+}
+
+/// Takes the file line by line.
+struct Parser<Each> {
+    lines: usize,
+    info: Option<Info>,
+    service: Option<ServiceRow>,
+    destinations: Vec<DestinationRow>,
+    each: Each,
+}
+
+impl<Each: FnMut(ServiceRow, &[DestinationRow])> Parser<Each> {
+    fn new(each: Each) -> Self {
+        Self { lines: 0, info: None, service: None, destinations: Vec::new(), each }
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), TableError> {
+        self.lines += 1;
+        let number = self.lines;
+        let wrong = |reason| TableError::Line { line: number, reason, text: line.to_owned() };
+        match number {
+            1 => self.info = Some(first_line(line).ok_or_else(|| wrong("not the first line of an IPVS table"))?),
             // The names of the columns.
-            1 | 2 => {}
+            2 | 3 => {}
             _ => {
                 if let Some(destination) = line.trim_ascii_start().strip_prefix("->") {
                     let destination = destination_row(destination).ok_or_else(|| wrong("not a destination"))?;
-                    let (_, destinations) = rows.last_mut().ok_or_else(|| wrong("no virtual server before it"))?;
-                    destinations.push(destination);
+                    if self.service.is_none() {
+                        return Err(wrong("no virtual server before it"));
+                    }
+                    self.destinations.push(destination);
                 } else {
                     let service = service_row(line).ok_or_else(|| wrong("not a virtual server"))?;
-                    rows.push((service, Vec::new()));
+                    self.hand_over();
+                    self.service = Some(service);
                 }
             }
         }
+        Ok(())
     }
-    let empty = || TableError::Line { line: 1, reason: "empty", text: String::new() };
-    Ok(Table { info: info.ok_or_else(empty)?, rows })
+
+    fn hand_over(&mut self) {
+        if let Some(service) = self.service.take() {
+            (self.each)(service, &self.destinations);
+            self.destinations.clear();
+        }
+    }
+
+    fn finish(mut self) -> Result<Info, TableError> {
+        self.hand_over();
+        self.info.ok_or_else(|| TableError::Line { line: 1, reason: "empty", text: String::new() })
+    }
 }
 
 /// `IP Virtual Server version 1.2.1 (size=4096)`
