@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use self::detect::DetectError;
 pub use self::error::{RestoreError, RunFailure, SaveError, SaveFailure};
-use self::process::Run;
+use self::process::{PIECE, Run};
 pub use self::saving::Saving;
 use crate::{Family, SaveSink, Saved, Table, Transaction, Variant};
 
@@ -63,9 +63,6 @@ pub struct RestoreReport {
     /// What the program said although it succeeded: warnings, mostly empty.
     pub stderr: String,
 }
-
-/// Bytes of a piece of input: what a pipe holds.
-const PIECE: usize = 64 * 1024;
 
 /// Input for a restore: a [`Transaction`] or restore text.
 pub trait RestoreInput {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What is read at once: what a pipe holds.
-const PIECE: usize = 64 << 10;
+/// What is read and written at once: what a pipe holds.
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// How a child ended.
 #[derive(Debug)]
