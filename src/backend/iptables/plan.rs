@@ -73,8 +73,8 @@ pub fn ahead(
     let mut steps = Vec::new();
     let from = ahead.last.take().map_or(Bound::Unbounded, Bound::Excluded);
     for (key, port) in desired.ports.range((from, Bound::Unbounded)) {
-        let chains = service::render(port, rules).chains.into_iter();
-        steps.extend(chains.filter_map(|chain| plan_chain(found, Table::Nat, chain)).map(Op::Rule));
+        let chains = service::render_chains(port, rules);
+        steps.extend(chains.into_iter().filter_map(|chain| plan_chain(found, Table::Nat, chain)).map(Op::Rule));
         if steps.len() >= PIECE {
             ahead.last = Some(key.clone());
             return Some(steps);
@@ -130,7 +130,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         steps.extend(chain(table, content));
     }
     for port in in_order(desired) {
-        for content in service::render(port, rules).chains {
+        for content in service::render_chains(port, rules) {
             steps.extend(chain(Table::Nat, content));
         }
     }
@@ -192,7 +192,7 @@ fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules) -> HashSet<(Ta
     wanted.extend(node::chains(rules).into_iter().map(|(table, chain)| (table, chain.name)));
     wanted.insert((Table::Filter, node::untranslated(family).name));
     for port in desired.ports.values() {
-        wanted.extend(service::render(port, rules).chains.into_iter().map(|chain| (Table::Nat, chain.name)));
+        wanted.extend(service::render_chains(port, rules).into_iter().map(|chain| (Table::Nat, chain.name)));
     }
     wanted
 }

@@ -58,6 +58,13 @@ pub fn render(port: &ServicePort, node: &NodeRules) -> Rendered {
     renderer.out
 }
 
+/// Only its own chains.
+pub fn render_chains(port: &ServicePort, node: &NodeRules) -> Vec<Chain> {
+    let mut renderer = Renderer::new(port, node);
+    renderer.own();
+    renderer.out.chains
+}
+
 /// Only its rules in those chains of a table that all services share.
 pub fn render_shared(port: &ServicePort, node: &NodeRules, table: Table) -> impl Iterator<Item = (ChainName, Rule)> {
     let mut renderer = Renderer::new(port, node);

@@ -27,12 +27,8 @@ const HASH: usize = 16;
 struct Hashes(Vec<Vec<(Hashed, [u8; 12])>>);
 
 impl Hashes {
-    fn list(&self, key: &Hashed) -> Option<&Vec<(Hashed, [u8; 12])>> {
-        self.0.get(shard(key))
-    }
-
     fn get(&self, key: &Hashed) -> Option<[u8; 12]> {
-        let list = self.list(key)?;
+        let list = self.0.get(shard(key))?;
         list.get(place(list, key).ok()?).map(|(_, packed)| *packed)
     }
 
