@@ -17,6 +17,15 @@ pub struct Driver<B: Backend> {
     obstructed: PerFamily<bool>,
 }
 
+/// How far a sync went before the plan as a whole.
+#[derive(Debug, Default)]
+struct Gone {
+    steps: usize,
+    failures: Vec<Failure>,
+    /// Nothing is left for that plan.
+    all_the_way: bool,
+}
+
 impl<B: Backend> Driver<B> {
     /// A driver that knows nothing yet.
     pub fn new(backend: B) -> Self {
@@ -35,25 +44,19 @@ impl<B: Backend> Driver<B> {
 
     /// Carries out what may come before the plan as a whole, until something fails: the plan tries that again, and it is
     /// told all the same, so that the kernel is read before anything else.
-    fn go_ahead(
-        &mut self,
-        family: IpFamily,
-        desired: &Desired,
-        belief: &mut B::Observed,
-        times: &mut Times,
-    ) -> (usize, Vec<Failure>) {
-        let (mut ahead, mut steps) = (Ahead::default(), 0);
+    fn go_ahead(&mut self, family: IpFamily, desired: &Desired, belief: &mut B::Observed, times: &mut Times) -> Gone {
+        let (mut ahead, mut gone) = (Ahead::default(), Gone::default());
         loop {
             let planning = Instant::now();
             let piece = self.backend.plan_ahead(family, desired, belief, &mut ahead);
             times.plan += planning.elapsed();
-            let Some(piece) = piece else { return (steps, Vec::new()) };
-            steps += piece.len();
+            let Some(piece) = piece else { return Gone { all_the_way: ahead.covers, ..gone } };
+            gone.steps += piece.len();
             let applying = Instant::now();
-            let failures = self.backend.apply(family, piece, belief);
+            gone.failures = self.backend.apply(family, piece, belief);
             times.apply += applying.elapsed();
-            if !failures.is_empty() {
-                return (steps, failures);
+            if !gone.failures.is_empty() {
+                return gone;
             }
         }
     }
@@ -103,12 +106,13 @@ where
         // What was just read may differ from what was desired last time in any place.
         let touched = if observed { Touched::All } else { touched };
         let mut times = Times { observe: started.elapsed(), ..Times::default() };
-        let (mut steps, mut failures) = (0, Vec::new());
+        let mut gone = Gone::default();
         if matches!(touched, Touched::All) {
-            (steps, failures) = self.go_ahead(family, desired, &mut belief, &mut times);
+            gone = self.go_ahead(family, desired, &mut belief, &mut times);
         }
+        let Gone { mut steps, mut failures, all_the_way } = gone;
         let planning = Instant::now();
-        let plan = self.backend.plan(family, desired, &belief, touched, now);
+        let plan = if all_the_way { Vec::new() } else { self.backend.plan(family, desired, &belief, touched, now) };
         times.plan += planning.elapsed();
         steps += plan.len();
         let applying = Instant::now();

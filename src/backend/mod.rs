@@ -159,6 +159,8 @@ pub struct Ahead {
     pub last: Option<ServicePortKey>,
     /// There are no further pieces.
     pub ended: bool,
+    /// The pieces were everything: nothing was there before, so that nothing is left for the plan as a whole.
+    pub covers: bool,
 }
 
 /// The settings that are not as they should be; those that this kernel does not have are left out.

@@ -12,7 +12,6 @@ use crate::model::{
 };
 use ::iptables::Transaction;
 use ::ipvs::{Scheduler, ServiceId};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,7 +77,7 @@ pub fn complete() -> Snapshot {
 fn foreign(kernel: &Shared, address: &str, port: u16) -> ServiceId {
     let id = ServiceId::Address { protocol: ::ipvs::Protocol::Tcp, address: ip(address), port };
     let found = FoundDestination { weight: 7, masqueraded: true, connections: 3, drained_since: None };
-    let destinations = BTreeMap::from([("10.9.9.9:99".parse().unwrap(), found)]);
+    let destinations = litemap::LiteMap::from_iter([("10.9.9.9:99".parse().unwrap(), found)]);
     let server = FoundServer { service: ::ipvs::Service::new(id, Scheduler::Wlc), destinations };
     kernel.lock().unwrap().v4.servers.insert(id, server);
     id
@@ -98,13 +97,13 @@ fn context() -> Context {
 pub fn settle(desired: &Desired, observed: &mut Observed, touched: Touched<'_>) -> Vec<String> {
     let plan = plan_for_tests(context(), desired, observed, touched);
     plan.iter().for_each(|op| observed.acknowledge(op));
-    observed.remember(desired, touched, &|port, rules| context().render(port, rules));
+    observed.remember(desired, touched, &|port, rules| context().shared(port, rules));
     plan.iter().map(ToString::to_string).collect()
 }
 
 pub fn connect_all(observed: &mut Observed) {
-    let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.values_mut());
-    destinations.for_each(|destination| destination.connections = 5);
+    let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.iter_mut());
+    destinations.for_each(|(_, destination)| destination.connections = 5);
 }
 
 #[test]

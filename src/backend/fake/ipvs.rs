@@ -1,9 +1,9 @@
 //! IPVS mode over the kernel in memory.
 
 use super::{FakeBackend, Shared};
-use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, plan_for_tests};
+use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, ahead_for_tests, plan_for_tests};
 use crate::backend::rules::{Found, Writer};
-use crate::backend::{Backend, Failure, ObserveError};
+use crate::backend::{Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
 use crate::model::IpFamily;
 use std::time::{Duration, Instant};
@@ -63,8 +63,8 @@ impl Backend for FakeIpvs {
         _: Touched<'_>,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.values_mut());
-        destinations.for_each(|destination| destination.connections = 0);
+        let destinations = observed.servers.values_mut().flat_map(|server| server.destinations.iter_mut());
+        destinations.for_each(|(_, destination)| destination.connections = 0);
         Ok(())
     }
 
@@ -77,6 +77,16 @@ impl Backend for FakeIpvs {
         now: Instant,
     ) -> Vec<Op> {
         plan_for_tests(context(family, now), desired, observed, touched)
+    }
+
+    fn plan_ahead(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        ahead: &mut Ahead,
+    ) -> Option<Vec<Op>> {
+        ahead_for_tests(context(family, Instant::now()), desired, observed, ahead)
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
@@ -110,6 +120,6 @@ impl Backend for FakeIpvs {
 
     fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {
         let context = context(IpFamily::V4, Instant::now());
-        observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+        observed.remember(desired, touched, &|port, rules| context.shared(port, rules));
     }
 }

@@ -112,7 +112,7 @@ impl FakeKernel {
     fn command(&mut self, command: &Command) -> Result<(), String> {
         match command {
             Command::AddService(service) => {
-                let server = FoundServer { service: service.clone(), destinations: BTreeMap::new() };
+                let server = FoundServer { service: service.clone(), destinations: Default::default() };
                 refuse(self.servers.insert(service.id, server).is_some(), "EEXIST")
             }
             Command::SetService(service) => {

@@ -62,13 +62,7 @@ impl Ipvs {
             let (batch, tail) = rest.split_at(count);
             rest = tail;
             let started = Instant::now();
-            let mut possible = Vec::with_capacity(count);
-            for op in batch {
-                match broken.blocks(op) {
-                    Some(reason) => failures.push(failure(op, reason)),
-                    None => possible.push(op.clone()),
-                }
-            }
+            let possible = broken.possible(batch, |op, reason| failures.push(failure(op, reason)));
             self.apply_batch(family, kind, &possible, observed, &mut broken, &mut failures);
             trace!(%family, ?kind, steps = count, elapsed = ?started.elapsed(), "carried out");
         }

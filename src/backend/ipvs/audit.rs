@@ -9,10 +9,11 @@ use crate::backend::{Audit, ObserveError};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::Entry;
 use crate::model::IpFamily;
+use foldhash::HashSet;
 use ipnet::IpNet;
 use iptables::{ChainName, Table};
 use ipvs::{Command, ServiceId};
-use std::collections::HashSet;
+
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Instant;
 
@@ -235,8 +236,9 @@ fn same(one: &FoundServer, other: &FoundServer) -> bool {
 mod tests {
     use super::super::observed::FoundDestination;
     use super::*;
+    use foldhash::HashMap;
     use ipvs::{Destination, Protocol, Scheduler, Service};
-    use std::collections::BTreeMap;
+    use litemap::LiteMap;
     use std::net::{IpAddr, SocketAddr};
 
     fn id(number: u8) -> ServiceId {
@@ -250,7 +252,7 @@ mod tests {
     fn server(number: u8) -> FoundServer {
         let found = FoundDestination { weight: 1, masqueraded: true, connections: 0, drained_since: None };
         let service = Service::new(id(number), Scheduler::Rr);
-        FoundServer { service, destinations: BTreeMap::from([(place(number), found)]) }
+        FoundServer { service, destinations: LiteMap::from_iter([(place(number), found)]) }
     }
 
     fn entry(number: u8) -> Entry {
@@ -261,7 +263,7 @@ mod tests {
         let net: IpNet = "192.0.2.1/32".parse().unwrap();
         Observed {
             servers: (1..=200).map(|number| (id(number), server(number))).collect(),
-            sets: [(Set::Addresses, (1..=3).map(entry).collect())].into(),
+            sets: HashMap::from_iter([(Set::Addresses, (1..=3).map(entry).collect())]),
             routes: [(net, LocalRoute { net, source: None, protocol: 0 })].into(),
             addresses: [net].into(),
             interface: true,
@@ -312,7 +314,7 @@ mod tests {
             (
                 |found| {
                     let server = found.servers.get_mut(&id(1)).unwrap();
-                    server.destinations.values_mut().for_each(|found| found.weight = 0);
+                    server.destinations.iter_mut().map(|(_, found)| found).for_each(|found| found.weight = 0);
                 },
                 Some(command.clone()),
             ),

@@ -12,7 +12,7 @@ fn id(address: &str) -> ServiceId {
 /// Four virtual servers: recorded by us, recorded by kube-proxy, on an address that it bound, and somebody else's.
 fn observed() -> Observed {
     let ids = ["172.30.0.1:80", "172.30.0.2:80", "172.30.0.3:80", "192.0.2.1:80"].map(id);
-    let server = |id| FoundServer { service: Service::new(id, Scheduler::Rr), destinations: BTreeMap::new() };
+    let server = |id| FoundServer { service: Service::new(id, Scheduler::Rr), destinations: Default::default() };
     let [ours, theirs, ..] = ids;
     let mut observed = Observed {
         servers: ids.into_iter().map(|id| (id, server(id))).collect(),

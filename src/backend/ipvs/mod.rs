@@ -1,6 +1,7 @@
 //! IPVS mode: virtual servers over generic netlink, service addresses as local routes on kube-ipvs0, and a constant
 //! number of rules over ipsets for what IPVS cannot decide.
 
+mod ahead;
 mod apply;
 mod audit;
 mod bindings;
@@ -24,12 +25,14 @@ pub use observed::{FoundDestination, FoundServer, Observed};
 pub use rehearsal::{Rehearsal, Script};
 
 use super::rules::RuleOp;
-use super::{Affinity, Audit, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
+use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
 use crate::desired::{Desired, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
 use crate::model::{IpFamily, PerFamily, Protocol};
+#[cfg(test)]
+pub(super) use ahead::ahead as ahead_for_tests;
 use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
 use ipvs::{Client, Command, Scheduler, ServiceId, templates};
@@ -245,13 +248,12 @@ impl Backend for Ipvs {
 
     fn refresh(
         &mut self,
-        family: IpFamily,
+        _family: IpFamily,
         desired: &Desired,
         touched: Touched<'_>,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let now = Instant::now();
-        let draining = plan::draining(self.context(family, now), desired, touched);
+        let draining = plan::draining(desired, touched);
         self.count_connections(draining, observed)
     }
 
@@ -264,6 +266,16 @@ impl Backend for Ipvs {
         now: Instant,
     ) -> Vec<Op> {
         plan::plan(self.context(family, now), desired, observed, touched)
+    }
+
+    fn plan_ahead(
+        &self,
+        family: IpFamily,
+        desired: &Desired,
+        observed: &Observed,
+        ahead: &mut Ahead,
+    ) -> Option<Vec<Op>> {
+        ahead::ahead(self.context(family, Instant::now()), desired, observed, ahead)
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
@@ -328,7 +340,7 @@ impl Backend for Ipvs {
     fn remember(&self, desired: &Desired, touched: Touched<'_>, observed: &mut Observed) {
         // Of what is remembered only addresses and entries count, which no clock changes.
         let context = self.context(IpFamily::V4, Instant::now());
-        observed.remember(desired, touched, &|port, rules| context.render(port, rules));
+        observed.remember(desired, touched, &|port, rules| context.shared(port, rules));
     }
 
     fn count_rules(&self, observed: &mut Observed) -> RuleCounts {

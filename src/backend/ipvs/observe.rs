@@ -11,10 +11,12 @@ use crate::backend::{Effort, ObserveError, unset_sysctls};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::sysctl::{Needs, settings};
 use crate::model::IpFamily;
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use iptables::Table;
 use ipvs::{AddressFamily, ForwardMethod, ServiceId, proc};
-use std::collections::{BTreeMap, HashMap, HashSet};
+
+use litemap::LiteMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -56,7 +58,7 @@ impl Ipvs {
         family: IpFamily,
         now: Instant,
     ) -> Result<HashMap<ServiceId, FoundServer>, ObserveError> {
-        let mut servers = HashMap::new();
+        let mut servers = HashMap::default();
         let wanted = match family {
             IpFamily::V4 => AddressFamily::Ipv4,
             IpFamily::V6 => AddressFamily::Ipv6,
@@ -65,27 +67,27 @@ impl Ipvs {
             .for_each_service(|entry| {
                 let id = entry.service.id;
                 if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
-                    servers.insert(id, FoundServer { service: entry.service, destinations: BTreeMap::new() });
+                    servers.insert(id, FoundServer { service: entry.service, destinations: LiteMap::new() });
                 }
             })
             .map_err(|error| ObserveError::new("virtual servers", error))?;
         if servers.is_empty() {
             return Ok(servers);
         }
-        let rows = proc::read_table(proc::PATH).map_err(|error| ObserveError::new("destinations", error))?;
         let mut missing: HashSet<ServiceId> = servers.keys().copied().collect();
-        for (row, destinations) in rows {
-            let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { continue };
-            missing.remove(&server.service.id);
+        let read = proc::for_each_row(proc::PATH, |row, destinations| {
+            let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { return };
+            let id = server.service.id;
+            missing.remove(&id);
             for row in destinations {
                 let address = SocketAddr::new(row.address, row.port);
                 let connections = u64::from(row.active_connections) + u64::from(row.inactive_connections);
                 let masqueraded = row.forward == ForwardMethod::Masquerade || row.forward == ForwardMethod::Local;
-                let id = server.service.id;
                 let found = self.found_destination((id, address), row.weight, masqueraded, connections, now);
                 server.destinations.insert(address, found);
             }
-        }
+        });
+        read.map_err(|error| ObserveError::new("destinations", error))?;
         for id in missing {
             self.read_missing(id, &mut servers, now)?;
         }
@@ -172,7 +174,7 @@ impl Ipvs {
                 None => {}
                 Some(header) if !header.serves_as(&spec) => observed.unfit_sets.push(set),
                 Some(_) => {
-                    let mut entries = HashSet::new();
+                    let mut entries = HashSet::default();
                     self.sets
                         .each_entry(&spec.name, |entry| {
                             entries.insert(entry.entry);
@@ -194,7 +196,7 @@ impl Ipvs {
             let found = self.client.service(&id);
             let found = found.map_err(|error| ObserveError::new(format!("virtual server {id}"), error))?;
             if let Some(entry) = found {
-                let server = FoundServer { service: entry.service, destinations: BTreeMap::new() };
+                let server = FoundServer { service: entry.service, destinations: LiteMap::new() };
                 observed.servers.insert(id, server);
                 self.read_missing(id, &mut observed.servers, now)?;
             }

@@ -1,7 +1,7 @@
 //! What of IPVS mode is in the kernel, in one family, as far as we know.
 
 use super::names::Set;
-use super::wanted::{self, Wanted, entry_of};
+use super::wanted::{self, Shared, entry_of};
 use super::{Op, Ours, timeouts};
 use crate::backend::kube_proxy::Recorded;
 use crate::backend::rules::Found;
@@ -9,10 +9,12 @@ use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::Setting;
+use foldhash::{HashMap, HashSet};
 use imbl::OrdMap;
 use ipnet::IpNet;
 use ipvs::{Command, Service, ServiceId, Timeouts};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use litemap::LiteMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub struct FoundServer {
     /// Its configuration.
     pub service: Service,
     /// Its destinations.
-    pub destinations: BTreeMap<SocketAddr, FoundDestination>,
+    pub destinations: LiteMap<SocketAddr, FoundDestination>,
 }
 
 impl FoundServer {
@@ -138,6 +140,12 @@ impl Observed {
         if self.spares_inherited { ours && !inherited } else { ours || inherited }
     }
 
+    /// Whether nothing of ours is there that a service could have asked for.
+    pub fn is_empty(&self) -> bool {
+        let nothing = self.routes.is_empty() && self.bridges.is_empty() && self.addresses.is_empty();
+        nothing && !self.inherited.there && self.sets.values().all(HashSet::is_empty)
+    }
+
     /// Whether a set has an entry.
     pub fn has_entry(&self, set: Set, entry: &Entry) -> bool {
         self.sets.get(&set).is_some_and(|entries| entries.contains(entry))
@@ -155,7 +163,7 @@ impl Observed {
             Op::DeleteDetour => self.detour = FoundDetour::Missing,
             Op::MakeSet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
-                self.sets.insert(*set, HashSet::new());
+                self.sets.insert(*set, HashSet::default());
             }
             Op::DestroySet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
@@ -198,7 +206,7 @@ impl Observed {
     fn acknowledge_command(&mut self, command: &Command) {
         match command {
             Command::AddService(service) => {
-                let server = FoundServer { service: service.clone(), destinations: BTreeMap::new() };
+                let server = FoundServer { service: service.clone(), destinations: LiteMap::new() };
                 self.servers.insert(service.id, server);
             }
             Command::SetService(service) => {
@@ -222,20 +230,23 @@ impl Observed {
                     drained_since: None,
                 };
                 server.destinations.insert(address, found);
-                self.look_for_drains(service);
+                self.look_for_drains(service, destination.weight);
             }
             Command::DeleteDestination { service, address, port } => {
                 if let Some(server) = self.servers.get_mut(service) {
                     server.destinations.remove(&SocketAddr::new(*address, *port));
                 }
-                self.look_for_drains(service);
+                self.look_for_drains(service, 0);
             }
             Command::SetTimeouts(set) => self.timeouts = Some(timeouts::after(*set, self.timeouts)),
             _ => {}
         }
     }
 
-    fn look_for_drains(&mut self, id: &ServiceId) {
+    fn look_for_drains(&mut self, id: &ServiceId, weight: u32) {
+        if weight > 0 && !self.drains.contains(id) {
+            return;
+        }
         if self.servers.get(id).is_some_and(FoundServer::drains) {
             self.drains.insert(*id);
         } else {
@@ -259,7 +270,7 @@ impl Observed {
         &mut self,
         desired: &Desired,
         touched: Touched<'_>,
-        render: &dyn Fn(&ServicePort, &NodeRules) -> Wanted,
+        shared: &dyn Fn(&ServicePort, &NodeRules) -> Shared,
     ) {
         let Some(rules) = desired.rules.clone().filter(|_| !desired.retiring) else {
             self.previous = None;
@@ -269,8 +280,8 @@ impl Observed {
             (Some(mut previous), Touched::Ports(keys)) if previous.rules == rules => {
                 for key in keys {
                     let (old, new) = (previous.ports.get(key).cloned(), desired.ports.get(key).cloned());
-                    previous.count(old.as_deref().map(|port| render(port, &rules)), -1);
-                    previous.count(new.as_deref().map(|port| render(port, &rules)), 1);
+                    previous.count(old.as_deref().map(|port| shared(port, &rules)), -1);
+                    previous.count(new.as_deref().map(|port| shared(port, &rules)), 1);
                 }
                 Previous { ports: desired.ports.clone(), ..previous }
             }
@@ -278,11 +289,11 @@ impl Observed {
                 let mut previous = Previous {
                     ports: desired.ports.clone(),
                     rules: rules.clone(),
-                    loop_back: Uses(HashMap::new()),
-                    bindings: Uses(HashMap::new()),
+                    loop_back: Uses(HashMap::default()),
+                    bindings: Uses(HashMap::default()),
                 };
                 for port in desired.ports.values() {
-                    previous.count(Some(render(port, &rules)), 1);
+                    previous.count(Some(shared(port, &rules)), 1);
                 }
                 previous
             }
@@ -292,10 +303,10 @@ impl Observed {
 }
 
 impl Previous {
-    fn count(&mut self, wanted: Option<Wanted>, by: i64) {
-        let Some(wanted) = wanted else { return };
-        wanted.loop_back.into_iter().for_each(|entry| self.loop_back.change(entry, by));
-        wanted.bindings.into_iter().for_each(|address| self.bindings.change(address, by));
+    fn count(&mut self, shared: Option<Shared>, by: i64) {
+        let Some(Shared { loop_back, bindings }) = shared else { return };
+        loop_back.into_iter().for_each(|entry| self.loop_back.change(entry, by));
+        bindings.into_iter().for_each(|address| self.bindings.change(address, by));
     }
 }
 

@@ -7,6 +7,7 @@ use super::observed::address_entry;
 use super::wanted::entry_of;
 use crate::kernel::ipset::Entry;
 use ipvs::Command;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// What failed so far in one sync.
@@ -41,6 +42,15 @@ impl Broken {
             }
             _ => {}
         }
+    }
+
+    /// The steps that need not wait; of those that do, `wait` is told why.
+    pub fn possible<'a>(&self, ops: &'a [Op], mut wait: impl FnMut(&Op, &'static str)) -> Cow<'a, [Op]> {
+        if self.unrecorded.is_empty() && self.still_there.is_empty() {
+            return ops.into();
+        }
+        let need_not = |op: &&Op| self.blocks(op).map(|reason| wait(op, reason)).is_none();
+        ops.iter().filter(need_not).cloned().collect()
     }
 
     /// Why a step must wait for the next round.

@@ -5,15 +5,16 @@ use super::leave::everything_goes;
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
 use super::steps::Steps;
-use super::wanted::{self, Server, Wanted, destination, host};
+use super::wanted::{self, Server, Shared, Wanted, destination, host};
 use super::{Op, VipBinding, helpers, timeouts};
 use crate::backend::rules::{plan_chain, plan_jumps, plan_removal};
 use crate::desired::{Desired, Endpoint, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::FoundDetour;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
+use foldhash::{HashMap, HashSet};
 use ipvs::{Command, Protocol, Scheduler, ServiceId};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,11 @@ pub struct Context {
 impl Context {
     pub fn render(&self, port: &ServicePort, node: &NodeRules) -> Wanted {
         wanted::render(self, port, node)
+    }
+
+    /// What of it other service ports may ask for as well.
+    pub fn shared(&self, port: &ServicePort, node: &NodeRules) -> Shared {
+        wanted::shared(self, port, node)
     }
 }
 
@@ -61,33 +67,21 @@ pub(super) struct Planner<'a> {
     pub(super) steps: &'a mut Steps,
 }
 
-/// What the looked-at service ports want together, and what only they had.
+/// What was wanted by the service ports that were looked at, by name.
 #[derive(Debug, Default)]
-struct Wishes {
-    servers: BTreeMap<ServiceId, (Server, bool)>,
-    ledger: BTreeMap<Entry, Set>,
-    verdicts: BTreeSet<(Set, Entry)>,
-    loop_back: BTreeSet<Entry>,
+pub(super) struct Seen {
+    servers: HashSet<ServiceId>,
+    entries: HashSet<(Set, Entry)>,
     bindings: BTreeSet<IpAddr>,
 }
 
-impl Wishes {
-    fn add(&mut self, wanted: Wanted, first: bool) {
-        self.servers.extend(wanted.servers.into_iter().map(|(id, server)| (id, (server, first))));
-        self.ledger.extend(wanted.ledger);
-        self.verdicts.extend(wanted.verdicts);
-        self.loop_back.extend(wanted.loop_back);
-        self.bindings.extend(wanted.bindings);
-    }
-}
-
-fn is_first(key: &ServicePortKey) -> bool {
+pub(super) fn is_first(key: &ServicePortKey) -> bool {
     &*key.service.namespace == "default" && &*key.service.name == "kubernetes"
 }
 
 impl Planner<'_> {
     /// What does not depend on services. Constant in number; compared with every plan.
-    fn helpers(&mut self) {
+    pub(super) fn helpers(&mut self) {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
         self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
@@ -116,22 +110,22 @@ impl Planner<'_> {
         let wanted = helpers::chains(self.rules, family);
         let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
         self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
-        if self.context.binding == VipBinding::Route {
-            for range in self.rules.service_ranges.clone() {
+        for range in self.rules.service_ranges.clone() {
+            if self.context.binding == VipBinding::Route {
                 self.route(range, true);
             }
+            storable_networks(range).for_each(|net| self.record(Set::Addresses, Entry::Net(net)));
         }
     }
 
     /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
     fn retire(&mut self, desired: &Desired) {
         // New packets are the other mode's, which has its own verdicts: ours must neither divert nor drop them.
-        let verdicts = Set::VERDICTS.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
-        let verdicts: BTreeSet<(Set, Entry)> = verdicts.collect();
-        self.verdicts(&BTreeSet::new(), &verdicts);
-        let mut wishes = Wishes::default();
+        self.unrecord_all_but(&Seen::default(), &Set::VERDICTS);
+        let mut wanted: HashMap<ServiceId, Server> = HashMap::default();
         for port in desired.ports.values() {
-            wishes.add(self.context.render(port, self.rules), false);
+            let servers = self.context.render(port, self.rules).servers;
+            wanted.extend(servers.into_iter().map(|server| (server.service.id, server)));
         }
         let mut own: Vec<_> = self.observed.servers.iter().filter(|(id, _)| self.observed.is_recorded(id)).collect();
         own.sort_unstable_by_key(|(id, _)| **id);
@@ -140,7 +134,7 @@ impl Planner<'_> {
                 self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(*id)));
                 continue;
             }
-            let listed = wishes.servers.get(id).map(|(server, _)| &server.weights);
+            let listed = wanted.get(id).map(|server| &server.weights);
             for (address, known) in &found.destinations {
                 let drains = listed.is_some_and(|weights| weights.contains_key(address));
                 if known.weight != 0 {
@@ -156,29 +150,19 @@ impl Planner<'_> {
     }
 
     fn whole(&mut self, desired: &Desired) {
-        let mut wishes = Wishes::default();
+        let mut seen = Seen::default();
         for (key, port) in &desired.ports {
-            wishes.add(self.context.render(port, self.rules), is_first(key));
+            self.add(port, is_first(key), &mut seen);
         }
         if desired.incomplete {
             // Only additions: what is there may belong to what is still to come.
-            self.servers(&mut wishes, BTreeSet::new());
-            self.ledger(&wishes, Vec::new());
-            self.verdicts(&wishes.verdicts, &BTreeSet::new());
-            self.loop_back(&wishes.loop_back, &BTreeSet::new());
-            return self.bindings(&wishes.bindings, &BTreeSet::new());
+            return self.bindings(&seen.bindings, &BTreeSet::new());
         }
-        let found: BTreeSet<ServiceId> =
-            self.observed.servers.keys().filter(|id| self.observed.is_recorded(id)).copied().collect();
-        let recorded = Set::LEDGER.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
-        let recorded: Vec<(Set, Entry)> = recorded.collect();
-        let old_loop_back: BTreeSet<Entry> = self.entries(Set::LoopBack).copied().collect();
-        self.servers(&mut wishes, found);
-        self.ledger(&wishes, recorded);
-        let found = Set::VERDICTS.into_iter().flat_map(|set| self.entries(set).map(move |entry| (set, *entry)));
-        let found = found.collect();
-        self.verdicts(&wishes.verdicts, &found);
-        self.loop_back(&wishes.loop_back, &old_loop_back);
+        let surplus = |id: &&ServiceId| !seen.servers.contains(id) && self.observed.is_recorded(id);
+        let mut gone: Vec<ServiceId> = self.observed.servers.keys().filter(surplus).copied().collect();
+        gone.sort_unstable();
+        self.steps.gone_servers.extend(gone.into_iter().map(|id| Op::Ipvs(Command::DeleteService(id))));
+        self.unrecord_all_but(&seen, &[Set::LEDGER.as_slice(), &Set::VERDICTS, &[Set::LoopBack]].concat());
         let range_entries: BTreeSet<Entry> =
             self.rules.service_ranges.iter().flat_map(|range| storable_networks(*range)).map(Entry::Net).collect();
         let ranged =
@@ -186,15 +170,12 @@ impl Planner<'_> {
         let old_bindings: BTreeSet<IpAddr> = self.bound().into_iter().collect();
         for entry in self.entries(Set::Addresses).copied().collect::<Vec<_>>() {
             let wanted =
-                matches!(entry, Entry::Net(net) if wishes.bindings.contains(&net.addr()) && net == host(net.addr()));
+                matches!(entry, Entry::Net(net) if seen.bindings.contains(&net.addr()) && net == host(net.addr()));
             if !wanted && !range_entries.contains(&entry) {
                 self.steps.unrecording.push(Op::DeleteEntry(Set::Addresses, entry));
             }
         }
-        for entry in range_entries {
-            self.record(Set::Addresses, entry);
-        }
-        self.bindings(&wishes.bindings, &old_bindings);
+        self.bindings(&seen.bindings, &old_bindings);
         // Ranges that are no longer ours: never before their addresses are bound one by one.
         let kept: HashSet<&ipnet::IpNet> = ranged.iter().collect();
         for (net, route) in &self.observed.routes {
@@ -206,40 +187,90 @@ impl Planner<'_> {
         let left_behind = self.observed.bridges.iter().copied().map(Op::Unbridge);
         self.steps.unbinding.extend(left_behind);
         if self.context.binding == VipBinding::Route {
-            self.routes_instead_of_addresses(&wishes.bindings, &ranged);
+            self.routes_instead_of_addresses(&seen.bindings, &ranged);
+        }
+    }
+
+    /// What service ports ask for, and nothing of what goes.
+    pub(super) fn additions<'p>(&mut self, ports: impl Iterator<Item = (&'p ServicePortKey, &'p Arc<ServicePort>)>) {
+        let mut seen = Seen::default();
+        ports.for_each(|(key, port)| self.add(port, is_first(key), &mut seen));
+        self.bindings(&seen.bindings, &BTreeSet::new());
+    }
+
+    /// What a service port asks for, but for its addresses.
+    fn add(&mut self, port: &ServicePort, first: bool, seen: &mut Seen) {
+        let Wanted { servers, mut ledger, verdicts, loop_back, bindings } = self.context.render(port, self.rules);
+        for server in servers {
+            let id = server.service.id;
+            match self.observed.servers.get(&id) {
+                None => self.new_server(&server, first),
+                Some(found) if self.may_change(&id, &server, found) => self.known_server(&server, found, first),
+                Some(_) => {
+                    self.steps.servers.push(Op::LeaveAlone(id));
+                    // Recorded, it would pass for ours from the next reading on.
+                    ledger.retain(|(_, entry)| wanted::entry_of(&id) != Some(*entry));
+                }
+            }
+            seen.servers.insert(id);
+        }
+        // Who is admitted comes before the restriction, and goes after it.
+        for (set, entry) in ledger.into_iter().chain(verdicts.into_iter().rev()) {
+            self.record(set, entry);
+            seen.entries.insert((set, entry));
+        }
+        // Other service ports may ask for the same.
+        for entry in loop_back {
+            if seen.entries.insert((Set::LoopBack, entry)) {
+                self.record(Set::LoopBack, entry);
+            }
+        }
+        seen.bindings.extend(bindings);
+    }
+
+    fn unrecord_all_but(&mut self, seen: &Seen, sets: &[Set]) {
+        for set in sets {
+            let surplus = self.entries(*set).filter(|entry| !seen.entries.contains(&(*set, **entry)));
+            let mut surplus: Vec<Entry> = surplus.copied().collect();
+            surplus.sort_unstable();
+            surplus.into_iter().for_each(|entry| self.unrecord(*set, entry));
         }
     }
 
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
-        let (mut old, mut new) = (Wishes::default(), Wishes::default());
-        let (mut lost, mut gained) = (BTreeMap::<Entry, u32>::new(), BTreeSet::<Entry>::new());
-        let (mut released, mut bound) = (BTreeMap::<IpAddr, u32>::new(), BTreeSet::<IpAddr>::new());
+        let (mut old, mut new) = (Vec::new(), Seen::default());
         for key in keys {
-            if let Some(port) = previous.ports.get(key) {
-                let wanted = self.context.render(port, self.rules);
-                wanted.loop_back.iter().for_each(|entry| *lost.entry(*entry).or_default() += 1);
-                wanted.bindings.iter().for_each(|ip| *released.entry(*ip).or_default() += 1);
-                old.add(wanted, false);
-            }
+            old.extend(previous.ports.get(key).map(|port| self.context.render(port, self.rules)));
             if let Some(port) = desired.ports.get(key) {
-                let wanted = self.context.render(port, self.rules);
-                gained.extend(&wanted.loop_back);
-                bound.extend(&wanted.bindings);
-                new.add(wanted, is_first(key));
+                self.add(port, is_first(key), &mut new);
             }
         }
         // What others ask for as well stays.
-        lost.retain(|entry, count| previous.loop_back.count(entry) <= *count);
-        released.retain(|ip, count| previous.bindings.count(ip) <= *count);
-        self.servers(&mut new, old.servers.keys().copied().collect());
-        self.ledger(&new, old.ledger.iter().map(|(entry, set)| (*set, *entry)).collect());
-        self.verdicts(&new.verdicts, &old.verdicts);
-        self.loop_back(&gained, &lost.into_keys().collect());
+        let (mut lost, mut released) = (BTreeMap::<Entry, u32>::new(), BTreeMap::<IpAddr, u32>::new());
+        for Wanted { servers, ledger, verdicts, loop_back, bindings } in old {
+            for id in servers.into_iter().map(|server| server.service.id) {
+                if !new.servers.contains(&id) && self.observed.servers.contains_key(&id) {
+                    self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(id)));
+                }
+            }
+            for (set, entry) in ledger.into_iter().chain(verdicts) {
+                if !new.entries.contains(&(set, entry)) {
+                    self.unrecord(set, entry);
+                }
+            }
+            loop_back.into_iter().for_each(|entry| *lost.entry(entry).or_default() += 1);
+            bindings.into_iter().for_each(|address| *released.entry(address).or_default() += 1);
+        }
+        lost.retain(|entry, count| {
+            previous.loop_back.count(entry) <= *count && !new.entries.contains(&(Set::LoopBack, *entry))
+        });
+        lost.into_keys().for_each(|entry| self.unrecord(Set::LoopBack, entry));
+        released.retain(|address, count| previous.bindings.count(address) <= *count);
         let released: BTreeSet<IpAddr> = released.into_keys().collect();
-        for address in released.difference(&bound) {
+        for address in released.difference(&new.bindings) {
             self.unrecord(Set::Addresses, address_entry(*address));
         }
-        self.bindings(&bound, &released);
+        self.bindings(&new.bindings, &released);
     }
 
     fn entries(&self, set: Set) -> impl Iterator<Item = &Entry> {
@@ -257,49 +288,6 @@ impl Planner<'_> {
         if self.observed.has_entry(set, &entry) {
             let place = if set.diverts() { &mut self.steps.undiverting } else { &mut self.steps.unrecording };
             place.push(Op::DeleteEntry(set, entry));
-        }
-    }
-
-    fn ledger(&mut self, wishes: &Wishes, old: Vec<(Set, Entry)>) {
-        for (entry, set) in &wishes.ledger {
-            self.record(*set, *entry);
-        }
-        for (set, entry) in old {
-            if wishes.ledger.get(&entry) != Some(&set) {
-                self.unrecord(set, entry);
-            }
-        }
-    }
-
-    /// Who is admitted comes before the restriction, and goes after it.
-    fn verdicts(&mut self, wanted: &BTreeSet<(Set, Entry)>, old: &BTreeSet<(Set, Entry)>) {
-        wanted.iter().rev().for_each(|(set, entry)| self.record(*set, *entry));
-        old.difference(wanted).for_each(|(set, entry)| self.unrecord(*set, *entry));
-    }
-
-    fn loop_back(&mut self, wanted: &BTreeSet<Entry>, old: &BTreeSet<Entry>) {
-        wanted.iter().for_each(|entry| self.record(Set::LoopBack, *entry));
-        old.difference(wanted).for_each(|entry| self.unrecord(Set::LoopBack, *entry));
-    }
-
-    fn servers(&mut self, wishes: &mut Wishes, old: BTreeSet<ServiceId>) {
-        for (id, (server, first)) in &wishes.servers {
-            match self.observed.servers.get(id) {
-                None => self.new_server(server, *first),
-                Some(found) if self.may_change(id, server, found) => self.known_server(server, found, *first),
-                Some(_) => {
-                    self.steps.servers.push(Op::LeaveAlone(*id));
-                    // Recorded, it would pass for ours from the next reading on.
-                    if let Some(entry) = wanted::entry_of(id) {
-                        wishes.ledger.remove(&entry);
-                    }
-                }
-            }
-        }
-        for id in old {
-            if !wishes.servers.contains_key(&id) && self.observed.servers.contains_key(&id) {
-                self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(id)));
-            }
         }
     }
 
@@ -378,12 +366,12 @@ impl Planner<'_> {
 }
 
 /// The virtual servers whose connections have to be counted again: those of touched ports of which something drains.
-pub fn draining(context: Context, desired: &Desired, touched: Touched<'_>) -> HashSet<ServiceId> {
-    let Some(rules) = desired.rules.as_deref() else { return HashSet::new() };
+pub fn draining(desired: &Desired, touched: Touched<'_>) -> HashSet<ServiceId> {
+    let Some(rules) = desired.rules.as_deref() else { return HashSet::default() };
     let ports: Vec<&ServicePort> = match touched {
         Touched::All => desired.ports.values().map(|port| &**port).collect(),
         Touched::Ports(keys) => keys.iter().filter_map(|key| desired.ports.get(key)).map(|port| &**port).collect(),
     };
     let drains = ports.into_iter().filter(|port| port.endpoints.iter().any(Endpoint::drains));
-    drains.flat_map(|port| context.render(port, rules).servers.into_keys()).collect()
+    drains.flat_map(|port| wanted::server_ids(port, rules)).collect()
 }

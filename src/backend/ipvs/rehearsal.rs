@@ -54,7 +54,7 @@ impl Rehearsal {
         }
         let recorder = Recorder { most: commands.chains_per_restore(), texts: &mut script.restores };
         Writer::new(recorder, &Ours).write(rules, &mut self.0.rules);
-        self.0.remember(desired, touched, &|port, rules| context.render(port, rules));
+        self.0.remember(desired, touched, &|port, rules| context.shared(port, rules));
         script
     }
 }

@@ -8,7 +8,8 @@ use crate::kernel::ipset::{self, Entry, storable_networks};
 use crate::model::{IpFamily, Protocol};
 use ipnet::{IpNet, Ipv4Net};
 use ipvs::{Destination, Scheduler, Service, ServiceFlags, ServiceId};
-use std::collections::{BTreeMap, BTreeSet};
+use litemap::LiteMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
@@ -18,16 +19,16 @@ pub struct Server {
     /// Its configuration.
     pub service: Service,
     /// Weight of each destination; 0 drains.
-    pub weights: BTreeMap<SocketAddr, u32>,
+    pub weights: LiteMap<SocketAddr, u32>,
 }
 
 /// Everything that a service port asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Virtual servers.
-    pub servers: BTreeMap<ServiceId, Server>,
+    /// Virtual servers, each once.
+    pub servers: Vec<Server>,
     /// The set that records each virtual server.
-    pub ledger: BTreeMap<Entry, Set>,
+    pub ledger: Vec<(Set, Entry)>,
     /// What becomes of packets before IPVS: who may use the load-balancer addresses, what is dropped, what on localhost
     /// is served.
     pub verdicts: BTreeSet<(Set, Entry)>,
@@ -37,35 +38,56 @@ pub struct Wanted {
     pub bindings: Vec<IpAddr>,
 }
 
+/// What other service ports may ask for as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Entries against hairpin.
+    pub loop_back: Vec<Entry>,
+    /// Addresses that have to be routed to us.
+    pub bindings: Vec<IpAddr>,
+}
+
 /// Renders a service port.
 pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted {
     let mut wanted = Wanted::default();
-    for frontend in frontends(port, node) {
-        let Frontend { address, number, set, local, bound } = frontend;
-        let id = ServiceId::Address { protocol: ipvs_protocol(port.key.protocol), address, port: number };
-        let entry = Entry::IpPort { address, protocol: set_protocol(port.key.protocol), port: number };
-        // An external IP that equals the cluster IP, or a node's address, is the same virtual server: the first wins.
-        if wanted.servers.contains_key(&id) {
-            continue;
-        }
-        wanted.servers.insert(id, server(context, port, id, local));
-        wanted.ledger.insert(entry, set);
-        if set == Set::ExternalLocal {
+    let frontends = frontends(port, node);
+    for Frontend { address, number, set, local, .. } in &frontends {
+        let id = ServiceId::Address { protocol: ipvs_protocol(port.key.protocol), address: *address, port: *number };
+        let entry = Entry::IpPort { address: *address, protocol: set_protocol(port.key.protocol), port: *number };
+        wanted.servers.push(server(context, port, id, *local));
+        wanted.ledger.push((*set, entry));
+        if *set == Set::ExternalLocal {
             wanted.verdicts.insert((Set::Mapped, entry));
         }
-        if set != Set::Shadow && port.has_any_endpoints && !serves(port, local) {
+        if *set != Set::Shadow && port.has_any_endpoints && !serves(port, *local) {
             wanted.verdicts.insert((Set::Dropped, entry));
-        }
-        let ranged = context.binding == VipBinding::Route && in_ranges(node, address);
-        if bound && !ranged && !wanted.bindings.contains(&address) {
-            wanted.bindings.push(address);
         }
     }
     wanted.verdicts.extend(firewall(port));
     wanted.verdicts.extend(localhost(port, node));
-    let reached = port.endpoints.iter().filter(|endpoint| endpoint.serves() && may_reach_itself(port, endpoint));
-    wanted.loop_back = reached.map(|endpoint| loop_back(port, endpoint)).collect();
+    (wanted.loop_back, wanted.bindings) = (loop_backs(port), bindings(context, node, &frontends));
     wanted
+}
+
+/// Only what other service ports may ask for as well.
+pub fn shared(context: &Context, port: &ServicePort, node: &NodeRules) -> Shared {
+    Shared { loop_back: loop_backs(port), bindings: bindings(context, node, &frontends(port, node)) }
+}
+
+fn loop_backs(port: &ServicePort) -> Vec<Entry> {
+    let reached = port.endpoints.iter().filter(|endpoint| endpoint.serves() && may_reach_itself(port, endpoint));
+    reached.map(|endpoint| loop_back(port, endpoint)).collect()
+}
+
+fn bindings(context: &Context, node: &NodeRules, frontends: &[Frontend]) -> Vec<IpAddr> {
+    let mut bindings = Vec::new();
+    for Frontend { address, .. } in frontends.iter().filter(|frontend| frontend.bound) {
+        let ranged = context.binding == VipBinding::Route && in_ranges(node, *address);
+        if !ranged && !bindings.contains(address) {
+            bindings.push(*address);
+        }
+    }
+    bindings
 }
 
 /// Whether what an endpoint sends to the service may be balanced here, and to itself. An endpoint of another node is
@@ -85,11 +107,19 @@ struct Frontend {
     bound: bool,
 }
 
-/// The virtual servers of a service port; where a policy tells strangers from the cluster there are two for an address.
+/// The virtual servers of a service port, each once; where a policy tells strangers from the cluster there are two for an
+/// address.
 fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
     let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
     let addresses = port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)));
-    let mut frontends = Vec::new();
+    let mut frontends: Vec<Frontend> = Vec::new();
+    // An external IP that equals the cluster IP, or a node's address, is the same virtual server: the first wins.
+    let mut add = |frontend: Frontend| {
+        let place = |frontend: &Frontend| (frontend.address, frontend.number);
+        if frontends.iter().all(|known| place(known) != place(&frontend)) {
+            frontends.push(frontend);
+        }
+    };
     for (kind, address) in addresses {
         let number = if kind == FrontendKind::NodePort { port.node_port.unwrap_or_default() } else { port.port };
         let bound = kind != FrontendKind::NodePort && !node.node_addresses.contains(&address);
@@ -98,16 +128,16 @@ fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
             (_, false) => (Set::External, false),
             (_, true) => (Set::ExternalLocal, true),
         };
-        frontends.push(Frontend { address, number, set, local, bound });
+        add(Frontend { address, number, set, local, bound });
         if set == Set::ExternalLocal || (set == Set::External && port.left_local.is_some()) {
             let address = shadow::of(address);
-            frontends.push(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
+            add(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
         }
     }
     // The node is within the cluster: all endpoints, whatever the policy.
     if let Some(number) = port.node_port.filter(|_| node.localhost_node_ports) {
         let address = shadow::LOCALHOST;
-        frontends.push(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
+        add(Frontend { address, number, set: Set::Shadow, local: false, bound: true });
     }
     frontends
 }

@@ -69,12 +69,16 @@ fn port(external_policy_local: bool, endpoints: Vec<Endpoint>) -> ServicePort {
 
 /// The virtual servers, each with its set and its destinations.
 fn servers(wanted: &Wanted) -> Vec<String> {
-    let text = |(id, server): (&ServiceId, &Server)| {
-        let set = wanted.ledger.get(&entry_of(id).unwrap()).unwrap();
+    let mut servers: Vec<&Server> = wanted.servers.iter().collect();
+    servers.sort_by_key(|server| server.service.id);
+    let text = |server: &Server| {
+        let id = &server.service.id;
+        let recorded = |(_, entry): &&(Set, Entry)| *entry == entry_of(id).unwrap();
+        let (set, _) = wanted.ledger.iter().find(recorded).unwrap();
         let addresses: Vec<String> = server.weights.keys().map(ToString::to_string).collect();
         format!("{id} {set:?} {}", addresses.join(" "))
     };
-    wanted.servers.iter().map(text).collect()
+    servers.into_iter().map(text).collect()
 }
 
 fn verdicts(wanted: &Wanted) -> Vec<String> {
@@ -174,7 +178,8 @@ fn the_rules_are_the_same_in_number_whatever_is_served() {
 fn the_servers_of_a_port_are_those_that_are_rendered() {
     for (policy_local, localhost) in [(false, false), (false, true), (true, false), (true, true)] {
         let port = port(policy_local, vec![endpoint("10.180.0.1:8080", true)]);
-        let rendered: BTreeSet<ServiceId> = render(&context(), &port, &node(localhost)).servers.into_keys().collect();
+        let rendered = render(&context(), &port, &node(localhost)).servers.into_iter();
+        let rendered: BTreeSet<ServiceId> = rendered.map(|server| server.service.id).collect();
         let named: BTreeSet<ServiceId> = server_ids(&port, &node(localhost)).into_iter().collect();
         assert_eq!(named, rendered, "{policy_local} {localhost}");
     }
