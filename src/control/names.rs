@@ -1,10 +1,14 @@
 //! The Services as people know them, on the wire: what the daemon answers to `names`, a line of JSON each. Made from the
 //! newest snapshot and the status, beside the reconciler. docs/control-socket.md says the same for people.
 
-use crate::model::{EndpointSlice, Protocol, Service, ServiceName, Snapshot};
+use crate::model::{
+    Endpoint, EndpointPort, EndpointSlice, EndpointView, IpFamily, Packed, Protocol, Service, ServiceName, Slices,
+    Snapshot, intern,
+};
 use crate::reconcile::Status;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -23,9 +27,9 @@ pub struct NamedService {
     pub addresses: Vec<NamedAddress>,
     /// Its ports.
     pub ports: Vec<NamedPort>,
-    /// Its EndpointSlices.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub slices: Vec<NamedSlice>,
+    /// Its EndpointSlices; on the wire, each is a [`NamedSlice`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "in_words")]
+    pub slices: Vec<Packed>,
     /// Endpoints that take nothing new, as long as the kernel still has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<NamedDrain>,
@@ -118,6 +122,16 @@ impl Transport {
     }
 }
 
+impl From<Transport> for Protocol {
+    fn from(protocol: Transport) -> Self {
+        match protocol {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+            Transport::Sctp => Self::Sctp,
+        }
+    }
+}
+
 impl From<Protocol> for Transport {
     fn from(protocol: Protocol) -> Self {
         match protocol {
@@ -130,27 +144,41 @@ impl From<Protocol> for Transport {
 
 /// An EndpointSlice: each of its ports on each of its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedSlice {
+pub struct NamedSlice<'a> {
     /// Ports; their names are those of the Service's.
-    pub ports: Vec<NamedPort>,
+    #[serde(borrow)]
+    pub ports: Vec<NamedSlicePort<'a>>,
     /// Endpoints.
-    pub endpoints: Vec<NamedEndpoint>,
+    #[serde(borrow)]
+    pub endpoints: Vec<NamedEndpoint<'a>>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedSlicePort<'a> {
+    /// Its name; none if the Service has a single nameless port.
+    #[serde(default, borrow, skip_serializing_if = "str::is_empty")]
+    pub name: Cow<'a, str>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Transport,
+    /// On the endpoints' addresses.
+    pub port: u16,
 }
 
 /// An endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedEndpoint {
+pub struct NamedEndpoint<'a> {
     /// Its address.
     pub address: IpAddr,
     /// The pod behind it.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    pub pod: ByteString,
+    #[serde(default, borrow, skip_serializing_if = "str::is_empty")]
+    pub pod: Cow<'a, str>,
     /// The node that it runs on.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    pub node: ByteString,
+    #[serde(default, borrow, skip_serializing_if = "str::is_empty")]
+    pub node: Cow<'a, str>,
     /// The zone of that node.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    pub zone: ByteString,
+    #[serde(default, borrow, skip_serializing_if = "str::is_empty")]
+    pub zone: Cow<'a, str>,
     /// It may get new connections.
     pub ready: bool,
     /// It answers, whether or not it is terminating.
@@ -159,6 +187,21 @@ pub struct NamedEndpoint {
     /// The pod is being deleted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub terminating: bool,
+}
+
+/// Slices on the wire.
+mod in_words {
+    use super::{NamedSlice, Packed};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(slices: &[Packed], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(slices.iter().map(NamedSlice::of))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Packed>, D::Error> {
+        let slices: Vec<NamedSlice<'de>> = Deserialize::deserialize(deserializer)?;
+        Ok(slices.iter().map(NamedSlice::packed).collect())
+    }
 }
 
 fn is_empty(text: &ByteString) -> bool {
@@ -226,7 +269,7 @@ impl NamedService {
     pub fn all<'a>(snapshot: &'a Snapshot, draining: &'a Draining) -> impl Iterator<Item = Self> + 'a {
         snapshot.services.iter().map(|(name, service)| {
             let slices = snapshot.slices.get(name);
-            let slices = slices.into_iter().flat_map(|slices| slices.values()).map(|slice| NamedSlice::of(&slice));
+            let slices = slices.into_iter().flat_map(Slices::packed).cloned();
             Self { slices: slices.collect(), draining: draining.of_service(name).to_vec(), ..Self::of(service) }
         })
     }
@@ -250,25 +293,54 @@ impl NamedService {
     }
 }
 
-impl NamedSlice {
-    fn of(slice: &EndpointSlice) -> Self {
-        let text = |text: &Option<std::sync::Arc<str>>| ByteString::from(text.as_deref().unwrap_or_default());
-        let ports = slice.ports.iter().map(|port| NamedPort {
-            name: (&*port.name).into(),
-            protocol: port.protocol.into(),
-            port: port.port,
-            node_port: None,
-        });
-        let endpoints = slice.endpoints.iter().map(|endpoint| NamedEndpoint {
+impl<'a> NamedSlice<'a> {
+    fn of(slice: &'a Packed) -> Self {
+        let view = slice.view();
+        let port = |(name, protocol, port): (&'a str, Protocol, u16)| NamedSlicePort {
+            name: name.into(),
+            protocol: protocol.into(),
+            port,
+        };
+        let endpoint = |endpoint: EndpointView<'a>| NamedEndpoint {
             address: endpoint.address,
-            pod: text(&endpoint.pod),
-            node: text(&endpoint.node),
-            zone: text(&endpoint.zone),
+            pod: endpoint.pod.into(),
+            node: endpoint.node.into(),
+            zone: endpoint.zone.into(),
             ready: endpoint.ready,
             serving: endpoint.serving,
             terminating: endpoint.terminating,
-        });
-        Self { ports: ports.collect(), endpoints: endpoints.collect() }
+        };
+        let endpoints = view.endpoints.into_iter().map(endpoint).collect();
+        Self { ports: view.ports.into_iter().map(port).collect(), endpoints }
+    }
+
+    fn packed(&self) -> Packed {
+        let known = |text: &str| (!text.is_empty()).then(|| intern(text));
+        let port = |port: &NamedSlicePort<'_>| EndpointPort {
+            name: intern(&port.name),
+            protocol: port.protocol.into(),
+            port: port.port,
+        };
+        let endpoint = |endpoint: &NamedEndpoint<'_>| Endpoint {
+            address: endpoint.address,
+            ready: endpoint.ready,
+            serving: endpoint.serving,
+            terminating: endpoint.terminating,
+            node: known(&endpoint.node),
+            zone: known(&endpoint.zone),
+            hints: None,
+            pod: known(&endpoint.pod),
+            weight: None,
+        };
+        let is_v6 = self.endpoints.iter().any(|endpoint| endpoint.address.is_ipv6());
+        Packed::from(&EndpointSlice {
+            name: intern(""),
+            proxy_name: None,
+            family: if is_v6 { IpFamily::V6 } else { IpFamily::V4 },
+            ports: self.ports.iter().map(port).collect(),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            triggers: Vec::new(),
+        })
     }
 }
 

@@ -5,50 +5,53 @@
 //! last.
 
 use super::names::Transport;
-use super::names::{Draining, NamedAddress, NamedDrain, NamedEndpoint, NamedPort, NamedService, NamedSlice};
-use crate::model::{Service, Slices, Snapshot};
+use super::names::{Draining, NamedAddress, NamedDrain, NamedPort, NamedService};
+use crate::model::{Packed, Service, Slices, Snapshot};
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-/// About so many bytes of text are in a piece.
-const TEXT: usize = 64 * 1024;
+/// About so many bytes of texts and slices are in a piece.
+const SIZE: usize = 64 * 1024;
 
 /// Some Services. All texts are in one, and stand in the others as where in it they begin, and how long they are.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Piece {
+struct Piece<'a> {
     text: String,
-    services: Vec<PackedService>,
+    #[serde(borrow)]
+    services: Vec<PackedService<'a>>,
 }
 
 type Span = (u32, u32);
 
 #[derive(Debug, Serialize, Deserialize)]
-struct PackedService {
+struct PackedService<'a> {
     namespace: Span,
     name: Span,
     labels: Span,
     addresses: Vec<NamedAddress>,
     ports: Vec<(Span, Transport, u16, Option<u16>)>,
-    slices: Vec<PackedSlice>,
+    /// As the daemon has them.
+    #[serde(borrow)]
+    slices: Vec<Bytes<'a>>,
     draining: Vec<(Span, Transport, SocketAddr, u64)>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct PackedSlice {
-    ports: Vec<(Span, Transport, u16)>,
-    endpoints: Vec<PackedEndpoint>,
+#[derive(Debug)]
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // In one go; a list would be written byte by byte.
+        serializer.serialize_bytes(self.0)
+    }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct PackedEndpoint {
-    address: IpAddr,
-    pod: Span,
-    node: Span,
-    zone: Span,
-    /// Ready, serving, terminating.
-    states: (bool, bool, bool),
+impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Bytes)
+    }
 }
 
 /// All Services of a snapshot, piece by piece, each as it goes over the wire.
@@ -60,7 +63,7 @@ pub fn pieces<'a>(snapshot: &'a Snapshot, draining: &'a Draining) -> impl Iterat
             return None;
         }
         let mut packer = Packer::default();
-        while packer.piece.text.len() < TEXT {
+        while packer.size < SIZE {
             let Some((name, service)) = services.next() else {
                 over = true;
                 break;
@@ -75,7 +78,7 @@ pub fn pieces<'a>(snapshot: &'a Snapshot, draining: &'a Draining) -> impl Iterat
     })
 }
 
-fn framed(piece: &Piece) -> Vec<u8> {
+fn framed(piece: &Piece<'_>) -> Vec<u8> {
     // Memory is all that it needs.
     let bytes = postcard::to_allocvec(piece).unwrap_or_default();
     let length = u32::try_from(bytes.len()).unwrap_or_default();
@@ -84,8 +87,9 @@ fn framed(piece: &Piece) -> Vec<u8> {
 
 #[derive(Default)]
 struct Packer<'a> {
-    piece: Piece,
-    /// Where texts stand that come again and again: namespaces, nodes, zones, names of ports.
+    piece: Piece<'a>,
+    size: usize,
+    /// Where texts stand that come again and again: namespaces and names of ports.
     known: HashMap<&'a str, Span, foldhash::fast::RandomState>,
 }
 
@@ -93,6 +97,7 @@ impl<'a> Packer<'a> {
     fn text(&mut self, text: &str) -> Span {
         let start = u32::try_from(self.piece.text.len()).unwrap_or_default();
         self.piece.text.push_str(text);
+        self.size += text.len();
         (start, u32::try_from(text.len()).unwrap_or_default())
     }
 
@@ -116,7 +121,7 @@ impl<'a> Packer<'a> {
                 .iter()
                 .map(|port| (self.again(&port.name), port.protocol.into(), port.port, port.node_port))
                 .collect(),
-            slices: slices.into_iter().flat_map(|slices| self.slices(slices)).collect(),
+            slices: slices.into_iter().flat_map(Slices::packed).map(|slice| self.slice(slice)).collect(),
             draining: draining
                 .iter()
                 .map(|drain| (self.again(&drain.port), drain.protocol, drain.endpoint, drain.left_ms))
@@ -125,26 +130,10 @@ impl<'a> Packer<'a> {
         self.piece.services.push(packed);
     }
 
-    fn slices(&mut self, slices: &'a Slices) -> Vec<PackedSlice> {
-        let slice = |slice: crate::model::SliceView<'a>| PackedSlice {
-            ports: slice
-                .ports
-                .iter()
-                .map(|(name, protocol, port)| (self.again(name), (*protocol).into(), *port))
-                .collect(),
-            endpoints: slice
-                .endpoints
-                .iter()
-                .map(|endpoint| PackedEndpoint {
-                    address: endpoint.address,
-                    pod: self.text(endpoint.pod),
-                    node: self.again(endpoint.node),
-                    zone: self.again(endpoint.zone),
-                    states: (endpoint.ready, endpoint.serving, endpoint.terminating),
-                })
-                .collect(),
-        };
-        slices.views().map(slice).collect()
+    fn slice(&mut self, slice: &'a Packed) -> Bytes<'a> {
+        let bytes = slice.as_bytes();
+        self.size += bytes.len();
+        Bytes(bytes)
     }
 }
 
@@ -165,22 +154,9 @@ fn cut(text: &ByteString, (start, length): Span) -> ByteString {
     part.filter(|part| !part.is_empty()).map(|part| text.slice_ref(part)).unwrap_or_default()
 }
 
-fn named(text: &ByteString, service: PackedService) -> NamedService {
+fn named(text: &ByteString, service: PackedService<'_>) -> NamedService {
     let cut = |span| cut(text, span);
     let port = |(name, protocol, port, node_port)| NamedPort { name: cut(name), protocol, port, node_port };
-    let endpoint = |PackedEndpoint { address, pod, node, zone, states: (ready, serving, terminating) }| NamedEndpoint {
-        address,
-        pod: cut(pod),
-        node: cut(node),
-        zone: cut(zone),
-        ready,
-        serving,
-        terminating,
-    };
-    let slice = |slice: PackedSlice| NamedSlice {
-        ports: slice.ports.into_iter().map(|(name, protocol, number)| port((name, protocol, number, None))).collect(),
-        endpoints: slice.endpoints.into_iter().map(endpoint).collect(),
-    };
     let drain = |(port, protocol, endpoint, left_ms)| NamedDrain { port: cut(port), protocol, endpoint, left_ms };
     NamedService {
         namespace: cut(service.namespace),
@@ -188,7 +164,7 @@ fn named(text: &ByteString, service: PackedService) -> NamedService {
         labels: cut(service.labels),
         addresses: service.addresses,
         ports: service.ports.into_iter().map(port).collect(),
-        slices: service.slices.into_iter().map(slice).collect(),
+        slices: service.slices.into_iter().map(|Bytes(slice)| slice.into()).collect(),
         draining: service.draining.into_iter().map(drain).collect(),
     }
 }

@@ -20,7 +20,7 @@ pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
-pub use slices::{EndpointView, PackedSlice, SliceView, Slices};
+pub use slices::{EndpointView, Packed, PackedSlice, SliceView, Slices, Widths};
 
 use imbl::OrdMap;
 use std::sync::Arc;

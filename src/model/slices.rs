@@ -11,7 +11,9 @@ use std::time::SystemTime;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slices(Vec<(SliceName, Packed)>);
 
-type Packed = Arc<[u8]>;
+/// A slice but for its name, in little room. Other processes of the same version may take it apart as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed(Arc<[u8]>);
 
 impl Slices {
     /// The slice of that name.
@@ -47,15 +49,9 @@ impl Slices {
         self.0.iter().map(|(name, packed)| unpack(name, packed))
     }
 
-    /// What is in the slices, by name, at no more cost than reading it.
-    pub fn views(&self) -> impl Iterator<Item = SliceView<'_>> {
-        self.0.iter().map(|(name, packed)| {
-            let form = form(name, packed);
-            SliceView {
-                ports: form.ports.into_iter().map(|(name, number, port)| (name, protocol(number), port)).collect(),
-                endpoints: form.endpoints.into_iter().map(EndpointView::from).collect(),
-            }
-        })
+    /// The slices as they are packed, by name.
+    pub fn packed(&self) -> impl Iterator<Item = &Packed> {
+        self.0.iter().map(|(_, packed)| packed)
     }
 
     /// The names.
@@ -116,9 +112,75 @@ impl<'a> FromIterator<&'a EndpointSlice> for Slices {
     }
 }
 
-/// A slice but for its name, as it is packed. Never leaves the process.
+impl Packed {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What is in it, at no more cost than reading it.
+    pub fn view(&self) -> SliceView<'_> {
+        let form = form("", self);
+        SliceView {
+            ports: form.ports.into_iter().map(|(name, number, port)| (name, protocol(number), port)).collect(),
+            endpoints: form.endpoints.into_iter().map(EndpointView::from).collect(),
+        }
+    }
+
+    /// How much room its endpoints take in a table, at a fraction of the cost of looking at each of them.
+    pub fn widths(&self) -> Widths {
+        // It stands in front.
+        postcard::take_from_bytes(&self.0).map(|(widths, _)| widths).unwrap_or_default()
+    }
+}
+
+impl From<&[u8]> for Packed {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&EndpointSlice> for Packed {
+    fn from(slice: &EndpointSlice) -> Self {
+        pack(slice)
+    }
+}
+
+/// The lengths of the longest texts among some endpoints, in bytes, and whether there is an IPv6 address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Widths {
+    /// Name of a pod.
+    pub pod: usize,
+    /// Name of a node.
+    pub node: usize,
+    /// Name of a zone.
+    pub zone: usize,
+    /// An IPv6 address.
+    pub ipv6: bool,
+}
+
+impl Widths {
+    fn of(endpoint: &Endpoint) -> Self {
+        let length = |text: &Option<Arc<str>>| text.as_deref().map_or(0, str::len);
+        let Endpoint { pod, node, zone, address, .. } = endpoint;
+        Self { pod: length(pod), node: length(node), zone: length(zone), ipv6: address.is_ipv6() }
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            pod: self.pod.max(other.pod),
+            node: self.node.max(other.node),
+            zone: self.zone.max(other.zone),
+            ipv6: self.ipv6 || other.ipv6,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Form<'a> {
+    widths: Widths,
     proxy_name: Option<&'a str>,
     is_v6: bool,
     #[serde(borrow)]
@@ -148,6 +210,7 @@ fn pack(slice: &EndpointSlice) -> Packed {
     let EndpointSlice { name: _, proxy_name, family, ports, endpoints, triggers } = slice;
     let number = |protocol| (0_u8..).zip(PROTOCOLS).find(|(_, known)| *known == protocol).map_or(0, |(at, _)| at);
     let form = Form {
+        widths: endpoints.iter().map(Widths::of).fold(Widths::default(), Widths::max),
         proxy_name: proxy_name.as_deref(),
         is_v6: *family == IpFamily::V6,
         ports: ports.iter().map(|port| (&*port.name, number(port.protocol), port.port)).collect(),
@@ -155,7 +218,7 @@ fn pack(slice: &EndpointSlice) -> Packed {
         triggers: triggers.clone(),
     };
     // Memory is all that it needs.
-    postcard::to_allocvec(&form).unwrap_or_default().into()
+    Packed(postcard::to_allocvec(&form).unwrap_or_default().into())
 }
 
 fn member(endpoint: &Endpoint) -> Member<'_> {
@@ -187,7 +250,7 @@ pub struct SliceView<'a> {
 }
 
 /// An endpoint of it. What has no name has an empty one.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct EndpointView<'a> {
     /// Its address.
     pub address: IpAddr,
@@ -217,18 +280,19 @@ fn protocol(number: u8) -> Protocol {
     PROTOCOLS.get(usize::from(number)).copied().unwrap_or(Protocol::Tcp)
 }
 
-fn form<'a>(name: &SliceName, packed: &'a [u8]) -> Form<'a> {
-    match postcard::from_bytes(packed) {
+fn form<'a>(name: &str, Packed(bytes): &'a Packed) -> Form<'a> {
+    match postcard::from_bytes(bytes) {
         Ok(form) => form,
         Err(error) => {
-            // What this very process packed: memory is broken, or this file.
+            // What this very program packed: memory is broken, or this file.
             tracing::error!("endpoint slice {name} cannot be unpacked: {error}");
-            Form { proxy_name: None, is_v6: false, ports: Vec::new(), endpoints: Vec::new(), triggers: Vec::new() }
+            let (ports, endpoints, triggers) = (Vec::new(), Vec::new(), Vec::new());
+            Form { widths: Widths::default(), proxy_name: None, is_v6: false, ports, endpoints, triggers }
         }
     }
 }
 
-fn unpack(name: &SliceName, packed: &[u8]) -> EndpointSlice {
+fn unpack(name: &SliceName, packed: &Packed) -> EndpointSlice {
     let form = form(name, packed);
     let port =
         |(name, number, port): (&str, u8, u16)| EndpointPort { name: intern(name), protocol: protocol(number), port };
@@ -313,6 +377,20 @@ mod tests {
         for slice in [full("a", "pod"), EndpointSlice::for_test("a")] {
             assert_eq!([&slice].into_iter().collect::<Slices>().values().collect::<Vec<_>>(), [slice]);
         }
+    }
+
+    #[test]
+    fn bytes_of_another_process_are_read_and_nonsense_is_an_empty_slice() {
+        let packed = Packed::from(Packed::from(&full("a", "a-long-name")).as_bytes());
+        assert_eq!(packed.widths(), Widths { pod: 11, node: 4, zone: 4, ipv6: true });
+        let view = packed.view();
+        assert_eq!(
+            view.ports,
+            [("", Protocol::Sctp, 65_535), ("dns", Protocol::Udp, 65_535), ("dns", Protocol::Tcp, 65_535)]
+        );
+        let pods: Vec<_> = view.endpoints.iter().map(|endpoint| (endpoint.pod, endpoint.ready)).collect();
+        assert_eq!(pods, [("a-long-name", true), ("", false), ("", false)]);
+        assert!(Packed::from([255; 3].as_slice()).view().endpoints.is_empty());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Which Service port an address in the kernel belongs to, and which pods are behind it.
 
 use crate::backend::ipvs::shadow;
-use crate::control::names::{AddressKind, NamedDrain, NamedEndpoint, NamedPort, NamedService};
+use crate::control::names::{AddressKind, NamedDrain, NamedPort, NamedService, Transport};
+use crate::model::{EndpointView, Packed, Widths};
 use foldhash::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Frontend<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint<'a> {
     /// What its EndpointSlice says; none if it is in no slice any more.
-    pub named: Option<&'a NamedEndpoint>,
+    pub named: Option<EndpointView<'a>>,
     /// What it does.
     pub state: EndpointState,
 }
@@ -68,7 +69,8 @@ impl Names {
     /// Of these Services.
     #[must_use]
     pub fn new(services: Vec<NamedService>) -> Self {
-        let mut names = Self { services, ..Self::default() };
+        let frontends = HashMap::with_capacity_and_hasher(services.len(), foldhash::fast::RandomState::default());
+        let mut names = Self { services, frontends, ..Self::default() };
         for (index, service) in names.services.iter().enumerate() {
             for (number, port) in service.ports.iter().enumerate() {
                 let protocol = port.protocol.number();
@@ -101,6 +103,13 @@ impl Names {
     #[must_use]
     pub fn services(&self) -> &[NamedService] {
         &self.services
+    }
+
+    /// How much room all endpoints take in a table.
+    #[must_use]
+    pub fn widths(&self) -> Widths {
+        let slices = self.services.iter().flat_map(|service| &service.slices);
+        slices.map(Packed::widths).fold(Widths::default(), Widths::max)
     }
 
     /// IPVS mode serves an address under its shadow as well, for senders from inside; never under a real address's place.
@@ -156,13 +165,14 @@ impl<'a> Frontend<'a> {
     #[must_use]
     pub fn endpoints(&self) -> Endpoints<'a> {
         let mut all = Vec::new();
-        for slice in &self.service.slices {
-            let ports =
-                slice.ports.iter().filter(|port| port.name == self.port.name && port.protocol == self.port.protocol);
-            for port in ports {
-                let of_port = |endpoint: &'a NamedEndpoint| {
+        for slice in self.service.slices.iter().map(Packed::view) {
+            let mine = |(name, protocol, _): &&(&str, _, _)| {
+                *name == &*self.port.name && Transport::from(*protocol) == self.port.protocol
+            };
+            for (_, _, port) in slice.ports.iter().filter(mine) {
+                let of_port = |endpoint: &EndpointView<'a>| {
                     let state = EndpointState::of(endpoint);
-                    (SocketAddr::new(endpoint.address, port.port), Endpoint { named: Some(endpoint), state })
+                    (SocketAddr::new(endpoint.address, *port), Endpoint { named: Some(*endpoint), state })
                 };
                 all.extend(slice.endpoints.iter().map(of_port));
             }
@@ -214,10 +224,10 @@ impl<'a> Endpoints<'a> {
 }
 
 impl EndpointState {
-    fn of(endpoint: &NamedEndpoint) -> Self {
+    fn of(endpoint: &EndpointView<'_>) -> Self {
         match endpoint {
-            NamedEndpoint { ready: true, .. } => Self::Serving,
-            NamedEndpoint { terminating: true, serving: true, .. } => Self::Terminating,
+            EndpointView { ready: true, .. } => Self::Serving,
+            EndpointView { terminating: true, serving: true, .. } => Self::Terminating,
             _ => Self::NotReady,
         }
     }
@@ -273,7 +283,7 @@ mod tests {
         let endpoints = names.frontend(6, "10.96.0.1".parse().unwrap(), 80).unwrap().endpoints();
         let of = |address: &str| {
             let endpoint = endpoints.get(address.parse().unwrap()).unwrap();
-            (endpoint.named.map_or("", |named| &named.pod), endpoint.state)
+            (endpoint.named.map_or("", |named| named.pod), endpoint.state)
         };
         assert_eq!(endpoints.states().count(), 4);
         assert_eq!(of("10.0.0.1:8080"), ("web-0", EndpointState::Serving));
