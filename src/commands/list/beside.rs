@@ -11,11 +11,12 @@ const PIECE: usize = 64;
 /// # Errors
 /// What `fill` or `print` failed with. What comes before a row that cannot be filled is printed.
 pub fn fill_and_print<Row: Send>(
-    rows: Vec<Row>,
+    rows: impl IntoIterator<Item = Row, IntoIter: Send>,
     mut fill: impl FnMut(&mut Row) -> anyhow::Result<bool> + Send,
     mut print: impl FnMut(Row) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (sender, pieces) = mpsc::sync_channel(2);
+    let rows = rows.into_iter();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut piece = Vec::with_capacity(PIECE);
@@ -56,7 +57,7 @@ mod tests {
                 printed.push(row);
                 Ok(())
             };
-            let outcome = fill_and_print((0..1000).collect(), fill, print);
+            let outcome = fill_and_print(0..1000, fill, print);
             assert_eq!(outcome.is_err(), broken.is_some());
             let expected: Vec<usize> =
                 (0..broken.unwrap_or(1000)).filter(|row: &usize| row.is_multiple_of(2)).collect();
@@ -75,7 +76,7 @@ mod tests {
             ensure!(row < 10, "the reader left");
             Ok(())
         };
-        assert!(fill_and_print((0..100_000).collect(), fill, print).is_err());
+        assert!(fill_and_print(0..100_000, fill, print).is_err());
         assert!(filled < 1000, "{filled}");
     }
 }

@@ -10,9 +10,10 @@ use super::request::Columns;
 use super::sort;
 use super::table::{Details, Forward, Frontend, Header, Netmask, Persistence, RealServer, Table, VirtualServer};
 use crate::model::IpFamily;
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 use ipvs::proc::{DestinationRow, RowId};
 use ipvs::{AddressFamily, Client, DestinationEntry, Error, ForwardMethod, ServiceEntry, ServiceFlags, ServiceId};
+use std::ops::Range;
 
 /// What is wanted of destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,23 +54,27 @@ pub fn header(client: &mut Client) -> Result<Header, Error> {
 /// # Errors
 /// A question to the kernel failed.
 pub fn servers(client: &mut Client, depth: Depth, sorted: bool) -> Result<(Vec<VirtualServer>, RealServers), Error> {
+    let arranged = |entries: Vec<ServiceEntry>| {
+        let mut servers: Vec<VirtualServer> = entries.into_iter().map(virtual_server).collect();
+        if sorted {
+            sort::sort_servers(&mut servers);
+        }
+        servers
+    };
+    let mut first = || client.services_at_first().map(|(entries, in_one_piece)| (arranged(entries), in_one_piece));
     let (file, first) = match depth {
-        Depth::All => (Destinations::default(), client.services_at_first()),
+        Depth::All => (Destinations::default(), first()),
         // Beside each other: they do not wait for the same lock in the kernel.
         Depth::Rows | Depth::Tunnels => std::thread::scope(|scope| {
             let file = scope.spawn(Destinations::from_proc);
-            let first = client.services_at_first();
+            let first = first();
             // A thread that failed is a file that cannot be read: netlink knows it all.
             (file.join().unwrap_or_default(), first)
         }),
     };
-    let (mut entries, in_one_piece) = first?;
-    if !in_one_piece && !file.has_the_same(&entries) {
-        entries = client.services()?;
-    }
-    let mut servers = entries.into_iter().map(virtual_server).collect();
-    if sorted {
-        sort::sort_servers(&mut servers);
+    let (mut servers, in_one_piece) = first?;
+    if !in_one_piece && !file.has_the_same(&servers) {
+        servers = arranged(client.services()?);
     }
     Ok((servers, RealServers { depth, sorted, file }))
 }
@@ -103,8 +108,8 @@ impl RealServers {
     /// A question to the kernel failed.
     pub fn fill(&mut self, client: &mut Client, server: &mut VirtualServer) -> Result<(), Error> {
         let id = service_id(server.frontend);
-        let rows = self.file.take(id);
-        let enough = |rows: &Vec<DestinationRow>| {
+        let rows = self.file.of(id);
+        let enough = |rows: &&[DestinationRow]| {
             self.depth == Depth::Rows || rows.iter().all(|row| row.forward != ForwardMethod::Tunnel)
         };
         server.real_servers = match rows.filter(enough) {
@@ -132,36 +137,41 @@ pub fn read(client: &mut Client, depth: Depth) -> Result<Table, Error> {
 /// The destinations in the file, by virtual server; `None` for one that is there more than once.
 #[derive(Debug, Default)]
 struct Destinations {
-    by_server: HashMap<RowId, Option<Vec<DestinationRow>>>,
+    /// Where each virtual server's stand among the rows; `None` where the file has it twice.
+    by_server: HashMap<RowId, Option<Range<usize>>>,
+    rows: Vec<DestinationRow>,
     /// Virtual servers in the file.
-    rows: usize,
+    servers: usize,
 }
 
 impl Destinations {
     fn from_proc() -> Self {
-        let rows = match ipvs::proc::read_table(ipvs::proc::PATH) {
-            Ok(rows) => rows,
+        let mut all = Self::default();
+        let read = ipvs::proc::for_each_row(ipvs::proc::PATH, |service, destinations| {
+            let start = all.rows.len();
+            all.rows.extend_from_slice(destinations);
+            all.servers += 1;
+            // What is there twice the file does not tell apart.
+            all.by_server.entry(service.id).and_modify(|seen| *seen = None).or_insert(Some(start..all.rows.len()));
+        });
+        match read {
+            Ok(()) => all,
             Err(error) => {
                 // Unreadable (no procfs here) or not understood: netlink knows it all.
                 tracing::debug!(%error, "asking for the destinations of each virtual server instead");
-                return Self::default();
+                Self::default()
             }
-        };
-        let (mut by_server, rows_read) = (HashMap::with_capacity(rows.len()), rows.len());
-        for (service, destinations) in rows {
-            by_server.entry(service.id).and_modify(|seen| *seen = None).or_insert(Some(destinations));
         }
-        Self { by_server, rows: rows_read }
     }
 
     /// Whether the file has these virtual servers and no others.
-    fn has_the_same(&self, entries: &[ServiceEntry]) -> bool {
-        let known = |entry: &ServiceEntry| self.by_server.contains_key(&RowId::from(entry.service.id));
-        self.rows == entries.len() && entries.iter().all(known)
+    fn has_the_same(&self, servers: &[VirtualServer]) -> bool {
+        let known = |server: &VirtualServer| self.by_server.contains_key(&RowId::from(service_id(server.frontend)));
+        self.servers == servers.len() && servers.iter().all(known)
     }
 
-    fn take(&mut self, id: ServiceId) -> Option<Vec<DestinationRow>> {
-        self.by_server.get_mut(&RowId::from(id)).and_then(Option::take)
+    fn of(&self, id: ServiceId) -> Option<&[DestinationRow]> {
+        self.rows.get(self.by_server.get(&RowId::from(id))?.clone()?)
     }
 }
 

@@ -16,63 +16,82 @@ pub fn sort(table: &mut Table) {
 }
 
 /// Sorts virtual servers, which have to be in the kernel's order.
-pub fn sort_servers(servers: &mut Vec<VirtualServer>) {
+pub fn sort_servers(servers: &mut [VirtualServer]) {
+    let keys: Vec<Key> = servers.iter().map(Key::of).collect();
+    let addresses = keys.iter().map(|key| (key.mark == 0 && key.family == IpFamily::V4).then_some(key.words[0]));
+    // Where nothing wraps there is an order, and every stable way to it leads to the same.
+    if never_wraps(addresses) {
+        return servers.sort_by_cached_key(|server| {
+            let Key { protocol, words, port, .. } = Key::of(server);
+            (protocol, words, port)
+        });
+    }
     // By number: a virtual server is large to move about at every level.
-    let compare = |a: &usize, b: &usize| match (servers.get(*a), servers.get(*b)) {
+    arrange(servers, |a, b| match (keys.get(a), keys.get(b)) {
         (Some(a), Some(b)) => compare_servers(a, b),
         _ => 0,
-    };
-    let order = merge_sort((0..servers.len()).collect(), &compare);
-    let mut slots: Vec<Option<VirtualServer>> = std::mem::take(servers).into_iter().map(Some).collect();
-    servers.extend(order.into_iter().filter_map(|number| slots.get_mut(number).and_then(Option::take)));
+    });
 }
 
 /// Sorts the real servers of one virtual server, which have to be in the kernel's order.
-pub fn sort_real_servers(servers: &mut Vec<RealServer>) {
-    if let Some((least, most)) = ipv4_span(servers)
-        && most - least <= i32::MAX.unsigned_abs()
-    {
-        // Nothing wraps, so that there is an order, and every stable way to it leads to the same.
+pub fn sort_real_servers(servers: &mut [RealServer]) {
+    let address = |server: &RealServer| match server.address {
+        IpAddr::V4(address) => Some(address.to_bits()),
+        IpAddr::V6(_) => None,
+    };
+    if never_wraps(servers.iter().map(address)) {
         return servers.sort_by_key(|server| (server.address, server.port));
     }
-    *servers = merge_sort(std::mem::take(servers), &compare_real_servers);
+    let keys: Vec<(IpAddr, u16)> = servers.iter().map(|server| (server.address, server.port)).collect();
+    arrange(servers, |a, b| match (keys.get(a), keys.get(b)) {
+        (Some(a), Some(b)) => compare_real_servers(*a, *b),
+        _ => 0,
+    });
 }
 
-/// The least and the greatest address, where all are IPv4.
-fn ipv4_span(servers: &[RealServer]) -> Option<(u32, u32)> {
-    servers
-        .iter()
-        .try_fold((u32::MAX, 0), |(least, most), server| match server.address {
-            IpAddr::V4(address) => Some((least.min(address.to_bits()), most.max(address.to_bits()))),
-            IpAddr::V6(_) => None,
-        })
-        .filter(|(least, most)| least <= most)
+/// Whether no difference of two of these wraps; `None` is one that may.
+fn never_wraps(mut values: impl Iterator<Item = Option<u32>>) -> bool {
+    let span =
+        values.try_fold((u32::MAX, 0), |(least, most), value| value.map(|value| (least.min(value), most.max(value))));
+    span.is_some_and(|(least, most): (u32, u32)| most.saturating_sub(least) <= i32::MAX.unsigned_abs())
+}
+
+/// What the order of virtual servers goes by.
+struct Key {
+    mark: u32,
+    family: IpFamily,
+    protocol: u16,
+    words: [u32; 4],
+    port: u16,
+}
+
+impl Key {
+    fn of(server: &VirtualServer) -> Self {
+        let family = server.frontend.family();
+        match server.frontend {
+            Frontend::Fwmark { mark, .. } => Self { mark, family, protocol: 0, words: [0; 4], port: 0 },
+            Frontend::Address { protocol, address, port } => {
+                Self { mark: 0, family, protocol, words: words(address), port }
+            }
+        }
+    }
 }
 
 /// `ipvs_cmp_services` in `libipvs.c`: mark, family, protocol, address, port.
-fn compare_servers(a: &VirtualServer, b: &VirtualServer) -> i32 {
-    let key = |server: &VirtualServer| match server.frontend {
-        Frontend::Fwmark { mark, .. } => (mark, 0, [0; 4], 0),
-        Frontend::Address { protocol, address, port } => (0, protocol, words(address), port),
-    };
-    let family = |server: &VirtualServer| server.frontend.family();
-    let ((mark_a, protocol_a, words_a, port_a), (mark_b, protocol_b, words_b, port_b)) = (key(a), key(b));
+fn compare_servers(a: &Key, b: &Key) -> i32 {
     first_difference([
-        difference(mark_a, mark_b),
+        difference(a.mark, b.mark),
         // AF_INET is 2, AF_INET6 is 10.
-        i32::from(family(a) == IpFamily::V6) - i32::from(family(b) == IpFamily::V6),
-        i32::from(protocol_a) - i32::from(protocol_b),
-        compare_words(family(a), words_a, words_b),
-        i32::from(port_a) - i32::from(port_b),
+        i32::from(a.family == IpFamily::V6) - i32::from(b.family == IpFamily::V6),
+        i32::from(a.protocol) - i32::from(b.protocol),
+        compare_words(a.family, a.words, b.words),
+        i32::from(a.port) - i32::from(b.port),
     ])
 }
 
 /// `ipvs_cmp_dests`: address, port. The first one's family decides how much of the addresses is compared.
-fn compare_real_servers(a: &RealServer, b: &RealServer) -> i32 {
-    first_difference([
-        compare_words(IpFamily::of(a.address), words(a.address), words(b.address)),
-        i32::from(a.port) - i32::from(b.port),
-    ])
+fn compare_real_servers((a, port_a): (IpAddr, u16), (b, port_b): (IpAddr, u16)) -> i32 {
+    first_difference([compare_words(IpFamily::of(a), words(a), words(b)), i32::from(port_a) - i32::from(port_b)])
 }
 
 fn first_difference<const N: usize>(differences: [i32; N]) -> i32 {
@@ -105,28 +124,47 @@ fn words(address: IpAddr) -> [u32; 4] {
     result
 }
 
-/// glibc's: halves (the smaller one first), then merges, the left one first where they are equal.
-fn merge_sort<T>(mut items: Vec<T>, compare: &dyn Fn(&T, &T) -> i32) -> Vec<T> {
-    if items.len() <= 1 {
-        return items;
+/// Brings items into the order of [`merge_sort`]; they are compared by their numbers.
+fn arrange<T>(items: &mut [T], compare: impl Fn(usize, usize) -> i32) {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    merge_sort(&mut order, &mut Vec::with_capacity(items.len()), &|a, b| compare(*a, *b));
+    for at in 0..order.len() {
+        // What stood there may have been swapped away before, to where it is to be looked for next.
+        let mut from = order.get(at).copied().unwrap_or(at);
+        while from < at {
+            from = order.get(from).copied().unwrap_or(at);
+        }
+        if let Some(place) = order.get_mut(at) {
+            *place = from;
+        }
+        items.swap(at, from);
     }
-    let right = items.split_off(items.len() / 2);
-    let mut result = Vec::with_capacity(items.len() + right.len());
-    let mut left = merge_sort(items, compare).into_iter().peekable();
-    let mut right = merge_sort(right, compare).into_iter().peekable();
+}
+
+/// glibc's: halves (the smaller one first), then merges, the left one first where they are equal.
+fn merge_sort<T: Copy>(items: &mut [T], room: &mut Vec<T>, compare: &impl Fn(&T, &T) -> i32) {
+    if items.len() <= 1 {
+        return;
+    }
+    let (left, right) = items.split_at_mut(items.len() / 2);
+    merge_sort(left, room, compare);
+    merge_sort(right, room, compare);
+    room.clear();
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
         let smaller = if compare(a, b) <= 0 { left.next() } else { right.next() };
-        result.extend(smaller);
+        room.extend(smaller);
     }
-    result.extend(left);
-    result.extend(right);
-    result
+    room.extend(left);
+    // What is left of the right half stands in its place.
+    items.iter_mut().zip(room.iter()).for_each(|(place, item)| *place = *item);
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::table::Forward;
     use super::*;
+    use proptest::prelude::*;
 
     fn real(address: &str, port: u16) -> RealServer {
         RealServer {
@@ -141,9 +179,13 @@ mod tests {
     }
 
     fn sorted(servers: &[(&str, u16)]) -> Vec<(String, u16)> {
-        let servers = servers.iter().map(|(address, port)| real(address, *port)).collect();
-        let sorted = merge_sort(servers, &compare_real_servers);
-        sorted.into_iter().map(|server| (server.address.to_string(), server.port)).collect()
+        let servers: Vec<RealServer> = servers.iter().map(|(address, port)| real(address, *port)).collect();
+        let key = |number: usize| (servers[number].address, servers[number].port);
+        let (mut long_way, mut usual_way) = (servers.clone(), servers.clone());
+        arrange(&mut long_way, |a, b| compare_real_servers(key(a), key(b)));
+        sort_real_servers(&mut usual_way);
+        assert_eq!(usual_way, long_way);
+        long_way.into_iter().map(|server| (server.address.to_string(), server.port)).collect()
     }
 
     fn server(frontend: Frontend) -> VirtualServer {
@@ -166,6 +208,30 @@ mod tests {
         let mut shuffled = expected;
         shuffled.reverse();
         assert_eq!(sorted(&shuffled), expected.map(|(address, port)| (address.to_owned(), port)));
+    }
+
+    proptest! {
+        #[test]
+        fn where_nothing_wraps_it_is_any_stable_sort(items in proptest::collection::vec((0_u8..9, any::<u8>()), 0..40)) {
+            let (mut arranged, mut sorted) = (items.clone(), items.clone());
+            arrange(&mut arranged, |a, b| i32::from(items[a].0) - i32::from(items[b].0));
+            sorted.sort_by_key(|(key, _)| *key);
+            prop_assert_eq!(arranged, sorted);
+        }
+
+        #[test]
+        fn both_ways_lead_to_the_same_order(places in proptest::collection::vec((0_u32..9, 0_u16..3, 0_u16..3), 0..40)) {
+            let frontend = |(address, protocol, port): &(u32, u16, u16)| {
+                let address = std::net::Ipv4Addr::from(0xac1e_0000 + *address).into();
+                Frontend::Address { protocol: *protocol, address, port: *port }
+            };
+            let numbered = |(number, place)| VirtualServer { refused: number, ..server(frontend(place)) };
+            let servers: Vec<VirtualServer> = (0..).zip(&places).map(numbered).collect();
+            let (mut long_way, mut usual_way) = (servers.clone(), servers.clone());
+            arrange(&mut long_way, |a, b| compare_servers(&Key::of(&servers[a]), &Key::of(&servers[b])));
+            sort_servers(&mut usual_way);
+            prop_assert_eq!(usual_way, long_way);
+        }
     }
 
     #[test]

@@ -51,17 +51,17 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     }
     let own = addresses::node_addresses().context("the node ports cannot be told from foreign virtual servers")?;
     let namer = Namer::new(&names, own.into_iter().map(|found| found.address));
-    let (mut source, servers) = opened?;
-    let mut named: Vec<Row<'_>> = Vec::with_capacity(servers.len());
-    for server in servers {
-        let row = namer.server(&server);
-        if filter.may_match(&row) && wanted(request.what, &server) {
-            named.push((server, row));
-        }
-    }
-    let mut writer = Writer::new(args, request.format, &names, &named);
+    let (mut source, mut servers) = opened?;
+    let mut rows = Vec::with_capacity(servers.len());
+    servers.retain(|server| {
+        let row = namer.server(server);
+        let matches = filter.may_match(&row) && wanted(request.what, server);
+        rows.extend(matches.then_some(row));
+        matches
+    });
+    let mut writer = Writer::new(args, request.format, &names, &rows);
     writer.begin(out);
-    let print = |(server, row): Row<'_>| {
+    let print = |(server, row): (VirtualServer, ServerRow<'_>)| {
         writer.server(&server, &row, out)?;
         out.pass()
     };
@@ -69,16 +69,15 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
         source.fill(server)?;
         namer.real_servers(server, row);
         let kept = filter.keep(row);
-        server.real_servers.retain(|real| row.real_servers.iter().any(|kept| kept.is(real)));
+        if row.real_servers.len() < server.real_servers.len() {
+            server.real_servers.retain(|real| row.real_servers.iter().any(|kept| kept.is(real)));
+        }
         Ok(kept)
     };
-    fill_and_print(named, fill, print)?;
+    fill_and_print(servers.into_iter().zip(rows), fill, print)?;
     writer.end(out);
     out.flush()
 }
-
-/// A virtual server, and what is printed of it.
-type Row<'a> = (VirtualServer, ServerRow<'a>);
 
 fn wanted(what: What, server: &VirtualServer) -> bool {
     match what {
@@ -125,12 +124,10 @@ enum Writer {
 }
 
 impl Writer {
-    fn new(args: &ListArgs, format: Format, names: &crate::commands::names::Names, named: &[Row<'_>]) -> Self {
+    fn new(args: &ListArgs, format: Format, names: &crate::commands::names::Names, rows: &[ServerRow<'_>]) -> Self {
         match args.output {
             OutputForm::Ipvsadm => Self::Ipvsadm(Printer::new(format), format),
-            OutputForm::Wide => {
-                Self::Wide(wide::Wide::new(wide::colored(args.color), names, named.iter().map(|(_, row)| row)))
-            }
+            OutputForm::Wide => Self::Wide(wide::Wide::new(wide::colored(args.color), names, rows)),
             OutputForm::Json => Self::Data(data::Data::json()),
             OutputForm::Yaml => Self::Data(data::Data::yaml()),
             OutputForm::Csv => Self::Data(data::Data::csv()),

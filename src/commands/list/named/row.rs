@@ -196,9 +196,9 @@ fn real_row<'a>(real: &RealServer, endpoints: Option<&Endpoints<'a>>) -> RealRow
     RealRow {
         address: real.address,
         port: real.port,
-        pod: named.map_or("", |named| &named.pod),
-        node: named.map_or("", |named| &named.node),
-        zone: named.map_or("", |named| &named.zone),
+        pod: named.map_or("", |named| named.pod),
+        node: named.map_or("", |named| named.node),
+        zone: named.map_or("", |named| named.zone),
         state: state.map_or("unknown", EndpointState::word),
         drain_left: match state {
             Some(EndpointState::Draining(left)) => Some(left.as_secs()),

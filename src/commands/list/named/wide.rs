@@ -5,6 +5,7 @@ use super::super::columns;
 use super::row::{RealRow, ServerRow};
 use crate::commands::names::Names;
 use crate::commands::output;
+use crate::model::Widths;
 use std::fmt::Write;
 
 const GREEN: &str = "32";
@@ -40,7 +41,7 @@ pub struct Wide {
 
 impl Wide {
     /// Wide enough for these virtual servers and for every endpoint that has a name.
-    pub fn new<'a>(colored: bool, names: &Names, rows: impl Iterator<Item = &'a ServerRow<'a>>) -> Self {
+    pub fn new(colored: bool, names: &Names, rows: &[ServerRow<'_>]) -> Self {
         let end = (None, String::new());
         let mut wide =
             Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4, end };
@@ -57,15 +58,13 @@ impl Wide {
             widen(&mut wide.place, written(&|text| row.place(text)));
             widen(&mut wide.scheduler, row.scheduler.len());
         }
-        let slices = names.services().iter().flat_map(|service| &service.slices);
-        for endpoint in slices.flat_map(|slice| &slice.endpoints) {
-            if endpoint.address.is_ipv6() {
-                wide.endpoint = 29;
-            }
-            widen(&mut wide.pod, endpoint.pod.len());
-            widen(&mut wide.node, endpoint.node.len());
-            widen(&mut wide.zone, endpoint.zone.len());
+        let Widths { pod, node, zone, ipv6 } = names.widths();
+        if ipv6 {
+            wide.endpoint = 29;
         }
+        widen(&mut wide.pod, pod);
+        widen(&mut wide.node, node);
+        widen(&mut wide.zone, zone);
         wide
     }
 
