@@ -51,9 +51,8 @@ mod tests {
     use super::super::plan::plan;
     use super::super::{Op, VipBinding};
     use super::*;
-    use crate::commands::bench::Synthetic;
-    use crate::desired::{Builder, NodeFacts, Touched};
-    use crate::model::IpFamily;
+    use crate::desired::{Builder, NodeFacts, Settings, Touched};
+    use crate::model::{Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServicePort, Snapshot};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -67,10 +66,36 @@ mod tests {
         }
     }
 
-    fn desired(services: u32) -> Desired {
-        let cluster = Synthetic { services, endpoints: 2 };
-        let mut builder = Builder::new(Arc::new(cluster.settings(true)));
-        builder.update(&cluster.snapshot(), &NodeFacts::default(), Instant::now());
+    /// That many Services, each with two endpoints, of which one is every Service's.
+    fn desired(services: u8) -> Desired {
+        let mut snapshot = Snapshot { complete: true, ..Snapshot::default() };
+        for number in 0..services {
+            let mut service = Service::for_test("ns", &format!("web-{number}"));
+            service.cluster_ips = vec![[172, 30, 0, number].into()];
+            let (name, protocol) = (Arc::<str>::from("http"), Protocol::Tcp);
+            service.ports = vec![ServicePort { name: name.clone(), protocol, port: 80, node_port: None, target: None }];
+            let endpoint = |last: u8| Endpoint {
+                address: [10, 180, 0, last].into(),
+                ready: true,
+                serving: true,
+                terminating: false,
+                node: None,
+                zone: None,
+                hints: None,
+                pod: None,
+                weight: None,
+            };
+            let slice = EndpointSlice {
+                ports: vec![EndpointPort { name, protocol, port: 8080 }],
+                endpoints: vec![endpoint(255), endpoint(number)],
+                ..EndpointSlice::for_test("slice")
+            };
+            snapshot.slices.insert(service.name.clone(), [&slice].into_iter().collect());
+            snapshot.services.insert(service.name.clone(), Arc::new(service));
+        }
+        let service_ranges = vec!["172.30.0.0/16".parse().unwrap()];
+        let mut builder = Builder::new(Arc::new(Settings { service_ranges, ..Settings::default() }));
+        builder.update(&snapshot, &NodeFacts::default(), Instant::now());
         builder.desired().get(IpFamily::V4).clone()
     }
 
@@ -89,8 +114,8 @@ mod tests {
         for services in [3, 4, 7] {
             let (desired, mut observed) = (desired(services), Observed::default());
             let (sizes, state) = pieces(&desired, &mut observed);
-            assert!(sizes.len() > services as usize / PIECE && state.covers, "{sizes:?}");
-            assert_eq!(observed.servers.len(), services as usize);
+            assert!(sizes.len() > usize::from(services) / PIECE && state.covers, "{sizes:?}");
+            assert_eq!(observed.servers.len(), usize::from(services));
             assert_eq!(plan(context(), &desired, &observed, Touched::All), [], "{services} services");
         }
     }
