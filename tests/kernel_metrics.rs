@@ -266,6 +266,8 @@ fn health_answers_while_the_api_server_is_waited_for() {
     let cluster = Cluster::new(Mode::Iptables);
     let proxy = cluster.spawn(&["run", "--master", "http://127.0.0.1:1", "--proxy-mode", "iptables"], "");
     wait_until("an answer", || page(&cluster, HEALTHZ, "/healthz").is_ok_and(|(status, _)| status == 200));
+    // Health checks answer while this port is not open yet.
+    wait_until("the port for metrics", || page(&cluster, METRICS, "/proxyMode").is_ok());
     assert_eq!(body(&cluster, METRICS, "/proxyMode"), "iptables");
     proxy.stop();
 }
