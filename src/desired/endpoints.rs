@@ -70,15 +70,9 @@ mod tests {
 
     fn slice(name: &str, addresses: &[(&str, bool)]) -> EndpointSlice {
         let endpoints = addresses.iter().map(|(ip, ready)| model::Endpoint {
-            address: ip.parse().unwrap(),
             ready: *ready,
             serving: *ready,
-            terminating: false,
-            node: None,
-            zone: None,
-            hints: None,
-            pod: None,
-            weight: None,
+            ..model::Endpoint::for_test(ip.parse().unwrap())
         });
         EndpointSlice {
             name: name.into(),

@@ -63,17 +63,7 @@ impl Paper {
 }
 
 fn endpoint(address: &str) -> model::Endpoint {
-    model::Endpoint {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        zone: None,
-        hints: None,
-        pod: None,
-        weight: None,
-    }
+    model::Endpoint::for_test(ip(address))
 }
 
 fn due(expected: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {

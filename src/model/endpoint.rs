@@ -42,6 +42,22 @@ pub struct Hints {
 }
 
 impl Endpoint {
+    /// A ready one, of which nothing else is known.
+    #[cfg(test)]
+    pub fn for_test(address: IpAddr) -> Self {
+        Self {
+            address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            zone: None,
+            hints: None,
+            pod: None,
+            weight: None,
+        }
+    }
+
     /// Zones for which the control plane meant it.
     pub fn zone_hints(&self) -> &[Arc<str>] {
         self.hints.as_ref().map(|hints| hints.zones.as_slice()).unwrap_or_default()

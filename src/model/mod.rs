@@ -12,6 +12,7 @@ mod intern;
 mod node;
 mod service;
 mod slices;
+mod widths;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
 pub use balancing::{Balancing, MAX_WEIGHT, Weights, WeightsError, counts_weights, with_weights};
@@ -20,7 +21,8 @@ pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
-pub use slices::{EndpointView, Packed, PackedSlice, SliceView, Slices, Widths};
+pub use slices::{EndpointView, Packed, PackedSlice, SliceView, Slices};
+pub use widths::Widths;
 
 use imbl::OrdMap;
 use std::sync::Arc;
