@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,8 @@ pub struct Finished {
     pub probe: Probe,
     /// Its result.
     pub outcome: Outcome,
+    /// The address and port that it was sent from, if it came to that.
+    pub local: Option<SocketAddr>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -204,19 +206,25 @@ async fn make_all(batch: Batch) {
         let results = batch.results.clone();
         tokio::spawn(async move {
             let started = Instant::now();
-            let outcome = match tokio::time::timeout(probe.timeout, make(&probe)).await {
+            let local = OnceLock::new();
+            let outcome = match tokio::time::timeout(probe.timeout, make(&probe, &local)).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => explain(&error),
                 Err(_) => Outcome::TimedOut,
             };
             // The asker may not want to know any more.
-            let _ = results.send(Finished { probe, outcome, elapsed: started.elapsed() });
+            let _ = results.send(Finished { probe, outcome, local: local.into_inner(), elapsed: started.elapsed() });
             drop(slot);
         });
     }
 }
 
-async fn make(probe: &Probe) -> io::Result<Outcome> {
+async fn make(probe: &Probe, local: &OnceLock<SocketAddr>) -> io::Result<Outcome> {
+    let sent_from = |address: io::Result<SocketAddr>| {
+        if let Ok(address) = address {
+            local.get_or_init(|| address);
+        }
+    };
     let question = match &probe.request {
         Request::Ask => format!("ask {}\n", probe.tag),
         Request::AskAndBye => format!("{BYE}\n"),
@@ -225,6 +233,7 @@ async fn make(probe: &Probe) -> io::Result<Outcome> {
     let reply = match probe.protocol {
         Protocol::Udp => {
             let socket = sending(probe.to, probe.source_address())?;
+            sent_from(socket.local_addr());
             if let Err(error) = socket.send(question.as_bytes()).await {
                 return Err(why_not_sent(&socket, error).await);
             }
@@ -236,6 +245,7 @@ async fn make(probe: &Probe) -> io::Result<Outcome> {
         Protocol::Tcp | Protocol::Sctp => {
             let socket = connecting(probe.protocol, probe.to, probe.source_address(), probe.reset)?;
             let mut stream = socket.connect(probe.to).await?;
+            sent_from(stream.local_addr());
             match ask(&mut stream, question.as_bytes(), &probe.request).await {
                 Ok(reply) => reply,
                 Err(error) => return Ok(Outcome::Broken(error.to_string())),

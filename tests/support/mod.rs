@@ -8,6 +8,7 @@
 //! | `proxy.rs` | the running program and its log |
 //! | `manifest.rs` | Services and EndpointSlices to write into that folder |
 //! | `traffic.rs` | long-lived connections and a stream of new ones, and what became of them |
+//! | `witness.rs` | what the kernel saw of a connection that failed |
 //! | `flow.rs` | UDP flows that never end |
 //! | `api` | an API server of our own, with every trouble that one can have |
 //! | `follow.rs` | the source that follows such a server, and its log |
@@ -30,6 +31,7 @@ mod state;
 pub mod switching;
 mod traffic;
 pub mod web;
+mod witness;
 
 pub use api::Api;
 pub use cluster::{Cluster, succeeded};
@@ -39,6 +41,7 @@ pub use manifest::Service;
 pub use proxy::Proxy;
 pub use state::State;
 pub use traffic::{Stream, Talks};
+pub use witness::Witness;
 
 use std::io::Write;
 use std::thread;

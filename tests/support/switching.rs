@@ -1,9 +1,10 @@
 //! What the tests of the live switch share: a cluster with services of all kinds, traffic, and asking the daemon.
 
-use super::{Cluster, Mode, Proxy, Service, State, Stream, Talks, emulated, no_ipvs, wait_until};
+use super::{Cluster, Mode, Proxy, Service, State, Stream, Talks, Witness, emulated, no_ipvs, wait_until};
 use kube_ipvs::lab::Protocol;
 use serde_json::Value;
 use std::process::Output;
+use std::sync::Arc;
 
 pub const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
 
@@ -62,7 +63,8 @@ pub fn modes(cluster: &Cluster) -> Vec<String> {
 }
 
 pub fn wait_gone(cluster: &Cluster) {
-    wait_until("the old mode to be gone", || status(cluster).iter().all(|family| family["retiring"].is_null()));
+    let gone = |family: &Value| family["retiring"].is_null() && family["retiring_known"] == true;
+    wait_until("the old mode to be gone", || status(cluster).iter().all(gone));
 }
 
 /// Nothing of the mode that does not serve is in the kernel.
@@ -91,11 +93,13 @@ pub struct Traffic {
 
 impl Traffic {
     pub fn start(cluster: &Cluster) -> Self {
+        // All of it passes here.
+        let witness = Arc::new(Witness::start(&cluster.host("demo-node").ns));
         Self {
             talks: Talks::start(cluster, &CALLERS, &addresses(), 2),
-            requests: Stream::start(cluster, &CALLERS, &addresses(), Protocol::Tcp),
+            requests: Stream::start_with(cluster, &CALLERS, &addresses(), Protocol::Tcp, Some(&witness)),
             datagrams: Stream::start(cluster, &CALLERS, &names().addresses(), Protocol::Udp),
-            clients: Stream::start(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp),
+            clients: Stream::start_with(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp, Some(&witness)),
         }
     }
 

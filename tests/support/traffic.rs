@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
 
-use super::{Cluster, emulated, wait_until};
+use super::{Cluster, Witness, emulated, wait_until};
 
 /// Time for one answer: longer than any retransmission that happens to come right, shorter than giving up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,12 +95,23 @@ pub struct Stream {
 impl Stream {
     /// Starts asking every address from every host.
     pub fn start(cluster: &Cluster, from: &[&str], to: &[String], protocol: Protocol) -> Self {
+        Self::start_with(cluster, from, to, protocol, None)
+    }
+
+    /// The same; what `witness` saw of a request that failed is told with it.
+    pub fn start_with(
+        cluster: &Cluster,
+        from: &[&str],
+        to: &[String],
+        protocol: Protocol,
+        witness: Option<&Arc<Witness>>,
+    ) -> Self {
         let (stop, done): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
         let addresses: Vec<SocketAddr> = to.iter().map(|to| to.parse().unwrap()).collect();
         let start = |from: &&str| {
             let (ns, stop, done, to) = (cluster.host(from).ns.clone(), stop.clone(), done.clone(), addresses.clone());
-            let from = (*from).to_owned();
-            thread::spawn(move || ask_on(&ns, &from, &to, protocol, &stop, &done))
+            let (from, witness) = ((*from).to_owned(), witness.cloned());
+            thread::spawn(move || ask_on(&ns, &from, &to, protocol, &stop, &done, witness.as_deref()))
         };
         let threads = from.iter().map(start).collect();
         let stream = Self { stop, done, threads };
@@ -141,6 +152,7 @@ fn ask_on(
     protocol: Protocol,
     stop: &AtomicBool,
     done: &AtomicUsize,
+    witness: Option<&Witness>,
 ) -> Vec<String> {
     let prober = Prober::start(ns).unwrap();
     let (mut failed, started) = (Vec::new(), Instant::now());
@@ -150,8 +162,14 @@ fn ask_on(
             done.fetch_add(1, Ordering::SeqCst);
             if !matches!(finished.outcome, Outcome::Answered(_)) {
                 let seconds = started.elapsed().as_secs();
-                let Probe { to, .. } = finished.probe;
-                failed.push(format!("{from} to {to}/{protocol}, after {seconds} s: {}", finished.outcome));
+                let (Probe { to, .. }, outcome, local) = (finished.probe, finished.outcome, finished.local);
+                let (took, at) = (finished.elapsed, SystemTime::UNIX_EPOCH.elapsed().unwrap());
+                let what = format!("{from} from {local:?} to {to}/{protocol}, after {seconds} s: {outcome}");
+                eprintln!("{what}; it took {took:?} and was over before {at:?}");
+                if let (Some(witness), Some(local)) = (witness, local) {
+                    witness.about(local.port()).iter().for_each(|line| eprintln!("    {line}"));
+                }
+                failed.push(what);
             }
         }
         // A stream, not a flood: neither ports nor an emulated processor must be used up.
