@@ -1,7 +1,6 @@
-//! The client: questions to the kernel's IPVS, changes one by one and in batches.
+//! The client: questions to the kernel's IPVS. What changes it is in `execute.rs`.
 
 use std::collections::HashSet;
-use std::sync::mpsc::sync_channel;
 
 use netlink_packet_core::DecodeError;
 use netlink_sys::protocols::NETLINK_GENERIC;
@@ -11,7 +10,7 @@ use crate::family::resolve;
 use crate::message::{Attribute, IpvsCommand, IpvsMessage};
 use crate::netlink::{Counters, Socket, SocketError, SocketOptions};
 use crate::preload::Preloaded;
-use crate::{Attempt, Command, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts};
+use crate::{Attempt, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts};
 
 /// How a [`Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +33,10 @@ impl Default for Options {
 /// Blocking: the kernel executes a command inside the `send` that carries it.
 #[derive(Debug)]
 pub struct Client {
-    socket: Socket,
-    family: u16,
-    options: Options,
-    preloaded: Preloaded,
+    pub(crate) socket: Socket,
+    pub(crate) family: u16,
+    pub(crate) options: Options,
+    pub(crate) preloaded: Preloaded,
 }
 
 impl Client {
@@ -172,16 +171,17 @@ impl Client {
         }
     }
 
-    /// One dump of the virtual servers, as the kernel gives it, and whether it came in one piece. If not, and the kernel is
-    /// from before 2026, rows may be missing ([`for_each_service`](Self::for_each_service) says why): compare it with
-    /// [`proc`](crate::proc).
+    /// One dump of the virtual servers, as the kernel gives it, each made into what is to be kept of it, and whether the dump
+    /// came in one piece. If not, and the kernel is from before 2026, rows may be missing
+    /// ([`for_each_service`](Self::for_each_service) says why): compare it with [`proc`](crate::proc).
     ///
     /// # Errors
     /// The socket failed.
-    pub fn services_at_first(&mut self) -> Result<(Vec<ServiceEntry>, bool), Error> {
+    pub fn services_at_first<T>(&mut self, keep: impl Fn(ServiceEntry) -> T) -> Result<(Vec<T>, bool), Error> {
         let before = self.counters().receives;
         let request = question(IpvsCommand::GetService, None);
-        let all = self.collect(&Attempt::Services, &request, &|payload| ServiceEntry::parse(attributes(payload)))?;
+        let kept = |payload: &[u8]| ServiceEntry::parse(attributes(payload)).map(&keep);
+        let all = self.collect(&Attempt::Services, &request, &kept)?;
         // One message of rows and the one that ends the dump.
         Ok((all, self.counters().receives - before <= 2))
     }
@@ -224,77 +224,6 @@ impl Client {
     /// The first failure.
     pub fn destinations_of_many(&mut self, ids: &[ServiceId]) -> Result<Vec<Vec<DestinationEntry>>, Error> {
         ids.iter().map(|id| self.destinations(id)).collect()
-    }
-
-    /// Executes one command.
-    ///
-    /// # Errors
-    /// The kernel refused it ([`Error::Refused`], [`Error::PermissionDenied`]), it cannot be sent
-    /// ([`Error::Invalid`]), or the socket failed.
-    pub fn execute(&mut self, command: &Command) -> Result<(), Error> {
-        self.execute_batch(std::slice::from_ref(command)).pop().unwrap_or(Ok(()))
-    }
-
-    /// Executes commands in order, about a hundred in one system call, and returns one result for each.
-    ///
-    /// A refused command does not stop those after it. A failure of the socket does: every command that the kernel had
-    /// not answered by then is an error, either [`Error::is_outcome_unknown`] or [`SocketError::NotSent`].
-    pub fn execute_batch(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
-        let (size, family) = (self.options.socket.batch_messages.max(1), self.family);
-        if commands.len() <= size.saturating_mul(BEHIND) {
-            return self.execute_chunks(commands.chunks(size), std::iter::empty());
-        }
-        // The kernel executes a chunk while the next one is encoded; a few are ready at most, so that a batch of any length
-        // takes little memory.
-        std::thread::scope(|scope| {
-            let (sender, encoded) = sync_channel(READY);
-            let encode = move || {
-                let mut chunks = commands.chunks(size).map(|chunk| Encoded::new(chunk, family));
-                // Nobody takes any more when the socket failed.
-                while chunks.next().is_some_and(|chunk| sender.send(chunk).is_ok()) {}
-            };
-            // Without a thread each is encoded when its turn comes.
-            let _ = std::thread::Builder::new().name("ipvs encode".into()).spawn_scoped(scope, encode);
-            self.execute_chunks(commands.chunks(size), encoded.into_iter())
-        })
-    }
-
-    /// Executes the chunks, of which the first ones may be encoded already.
-    fn execute_chunks<'c>(
-        &mut self,
-        chunks: impl Iterator<Item = &'c [Command]>,
-        mut encoded: impl Iterator<Item = Encoded>,
-    ) -> Vec<Result<(), Error>> {
-        let mut results = Vec::new();
-        let mut broken: Option<SocketError> = None;
-        for chunk in chunks {
-            if let Some(cause) = &broken {
-                let skipped = |command| not_sent(command, cause.clone());
-                results.extend(chunk.iter().map(skipped));
-                continue;
-            }
-            self.preloaded.prepare(chunk);
-            let Encoded { mut messages, objections } =
-                encoded.next().unwrap_or_else(|| Encoded::new(chunk, self.family));
-            let mut answers = self.socket.batch(&mut messages).into_iter();
-            for (command, objection) in chunk.iter().zip(objections) {
-                let attempt = || Attempt::Command(Box::new(command.clone()));
-                results.push(match objection {
-                    Some(reason) => Err(Error::Invalid { attempt: attempt(), reason }),
-                    None => match answers.next() {
-                        Some(Ok(())) => Ok(()),
-                        Some(Err(error)) => {
-                            if !error.is_kernel_verdict() {
-                                broken = Some(error.clone().into_cause());
-                            }
-                            Err(Error::from_socket(attempt(), error))
-                        }
-                        None => not_sent(command, SocketError::malformed("no answer")),
-                    },
-                });
-            }
-        }
-        results
     }
 
     /// Asks `request` and hands over the payload of every answer.
@@ -342,29 +271,6 @@ impl Client {
     }
 }
 
-/// Chunks of a batch for which it is worthwhile to encode on a thread of its own.
-const BEHIND: usize = 4;
-
-/// Chunks that wait for the kernel at most.
-const READY: usize = 4;
-
-/// Some commands of a batch.
-struct Encoded {
-    /// The messages of those that can be sent.
-    messages: Vec<Vec<u8>>,
-    /// For each command why it cannot.
-    objections: Vec<Option<String>>,
-}
-
-impl Encoded {
-    fn new(commands: &[Command], family: u16) -> Self {
-        let objections: Vec<Option<String>> = commands.iter().map(Command::objection).collect();
-        let possible = commands.iter().zip(&objections).filter(|(_, objection)| objection.is_none());
-        let messages = possible.map(|(command, _)| serialise(command.to_message(), family, false)).collect();
-        Self { messages, objections }
-    }
-}
-
 /// Why an answer was not taken.
 enum Failure {
     Socket(SocketError),
@@ -375,9 +281,4 @@ impl From<SocketError> for Failure {
     fn from(error: SocketError) -> Self {
         Self::Socket(error)
     }
-}
-
-fn not_sent(command: &Command, cause: SocketError) -> Result<(), Error> {
-    let source = SocketError::NotSent { cause: Box::new(cause) };
-    Err(Error::Transport { attempt: Attempt::Command(Box::new(command.clone())), source })
 }

@@ -13,33 +13,41 @@ const GENERIC_HEADER_LENGTH: usize = 4;
 const MAX_NAME_LENGTH: usize = 15;
 
 impl Command {
+    /// What a message with this command is about.
+    pub(crate) const fn kind(&self) -> IpvsCommand {
+        match self {
+            Self::AddService(_) => IpvsCommand::NewService,
+            Self::SetService(_) => IpvsCommand::SetService,
+            Self::DeleteService(_) => IpvsCommand::DelService,
+            Self::AddDestination { .. } => IpvsCommand::NewDest,
+            Self::SetDestination { .. } => IpvsCommand::SetDest,
+            Self::DeleteDestination { .. } => IpvsCommand::DelDest,
+            Self::Zero(_) => IpvsCommand::Zero,
+            Self::Flush => IpvsCommand::Flush,
+            Self::SetTimeouts(_) => IpvsCommand::SetConfig,
+            Self::StartDaemon(_) => IpvsCommand::NewDaemon,
+            Self::StopDaemon(_) => IpvsCommand::DelDaemon,
+        }
+    }
+
     /// The message that carries this command.
     #[must_use]
     pub fn to_message(&self) -> IpvsMessage {
-        let (command, attributes) = match self {
-            Self::AddService(service) => (IpvsCommand::NewService, vec![Attribute::Service(service.to_attributes())]),
-            Self::SetService(service) => (IpvsCommand::SetService, vec![Attribute::Service(service.to_attributes())]),
-            Self::DeleteService(id) => (IpvsCommand::DelService, vec![Attribute::Service(id.to_attributes())]),
-            Self::AddDestination { service, destination } => {
-                (IpvsCommand::NewDest, with_destination(service, destination.to_attributes()))
-            }
-            Self::SetDestination { service, destination } => {
-                (IpvsCommand::SetDest, with_destination(service, destination.to_attributes()))
+        let attributes = match self {
+            Self::AddService(service) | Self::SetService(service) => vec![Attribute::Service(service.to_attributes())],
+            Self::DeleteService(id) | Self::Zero(Some(id)) => vec![Attribute::Service(id.to_attributes())],
+            Self::AddDestination { service, destination } | Self::SetDestination { service, destination } => {
+                with_destination(service, destination.to_attributes())
             }
             Self::DeleteDestination { service, address, port } => {
-                (IpvsCommand::DelDest, with_destination(service, destination_identity(address, *port)))
+                with_destination(service, destination_identity(address, *port).into())
             }
-            Self::Zero(Some(id)) => (IpvsCommand::Zero, vec![Attribute::Service(id.to_attributes())]),
-            Self::Zero(None) => (IpvsCommand::Zero, Vec::new()),
-            Self::Flush => (IpvsCommand::Flush, Vec::new()),
-            Self::SetTimeouts(timeouts) => (IpvsCommand::SetConfig, timeouts.to_attributes()),
-            Self::StartDaemon(daemon) => (IpvsCommand::NewDaemon, vec![Attribute::Daemon(daemon.to_attributes())]),
-            Self::StopDaemon(state) => {
-                let state = DaemonAttribute::State(state.number());
-                (IpvsCommand::DelDaemon, vec![Attribute::Daemon(vec![state])])
-            }
+            Self::Zero(None) | Self::Flush => Vec::new(),
+            Self::SetTimeouts(timeouts) => timeouts.to_attributes(),
+            Self::StartDaemon(daemon) => vec![Attribute::Daemon(daemon.to_attributes())],
+            Self::StopDaemon(state) => vec![Attribute::Daemon(vec![DaemonAttribute::State(state.number())])],
         };
-        IpvsMessage { command, attributes }
+        IpvsMessage { command: self.kind(), attributes }
     }
 
     /// The command that a message carries.

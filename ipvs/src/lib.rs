@@ -50,6 +50,7 @@ mod config;
 mod destination;
 mod encode;
 mod error;
+mod execute;
 mod family;
 mod id;
 pub mod message;
@@ -60,6 +61,7 @@ mod scheduler;
 mod service;
 mod stats;
 pub mod templates;
+mod wire;
 
 pub use client::{Client, Options};
 pub use command::Command;

@@ -66,6 +66,15 @@ impl Scheduler {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
+            Self::Other(name) => name.as_str(),
+            known => known.known_name().unwrap_or_default(),
+        }
+    }
+
+    /// The kernel's name of a scheduler that this crate knows.
+    #[must_use]
+    pub const fn known_name(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Rr => "rr",
             Self::Wrr => "wrr",
             Self::Lc => "lc",
@@ -80,8 +89,8 @@ impl Scheduler {
             Self::Ovf => "ovf",
             Self::Mh => "mh",
             Self::Twos => "twos",
-            Self::Other(name) => name.as_str(),
-        }
+            Self::Other(_) => return None,
+        })
     }
 
     /// The kernel module that provides it, for example `ip_vs_rr`.

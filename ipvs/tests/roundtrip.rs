@@ -9,7 +9,7 @@ use ipvs::{
     AddressFamily, Command, Daemon, DaemonState, Destination, DestinationEntry, ForwardMethod, Netmask, Protocol,
     Scheduler, Service, ServiceEntry, ServiceFlags, ServiceId, Stats, Timeouts, Tunnel, TunnelFlags, TunnelKind,
 };
-use netlink_packet_core::{DecodeError, DefaultNla, Emitable, ParseableParametrized};
+use netlink_packet_core::{DecodeError, DefaultNla, Emitable, NetlinkMessage, ParseableParametrized};
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 use proptest::prelude::*;
 
@@ -135,6 +135,21 @@ proptest! {
     fn commands_survive_the_wire(command in command()) {
         let bytes = encode(command.to_message());
         prop_assert_eq!(Command::from_message(&decode(&bytes).unwrap()).unwrap(), command);
+    }
+
+    /// There are two ways to the bytes; they lead to the same, behind whatever is there already.
+    #[test]
+    fn commands_are_written_as_their_messages(command in command(), family in any::<u16>(), before in 0..5usize) {
+        let mut generic = GenlMessage::from_payload(command.to_message());
+        generic.set_resolved_family_id(family);
+        let mut message = NetlinkMessage::from(generic);
+        message.header.flags = 0;
+        message.finalize();
+        let mut wanted = vec![0; message.buffer_len()];
+        message.serialize(&mut wanted);
+        let mut bytes = vec![7; before];
+        command.append_to(&mut bytes, family);
+        prop_assert_eq!(&bytes[before..], wanted);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The blocking netlink socket of the `ipvs` crate, with this layer's error.
 
-use ipvs::netlink::{self, SocketError, SocketOptions};
+use ipvs::netlink::{self, Messages, SocketError, SocketOptions};
 
 /// Why the kernel, or the way to it, refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +51,13 @@ impl Socket {
     }
 
     /// Sends all messages, about a hundred a system call, and returns a result for each, in their order.
-    pub fn batch(&mut self, messages: &mut [Vec<u8>]) -> Vec<Result<(), NetlinkError>> {
+    pub fn batch(&mut self, messages: &[Vec<u8>]) -> Vec<Result<(), NetlinkError>> {
         self.0.batch(messages).into_iter().map(|result| result.map_err(NetlinkError)).collect()
+    }
+
+    /// The same of messages that lie in one buffer.
+    pub fn batch_messages(&mut self, messages: &mut Messages) -> Vec<Result<(), NetlinkError>> {
+        self.0.batch_messages(messages).into_iter().map(|result| result.map_err(NetlinkError)).collect()
     }
 
     /// Sends one request and hands over every answer: message type and payload.

@@ -129,8 +129,8 @@ impl<'a> Parseable<NlaBuffer<&'a [u8]>> for DestinationAttribute {
 }
 
 /// The attributes that identify a destination within its virtual server.
-pub(crate) fn identity(address: &IpAddr, port: u16) -> Vec<DestinationAttribute> {
-    vec![
+pub(crate) fn identity(address: &IpAddr, port: u16) -> [DestinationAttribute; 3] {
+    [
         DestinationAttribute::Family(AddressFamily::of(address).number()),
         DestinationAttribute::Address(address_bytes(address)),
         DestinationAttribute::Port(port),
@@ -165,16 +165,25 @@ impl Destination {
     /// The attributes of [`Command::AddDestination`](crate::Command::AddDestination).
     #[must_use]
     pub fn to_attributes(&self) -> Vec<DestinationAttribute> {
-        let mut attributes = identity(&self.address, self.port);
-        attributes.push(DestinationAttribute::ForwardMethod(self.forward.number()));
-        attributes.push(DestinationAttribute::Weight(self.weight));
-        // Kernels before 5.3 skip these three.
-        attributes.push(DestinationAttribute::TunnelKind(self.tunnel.kind.number()));
-        attributes.push(DestinationAttribute::TunnelPort(self.tunnel.port));
-        attributes.push(DestinationAttribute::TunnelFlags(self.tunnel.flags.bits()));
-        attributes.push(DestinationAttribute::UpperThreshold(self.upper_threshold));
-        attributes.push(DestinationAttribute::LowerThreshold(self.lower_threshold));
-        attributes
+        self.attributes().into()
+    }
+
+    /// The attributes of [`Self::to_attributes`].
+    pub(crate) fn attributes(&self) -> [DestinationAttribute; 10] {
+        let [family, address, port] = identity(&self.address, self.port);
+        [
+            family,
+            address,
+            port,
+            DestinationAttribute::ForwardMethod(self.forward.number()),
+            DestinationAttribute::Weight(self.weight),
+            // Kernels before 5.3 skip these three.
+            DestinationAttribute::TunnelKind(self.tunnel.kind.number()),
+            DestinationAttribute::TunnelPort(self.tunnel.port),
+            DestinationAttribute::TunnelFlags(self.tunnel.flags.bits()),
+            DestinationAttribute::UpperThreshold(self.upper_threshold),
+            DestinationAttribute::LowerThreshold(self.lower_threshold),
+        ]
     }
 
     /// The configuration among `attributes`; `family` is the virtual server's, which counts where the attributes have

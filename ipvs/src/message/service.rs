@@ -151,15 +151,21 @@ impl ServiceId {
     /// The attributes that identify a virtual server.
     #[must_use]
     pub fn to_attributes(&self) -> Vec<ServiceAttribute> {
-        let family = ServiceAttribute::Family(self.family().number());
+        let mut attributes = Vec::with_capacity(4);
+        self.for_each_attribute(&mut |attribute| attributes.push(attribute));
+        attributes
+    }
+
+    /// Hands over the attributes of [`Self::to_attributes`] one by one.
+    pub(crate) fn for_each_attribute(&self, each: &mut impl FnMut(ServiceAttribute)) {
+        each(ServiceAttribute::Family(self.family().number()));
         match self {
-            Self::Address { protocol, address, port } => vec![
-                family,
-                ServiceAttribute::Protocol(protocol.number()),
-                ServiceAttribute::Address(address_bytes(address)),
-                ServiceAttribute::Port(*port),
-            ],
-            Self::Fwmark { mark, .. } => vec![family, ServiceAttribute::Fwmark(*mark)],
+            Self::Address { protocol, address, port } => {
+                each(ServiceAttribute::Protocol(protocol.number()));
+                each(ServiceAttribute::Address(address_bytes(address)));
+                each(ServiceAttribute::Port(*port));
+            }
+            Self::Fwmark { mark, .. } => each(ServiceAttribute::Fwmark(*mark)),
         }
     }
 
@@ -197,15 +203,21 @@ impl Service {
     /// The attributes of [`Command::AddService`](crate::Command::AddService); all flags are meant.
     #[must_use]
     pub fn to_attributes(&self) -> Vec<ServiceAttribute> {
-        let mut attributes = self.id.to_attributes();
-        attributes.push(ServiceAttribute::Scheduler(self.scheduler.name().to_owned()));
-        if let Some(name) = &self.pe_name {
-            attributes.push(ServiceAttribute::PeName(name.clone()));
-        }
-        attributes.push(ServiceAttribute::Flags { flags: self.flags.bits(), mask: !0 });
-        attributes.push(ServiceAttribute::Timeout(self.persistence_timeout));
-        attributes.push(ServiceAttribute::Netmask(netmask_bytes(&self.netmask)));
+        let mut attributes = Vec::with_capacity(9);
+        self.for_each_attribute(&mut |attribute| attributes.push(attribute));
         attributes
+    }
+
+    /// Hands over the attributes of [`Self::to_attributes`] one by one.
+    pub(crate) fn for_each_attribute(&self, each: &mut impl FnMut(ServiceAttribute)) {
+        self.id.for_each_attribute(each);
+        each(ServiceAttribute::Scheduler(self.scheduler.name().to_owned()));
+        if let Some(name) = &self.pe_name {
+            each(ServiceAttribute::PeName(name.clone()));
+        }
+        each(ServiceAttribute::Flags { flags: self.flags.bits(), mask: !0 });
+        each(ServiceAttribute::Timeout(self.persistence_timeout));
+        each(ServiceAttribute::Netmask(netmask_bytes(&self.netmask)));
     }
 
     /// The configuration that is among `attributes`.

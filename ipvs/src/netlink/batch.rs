@@ -4,76 +4,56 @@
 //! one (`netlink_rcv_skb`). It reports every failure, asked or not, so only the last message of a chunk asks for an
 //! acknowledgement: when its answer is there, all answers are, and a message without an error succeeded.
 
+use std::ops::Range;
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 
 use super::frame::{Reply, frames, stamp};
-use super::{Socket, SocketError};
+use super::{Messages, Socket, SocketError};
 
 impl Socket {
     /// Sends requests, many in one system call, and returns one result for each, in order.
     ///
     /// Each buffer is one whole netlink message, header and payload. Length, sequence number, `NLM_F_REQUEST` and
-    /// `NLM_F_ACK` are filled in here; message type and other flags are taken as given. Dumps do not belong here.
+    /// `NLM_F_ACK` are filled in here, in a copy; message type and other flags are taken as given. Dumps do not belong
+    /// here.
     ///
     /// A failed message does not stop those after it. A failure of the transport does: what the kernel had not
     /// answered is then [`SocketError::Unacknowledged`], the rest [`SocketError::NotSent`]; neither is ever `Ok`.
-    pub fn batch(&mut self, messages: &mut [Vec<u8>]) -> Vec<Result<(), SocketError>> {
+    pub fn batch(&mut self, messages: &[Vec<u8>]) -> Vec<Result<(), SocketError>> {
+        self.batch_messages(&mut messages.iter().collect())
+    }
+
+    /// [`batch`](Self::batch) of messages that lie in one buffer already, and are filled in there.
+    pub fn batch_messages(&mut self, messages: &mut Messages) -> Vec<Result<(), SocketError>> {
         let mut results = Vec::with_capacity(messages.len());
-        let mut rest = messages;
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at_mut(self.chunk_length(rest));
-            rest = later;
-            match self.chunk(chunk) {
-                (answers, None) => results.extend(answers),
-                (answers, Some(cause)) => {
-                    results.extend(answers);
-                    let skipped = rest.iter().map(|_| Err(SocketError::NotSent { cause: Box::new(cause.clone()) }));
-                    results.extend(skipped);
-                    break;
-                }
+        while results.len() < messages.len() {
+            let first = results.len();
+            let fitting = messages.fitting(first, self.options.batch_bytes).min(self.options.batch_messages).max(1);
+            let (answers, failure) = self.chunk(messages, first..first.saturating_add(fitting).min(messages.len()));
+            results.extend(answers);
+            if let Some(cause) = failure {
+                results.extend(not_sent(messages.len().saturating_sub(results.len()), &cause));
             }
         }
         results
     }
 
-    /// How many of `messages` go into the next `send`: at least one.
-    fn chunk_length(&self, messages: &[Vec<u8>]) -> usize {
-        let mut bytes = 0usize;
-        let fitting = messages.iter().take(self.options.batch_messages).take_while(|message| {
-            bytes = bytes.saturating_add(message.len().next_multiple_of(4));
-            bytes <= self.options.batch_bytes
-        });
-        fitting.count().max(1)
-    }
-
     /// One `send` and its answers; the second value is a failure of the transport.
-    fn chunk(&mut self, messages: &mut [Vec<u8>]) -> (Vec<Result<(), SocketError>>, Option<SocketError>) {
-        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-        let first = self.sequences(count);
-        let mut datagram = Vec::with_capacity(messages.iter().map(|message| message.len() + 3).sum());
-        let last = messages.len().saturating_sub(1);
-        for (index, message) in messages.iter_mut().enumerate() {
-            let sequence = first.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-            let (set, clear) = if index == last { (NLM_F_ACK, 0) } else { (0, NLM_F_ACK) };
-            let checked = match stamp(message, sequence, NLM_F_REQUEST | set, clear) {
-                Ok(false) => Ok(()),
-                Ok(true) => Err(SocketError::malformed("a dump cannot be part of a batch")),
-                Err(error) => Err(error),
-            };
-            // A programming error of the caller: nothing of this chunk is sent.
-            if let Err(error) = checked {
-                let refuse = |_: &Vec<u8>| Err(SocketError::NotSent { cause: Box::new(error.clone()) });
-                return (messages.iter().map(refuse).collect(), Some(error));
-            }
-            datagram.extend_from_slice(message);
-            datagram.resize(datagram.len().next_multiple_of(4), 0);
+    fn chunk(
+        &mut self,
+        messages: &mut Messages,
+        which: Range<usize>,
+    ) -> (Vec<Result<(), SocketError>>, Option<SocketError>) {
+        let count = which.len();
+        let first = self.sequences(u32::try_from(count).unwrap_or(u32::MAX));
+        let stamped = stamp_all(messages, &which, first);
+        // A failed stamp is a programming error of the caller: nothing of this chunk is sent. And the kernel takes a
+        // datagram whole or not at all, so after a failed send nothing was done.
+        if let Err(error) = stamped.and_then(|()| self.send(messages.datagram(&which), count)) {
+            return (not_sent(count, &error).collect(), Some(error));
         }
-        // The kernel takes a datagram whole or not at all, so after a failed send nothing was done.
-        if let Err(error) = self.send(&datagram, messages.len()) {
-            let refuse = |_: &Vec<u8>| Err(SocketError::NotSent { cause: Box::new(error.clone()) });
-            return (messages.iter().map(refuse).collect(), Some(error));
-        }
-        self.answers(first, messages.len())
+        self.answers(first, count)
     }
 
     /// Collects the errors until the last message is answered.
@@ -124,4 +104,21 @@ impl Socket {
         }
         Ok(())
     }
+}
+
+/// Makes the messages one request: in a row, and the last one asks for an answer.
+fn stamp_all(messages: &mut Messages, which: &Range<usize>, first: u32) -> Result<(), SocketError> {
+    let last = which.end.saturating_sub(1);
+    for (sequence, index) in (first..).zip(which.clone()) {
+        let (set, clear) = if index == last { (NLM_F_ACK, 0) } else { (0, NLM_F_ACK) };
+        let message = messages.get_mut(index).unwrap_or_default();
+        if stamp(message, sequence, NLM_F_REQUEST | set, clear)? {
+            return Err(SocketError::malformed("a dump cannot be part of a batch"));
+        }
+    }
+    Ok(())
+}
+
+fn not_sent(count: usize, cause: &SocketError) -> impl Iterator<Item = Result<(), SocketError>> {
+    std::iter::repeat_with(|| Err(SocketError::NotSent { cause: Box::new(cause.clone()) })).take(count)
 }

@@ -7,7 +7,7 @@
 //! ```no_run
 //! use ipvs::netlink::{Socket, SocketError, SocketOptions};
 //!
-//! # fn links(dump_request: Vec<u8>, mut create: Vec<Vec<u8>>) -> Result<(), SocketError> {
+//! # fn links(dump_request: Vec<u8>, create: Vec<Vec<u8>>) -> Result<(), SocketError> {
 //! let mut socket = Socket::open(netlink_sys::protocols::NETLINK_ROUTE, &SocketOptions::default())?;
 //! // One request, its replies one by one; NLM_F_DUMP in the request's flags makes it a dump.
 //! socket.request::<SocketError>(dump_request, &mut |kind, payload| {
@@ -15,7 +15,7 @@
 //!     Ok(())
 //! })?;
 //! // Many requests, a hundred in one system call; one result for each.
-//! for (index, result) in socket.batch(&mut create).into_iter().enumerate() {
+//! for (index, result) in socket.batch(&create).into_iter().enumerate() {
 //!     if let Err(error) = result {
 //!         eprintln!("message {index}: {error}");
 //!     }
@@ -27,10 +27,12 @@
 mod batch;
 mod error;
 mod frame;
+mod messages;
 mod request;
 mod socket;
 
 pub use error::SocketError;
 pub(crate) use error::describe;
+pub use messages::Messages;
 pub use request::Each;
 pub use socket::{Counters, Socket, SocketOptions};

@@ -170,7 +170,7 @@ mod tests {
         for index in 0..250 {
             messages.push(if index % 7 == 3 { get_links(0) } else { by_index.clone() });
         }
-        let results = socket.batch(&mut messages);
+        let results = socket.batch(&messages);
         assert_eq!(results.len(), 250);
         for (index, result) in results.iter().enumerate() {
             assert_eq!(result.is_err(), index % 7 == 3, "{index}: {result:?}");
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_dump_in_a_batch_is_refused_and_nothing_is_sent() {
         let mut socket = socket();
-        let results = socket.batch(&mut [get_links(0), get_links(NLM_F_DUMP)]);
+        let results = socket.batch(&[get_links(0), get_links(NLM_F_DUMP)]);
         assert!(results.iter().all(|result| matches!(result, Err(SocketError::NotSent { .. }))), "{results:?}");
         assert_eq!(socket.counters().sends, 0);
     }

@@ -66,9 +66,9 @@ impl Client {
     /// # Errors
     /// What the kernel said.
     pub fn delete_all(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError> {
-        let mut messages: Vec<Vec<u8>> = flows.iter().map(flow::delete).collect();
+        let messages: Vec<Vec<u8>> = flows.iter().map(flow::delete).collect();
         let (mut deleted, mut failure) = (0, None);
-        for (result, flow) in self.socket.batch(&mut messages).into_iter().zip(flows) {
+        for (result, flow) in self.socket.batch(&messages).into_iter().zip(flows) {
             match result {
                 Ok(()) => deleted += 1,
                 Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {}
@@ -89,8 +89,8 @@ impl Client {
     /// What the kernel said first; the others are done nevertheless. A flow whose entry could not be made is deleted.
     pub fn translate_all(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError> {
         let pairs = flows.iter().flat_map(|flow| [flow::delete(flow), flow::create_translated(flow)]);
-        let mut messages: Vec<Vec<u8>> = pairs.collect();
-        let results = self.socket.batch(&mut messages);
+        let messages: Vec<Vec<u8>> = pairs.collect();
+        let results = self.socket.batch(&messages);
         let (mut done, mut failure) = (0, None);
         for (pair, flow) in results.chunks(2).zip(flows) {
             let fine = |allowed: Errno, result: &Result<(), NetlinkError>| match result {

@@ -154,8 +154,8 @@ impl Interface {
     }
 
     pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        let mut messages = [rtnetlink::encode(message, flags)];
-        self.socket.batch(&mut messages).pop().unwrap_or(Ok(()))
+        let messages = [rtnetlink::encode(message, flags)];
+        self.socket.batch(&messages).pop().unwrap_or(Ok(()))
     }
 
     pub(super) fn failed(&self, action: &'static str, source: NetlinkError) -> InterfaceError {

@@ -140,7 +140,7 @@ impl Interface {
             let how = if deleted.contains(&route.net) { NLM_F_REPLACE } else { NLM_F_APPEND };
             rtnetlink::encode(RouteNetlinkMessage::NewRoute(route.message(index)), how | NLM_F_CREATE)
         }));
-        let mut results = self.socket.batch(&mut messages);
+        let mut results = self.socket.batch(&messages);
         let additions = results.split_off(results.len().saturating_sub(add.len()));
         let by_net: HashMap<IpNet, &Result<(), NetlinkError>> =
             add.iter().map(|route| route.net).zip(&additions).collect();

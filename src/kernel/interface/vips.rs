@@ -38,13 +38,13 @@ impl Interface {
     /// Adds and deletes addresses; the results are those of `add` in its order, then those of `delete`.
     pub fn change_addresses(&mut self, add: &[IpNet], delete: &[IpNet]) -> Vec<Result<(), AddressError>> {
         let outcome = self.existing_index("change addresses of").map(|index| {
-            let mut messages: Vec<Vec<u8>> = add
+            let messages: Vec<Vec<u8>> = add
                 .iter()
                 .map(|net| (RouteNetlinkMessage::NewAddress(message(*net, index)), NLM_F_CREATE | NLM_F_EXCL))
                 .chain(delete.iter().map(|net| (RouteNetlinkMessage::DelAddress(message(*net, index)), 0)))
                 .map(|(message, flags)| rtnetlink::encode(message, flags))
                 .collect();
-            self.socket.batch(&mut messages)
+            self.socket.batch(&messages)
         });
         let results = outcome.unwrap_or_else(|error| {
             vec![Err::<(), NetlinkError>(super::error::source_of(&error)); add.len() + delete.len()]

@@ -1,5 +1,6 @@
 //! The conversation with the kernel about sets.
 
+use ipvs::netlink::Messages;
 use nix::errno::Errno;
 
 use super::{EntryWithMark, IpsetError, Reason, SetCommand, SetHeader, SetSpec, codec};
@@ -117,9 +118,7 @@ impl Client {
 
     /// Carries out commands in order, each with its result; one that fails does not stop the others.
     pub fn batch(&mut self, commands: &[SetCommand]) -> Vec<Result<(), IpsetError>> {
-        let mut messages: Vec<Vec<u8>> = commands.iter().map(|command| codec::encode(self.protocol, command)).collect();
-        self.socket
-            .batch(&mut messages)
+        self.send(&mut self.encode(commands))
             .into_iter()
             .zip(commands)
             .map(|(result, command)| {
@@ -129,6 +128,17 @@ impl Client {
                 })
             })
             .collect()
+    }
+
+    /// The messages of commands, for [`send`](Self::send) later.
+    #[must_use]
+    pub fn encode(&self, commands: &[SetCommand]) -> Messages {
+        commands.iter().map(|command| codec::encode(self.protocol, command)).collect()
+    }
+
+    /// Sends messages of [`encode`](Self::encode). A failure does not say of which command it is.
+    pub fn send(&mut self, messages: &mut Messages) -> Vec<Result<(), NetlinkError>> {
+        self.socket.batch_messages(messages)
     }
 
     fn one(&mut self, command: SetCommand) -> Result<(), IpsetError> {
