@@ -44,21 +44,33 @@ impl<B: Backend> Driver<B> {
 
     /// Carries out what may come before the plan as a whole, until something fails: the plan tries that again, and it is
     /// told all the same, so that the kernel is read before anything else.
-    fn go_ahead(&mut self, family: IpFamily, desired: &Desired, belief: &mut B::Observed, times: &mut Times) -> Gone {
+    fn go_ahead(
+        &mut self,
+        family: IpFamily,
+        desired: &Desired,
+        belief: &mut B::Observed,
+        now: Instant,
+        times: &mut Times,
+    ) -> Gone {
         let (mut ahead, mut gone) = (Ahead::default(), Gone::default());
-        loop {
+        while gone.failures.is_empty() {
             let planning = Instant::now();
-            let piece = self.backend.plan_ahead(family, desired, belief, &mut ahead);
+            let piece = self.backend.plan_ahead(family, desired, belief, now, &mut ahead);
             times.plan += planning.elapsed();
-            let Some(piece) = piece else { return Gone { all_the_way: ahead.covers, ..gone } };
+            let Some(piece) = piece else {
+                gone.all_the_way = ahead.covers;
+                break;
+            };
             gone.steps += piece.len();
             let applying = Instant::now();
-            gone.failures = self.backend.apply(family, piece, belief);
+            gone.failures = self.backend.apply_ahead(family, piece, belief);
             times.apply += applying.elapsed();
-            if !gone.failures.is_empty() {
-                return gone;
-            }
         }
+        let settling = Instant::now();
+        gone.failures.extend(self.backend.settle(belief));
+        times.apply += settling.elapsed();
+        gone.all_the_way &= gone.failures.is_empty();
+        gone
     }
 
     /// The belief, taken out, and whether it had to be read.
@@ -108,7 +120,7 @@ where
         let mut times = Times { observe: started.elapsed(), ..Times::default() };
         let mut gone = Gone::default();
         if matches!(touched, Touched::All) {
-            gone = self.go_ahead(family, desired, &mut belief, &mut times);
+            gone = self.go_ahead(family, desired, &mut belief, now, &mut times);
         }
         let Gone { mut steps, mut failures, all_the_way } = gone;
         let planning = Instant::now();

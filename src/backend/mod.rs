@@ -26,7 +26,8 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// One way of programming the kernel. Blocking; lives on the reconciler's thread; never spawns threads.
+/// One way of programming the kernel. Blocking; lives on the reconciler's thread. A thread of its own, which
+/// waits for the kernel meanwhile, ends before anything else is asked ([`Backend::settle`]).
 pub trait Backend {
     /// This backend's own kernel objects in one family.
     type Observed: Default;
@@ -76,6 +77,7 @@ pub trait Backend {
         _family: IpFamily,
         _desired: &Desired,
         _observed: &Self::Observed,
+        _now: Instant,
         _ahead: &mut Ahead,
     ) -> Option<Vec<Self::Op>> {
         None
@@ -84,6 +86,18 @@ pub trait Backend {
     /// Carries out the steps. `observed` moves forward only for what the kernel acknowledged; a step that fails never
     /// stops those that don't need it.
     fn apply(&mut self, family: IpFamily, plan: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure>;
+
+    /// Carries out a piece of [`Backend::plan_ahead`]. Some of it may be under way still when this returns: `observed` has
+    /// it as done already, and [`Backend::settle`] takes back what failed. Failures may be of earlier pieces.
+    fn apply_ahead(&mut self, family: IpFamily, piece: Vec<Self::Op>, observed: &mut Self::Observed) -> Vec<Failure> {
+        self.apply(family, piece, observed)
+    }
+
+    /// Waits for pieces that are under way. After it, and before anything but another piece is asked for, `observed` is
+    /// what the kernel acknowledged.
+    fn settle(&mut self, _observed: &mut Self::Observed) -> Vec<Failure> {
+        Vec::new()
+    }
 
     /// Compares the belief with the kernel, until that instant; goes on where it stopped with the next call, and what is
     /// written meanwhile is taken into account. A mode for which reading is cheap leaves it to [`Backend::observe`] by

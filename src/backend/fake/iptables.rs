@@ -50,6 +50,7 @@ impl Backend for FakeIptables {
         family: IpFamily,
         desired: &Desired,
         observed: &Observed,
+        _: Instant,
         ahead: &mut Ahead,
     ) -> Option<Vec<Op>> {
         ahead_for_tests(family, desired, observed, *self.1.get(family), ahead)

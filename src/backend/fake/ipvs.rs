@@ -84,9 +84,10 @@ impl Backend for FakeIpvs {
         family: IpFamily,
         desired: &Desired,
         observed: &Observed,
+        now: Instant,
         ahead: &mut Ahead,
     ) -> Option<Vec<Op>> {
-        ahead_for_tests(context(family, Instant::now()), desired, observed, ahead)
+        ahead_for_tests(context(family, now), desired, observed, ahead)
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {

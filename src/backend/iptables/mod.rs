@@ -192,6 +192,7 @@ impl Backend for Iptables {
         family: IpFamily,
         desired: &Desired,
         observed: &Observed,
+        _: Instant,
         ahead: &mut Ahead,
     ) -> Option<Vec<Op>> {
         // Legacy rewrites the whole table with every piece.

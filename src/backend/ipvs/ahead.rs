@@ -35,12 +35,12 @@ pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &m
     let mut planner = Planner { context, observed, rules, steps: &mut steps };
     if ahead.pieces == 1 {
         planner.helpers();
-        planner.additions(desired.ports.iter().filter(|(key, _)| is_first(key)));
+        ahead.covers &= planner.additions(desired.ports.iter().filter(|(key, _)| is_first(key)));
         return Some(steps.in_order());
     }
     let from = ahead.last.take().map_or(Bound::Unbounded, Bound::Excluded);
     let rest = || desired.ports.range((from.clone(), Bound::Unbounded));
-    planner.additions(rest().take(PIECE));
+    ahead.covers &= planner.additions(rest().take(PIECE));
     ahead.last = rest().nth(PIECE - 1).map(|(key, _)| key.clone());
     ahead.ended = ahead.last.is_none();
     Some(steps.in_order())
@@ -74,17 +74,7 @@ mod tests {
             service.cluster_ips = vec![[172, 30, 0, number].into()];
             let (name, protocol) = (Arc::<str>::from("http"), Protocol::Tcp);
             service.ports = vec![ServicePort { name: name.clone(), protocol, port: 80, node_port: None, target: None }];
-            let endpoint = |last: u8| Endpoint {
-                address: [10, 180, 0, last].into(),
-                ready: true,
-                serving: true,
-                terminating: false,
-                node: None,
-                zone: None,
-                hints: None,
-                pod: None,
-                weight: None,
-            };
+            let endpoint = |last: u8| Endpoint::for_test([10, 180, 0, last].into());
             let slice = EndpointSlice {
                 ports: vec![EndpointPort { name, protocol, port: 8080 }],
                 endpoints: vec![endpoint(255), endpoint(number)],
@@ -104,7 +94,11 @@ mod tests {
         let (mut state, mut sizes) = (Ahead::default(), Vec::new());
         while let Some(ops) = ahead(context(), desired, observed, &mut state) {
             sizes.push(ops.len());
-            ops.iter().for_each(|op| observed.acknowledge(op));
+            // The one way must lead to the same as the other.
+            let mut one_by_one = observed.clone();
+            ops.iter().for_each(|op| one_by_one.acknowledge(op));
+            observed.acknowledge_additions(&ops);
+            assert_eq!(observed.servers, one_by_one.servers);
         }
         (sizes, state)
     }
@@ -118,6 +112,45 @@ mod tests {
             assert_eq!(observed.servers.len(), usize::from(services));
             assert_eq!(plan(context(), &desired, &observed, Touched::All), [], "{services} services");
         }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_told_once_and_stops_nothing() {
+        let (mut desired, mut observed) = (desired(7), Observed::default());
+        let mut rules = desired.rules.as_deref().unwrap().clone();
+        rules.excluded = vec!["172.30.0.3/32".parse().unwrap()];
+        desired.rules = Some(Arc::new(rules));
+        for op in plan(context(), &desired, &observed, Touched::All) {
+            if let Op::Ipvs(command) = op
+                && command.service().is_some_and(|id| id.to_string().contains("172.30.0.3:"))
+            {
+                observed.acknowledge(&Op::Ipvs(command));
+            }
+        }
+        assert_eq!(observed.servers.len(), 1);
+        let (_, state) = pieces(&desired, &mut observed);
+        assert!(state.ended && !state.covers);
+        let left = plan(context(), &desired, &observed, Touched::All);
+        assert!(matches!(left.as_slice(), [Op::LeaveAlone(_)]), "{left:?}");
+    }
+
+    #[test]
+    fn what_was_taken_for_done_and_failed_is_planned_again() {
+        let (desired, mut observed) = (desired(4), Observed::default());
+        pieces(&desired, &mut observed);
+        let all = plan(context(), &desired, &Observed::default(), Touched::All);
+        let mut added: Vec<Op> = all.into_iter().filter(|op| matches!(op, Op::Ipvs(_))).collect();
+        assert_eq!(added.len(), 4 * 3);
+        // A virtual server goes with its destinations; of another one, one destination.
+        let service = |op: &Op| if let Op::Ipvs(command) = op { command.service().copied() } else { None };
+        let gone = service(&added[0]).unwrap();
+        added.retain(|op| service(op) == Some(gone) || op.to_string().contains("10.180.0.2:"));
+        assert_eq!(added.len(), 4);
+        for op in &added {
+            let Op::Ipvs(command) = op else { panic!("{op}") };
+            observed.take_back(command);
+        }
+        assert_eq!(plan(context(), &desired, &observed, Touched::All), added);
     }
 
     #[test]

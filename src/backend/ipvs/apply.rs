@@ -200,7 +200,9 @@ impl Ipvs {
             ops.iter().filter_map(|op| if let Op::Ipvs(command) = op { Some(command.clone()) } else { None }).collect();
         let results = self.client.execute_batch(&commands);
         for (command, result) in commands.iter().zip(&results) {
-            self.learn_missing_scheduler(command, result);
+            if let Err(error) = result {
+                self.learn_missing_scheduler(command, error);
+            }
             self.forget_drained(command);
         }
         let each = |(op, result): (&Op, Result<(), ipvs::Error>)| match (op, result) {
@@ -228,10 +230,8 @@ impl Ipvs {
 
     /// `ENOENT` to a virtual server means that its scheduler is not there (`ip_vs_add_service`). The next round uses
     /// another one: a wish for a scheduler must not cost a Service its traffic.
-    fn learn_missing_scheduler(&mut self, command: &Command, result: &Result<(), ipvs::Error>) {
-        let (Command::AddService(service) | Command::SetService(service), Err(error)) = (command, result) else {
-            return;
-        };
+    pub(super) fn learn_missing_scheduler(&mut self, command: &Command, error: &ipvs::Error) {
+        let (Command::AddService(service) | Command::SetService(service)) = command else { return };
         let missing = error.errno() == Some(nix::errno::Errno::ENOENT as i32) && service.scheduler != Scheduler::Rr;
         if missing && Arc::make_mut(&mut self.missing).insert(service.scheduler) {
             let (name, module) = (service.scheduler, service.scheduler.module());

@@ -4,6 +4,7 @@
 mod ahead;
 mod apply;
 mod audit;
+mod beside;
 mod bindings;
 mod helpers;
 mod leave;
@@ -88,6 +89,8 @@ pub struct Ipvs {
     counted: (u64, u64),
     spare_kube_proxy: bool,
     audits: PerFamily<Option<audit::Reading>>,
+    /// Between the first and the last piece of a cold start.
+    scribe: Option<beside::Scribe>,
 }
 
 /// One step of this mode.
@@ -205,6 +208,7 @@ impl Ipvs {
             counted: (0, 0),
             spare_kube_proxy: false,
             audits: PerFamily::default(),
+            scribe: None,
         })
     }
 
@@ -221,6 +225,14 @@ impl Ipvs {
         audit::Reading::start(family, move || {
             Ok(Self { spare_kube_proxy, ..Self::open(commands, kernel, sysctl, options)? })
         })
+    }
+
+    /// Carried out or not: what is tried may be there.
+    fn tell_audit(&mut self, family: IpFamily, plan: &[Op]) {
+        let audit = self.audits.get_mut(family);
+        if audit.as_mut().is_some_and(|reading| !plan.iter().all(|op| reading.passed_over(op))) {
+            *audit = None;
+        }
     }
 
     fn context(&self, family: IpFamily, now: Instant) -> Context {
@@ -273,19 +285,24 @@ impl Backend for Ipvs {
         family: IpFamily,
         desired: &Desired,
         observed: &Observed,
+        now: Instant,
         ahead: &mut Ahead,
     ) -> Option<Vec<Op>> {
-        ahead::ahead(self.context(family, Instant::now()), desired, observed, ahead)
+        ahead::ahead(self.context(family, now), desired, observed, ahead)
     }
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
-        // Carried out or not: what was tried may be there.
-        if let Some(reading) = self.audits.get_mut(family)
-            && !plan.iter().all(|op| reading.passed_over(op))
-        {
-            *self.audits.get_mut(family) = None;
-        }
+        self.tell_audit(family, &plan);
         self.apply_all(family, plan, observed)
+    }
+
+    fn apply_ahead(&mut self, family: IpFamily, piece: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
+        self.tell_audit(family, &piece);
+        self.apply_beside(family, piece, observed)
+    }
+
+    fn settle(&mut self, observed: &mut Observed) -> Vec<Failure> {
+        self.settle_all(observed)
     }
 
     fn audit(&mut self, family: IpFamily, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {

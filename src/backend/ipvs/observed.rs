@@ -42,6 +42,15 @@ pub struct FoundServer {
     pub destinations: LiteMap<SocketAddr, FoundDestination>,
 }
 
+impl FoundDestination {
+    /// Just written by us.
+    fn set_to(weight: u32, connections: u64) -> Self {
+        // A destination that starts to drain may have connections that were not counted yet.
+        let connections = if weight == 0 { connections.max(1) } else { connections };
+        Self { weight, masqueraded: true, connections, drained_since: None }
+    }
+}
+
 impl FoundServer {
     fn drains(&self) -> bool {
         self.destinations.values().any(|found| found.weight == 0)
@@ -222,14 +231,7 @@ impl Observed {
                 let Some(server) = self.servers.get_mut(service) else { return };
                 let address = SocketAddr::new(destination.address, destination.port);
                 let connections = server.destinations.get(&address).map_or(0, |found| found.connections);
-                let found = FoundDestination {
-                    weight: destination.weight,
-                    masqueraded: true,
-                    // A destination that starts to drain may have connections that were not counted yet.
-                    connections: if destination.weight == 0 { connections.max(1) } else { connections },
-                    drained_since: None,
-                };
-                server.destinations.insert(address, found);
+                server.destinations.insert(address, FoundDestination::set_to(destination.weight, connections));
                 self.look_for_drains(service, destination.weight);
             }
             Command::DeleteDestination { service, address, port } => {
@@ -239,6 +241,47 @@ impl Observed {
                 self.look_for_drains(service, 0);
             }
             Command::SetTimeouts(set) => self.timeouts = Some(timeouts::after(*set, self.timeouts)),
+            _ => {}
+        }
+    }
+
+    /// Takes note of virtual servers with their destinations right behind them, which are not looked for one by one then.
+    pub fn acknowledge_additions(&mut self, ops: &[Op]) {
+        let mut rest = ops;
+        while let Some((first, behind)) = rest.split_first() {
+            rest = behind;
+            let Op::Ipvs(Command::AddService(service)) = first else {
+                self.acknowledge(first);
+                continue;
+            };
+            let own = |op: &Op| match op {
+                Op::Ipvs(Command::AddDestination { service: of, destination }) if *of == service.id => {
+                    Some((SocketAddr::new(destination.address, destination.port), destination.weight))
+                }
+                _ => None,
+            };
+            let count = rest.iter().map_while(own).count();
+            let (mut destinations, mut drains) = (LiteMap::with_capacity(count), false);
+            for (address, weight) in rest.iter().map_while(own) {
+                drains |= weight == 0;
+                destinations.insert(address, FoundDestination::set_to(weight, 0));
+            }
+            rest = rest.get(count..).unwrap_or_default();
+            self.servers.insert(service.id, FoundServer { service: service.clone(), destinations });
+            if drains {
+                self.drains.insert(service.id);
+            }
+        }
+    }
+
+    /// An addition that was taken for done was not.
+    pub fn take_back(&mut self, command: &Command) {
+        match command {
+            Command::AddService(service) => self.acknowledge_command(&Command::DeleteService(service.id)),
+            Command::AddDestination { service, destination } => {
+                let (service, address, port) = (*service, destination.address, destination.port);
+                self.acknowledge_command(&Command::DeleteDestination { service, address, port });
+            }
             _ => {}
         }
     }

@@ -191,16 +191,23 @@ impl Planner<'_> {
         }
     }
 
-    /// What service ports ask for, and nothing of what goes.
-    pub(super) fn additions<'p>(&mut self, ports: impl Iterator<Item = (&'p ServicePortKey, &'p Arc<ServicePort>)>) {
+    /// What service ports ask for, and nothing of what goes. Whether that is all that is to be said of them: what somebody
+    /// else's virtual server stands in the way of is not.
+    pub(super) fn additions<'p>(
+        &mut self,
+        ports: impl Iterator<Item = (&'p ServicePortKey, &'p Arc<ServicePort>)>,
+    ) -> bool {
         let mut seen = Seen::default();
         ports.for_each(|(key, port)| self.add(port, is_first(key), &mut seen));
         self.bindings(&seen.bindings, &BTreeSet::new());
+        let steps = self.steps.servers.len();
+        self.steps.servers.retain(|op| !matches!(op, Op::LeaveAlone(_)));
+        self.steps.servers.len() == steps
     }
 
     /// What a service port asks for, but for its addresses.
     fn add(&mut self, port: &ServicePort, first: bool, seen: &mut Seen) {
-        let Wanted { servers, mut ledger, verdicts, loop_back, bindings } = self.context.render(port, self.rules);
+        let Wanted { servers, mut ledger, verdicts, shared } = self.context.render(port, self.rules);
         for server in servers {
             let id = server.service.id;
             match self.observed.servers.get(&id) {
@@ -220,12 +227,12 @@ impl Planner<'_> {
             seen.entries.insert((set, entry));
         }
         // Other service ports may ask for the same.
-        for entry in loop_back {
+        for entry in shared.loop_back {
             if seen.entries.insert((Set::LoopBack, entry)) {
                 self.record(Set::LoopBack, entry);
             }
         }
-        seen.bindings.extend(bindings);
+        seen.bindings.extend(shared.bindings);
     }
 
     fn unrecord_all_but(&mut self, seen: &Seen, sets: &[Set]) {
@@ -247,7 +254,7 @@ impl Planner<'_> {
         }
         // What others ask for as well stays.
         let (mut lost, mut released) = (BTreeMap::<Entry, u32>::new(), BTreeMap::<IpAddr, u32>::new());
-        for Wanted { servers, ledger, verdicts, loop_back, bindings } in old {
+        for Wanted { servers, ledger, verdicts, shared } in old {
             for id in servers.into_iter().map(|server| server.service.id) {
                 if !new.servers.contains(&id) && self.observed.servers.contains_key(&id) {
                     self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(id)));
@@ -258,8 +265,8 @@ impl Planner<'_> {
                     self.unrecord(set, entry);
                 }
             }
-            loop_back.into_iter().for_each(|entry| *lost.entry(entry).or_default() += 1);
-            bindings.into_iter().for_each(|address| *released.entry(address).or_default() += 1);
+            shared.loop_back.into_iter().for_each(|entry| *lost.entry(entry).or_default() += 1);
+            shared.bindings.into_iter().for_each(|address| *released.entry(address).or_default() += 1);
         }
         lost.retain(|entry, count| {
             previous.loop_back.count(entry) <= *count && !new.entries.contains(&(Set::LoopBack, *entry))

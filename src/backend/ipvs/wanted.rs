@@ -32,10 +32,8 @@ pub struct Wanted {
     /// What becomes of packets before IPVS: who may use the load-balancer addresses, what is dropped, what on localhost
     /// is served.
     pub verdicts: BTreeSet<(Set, Entry)>,
-    /// Entries against hairpin; other service ports may ask for the same.
-    pub loop_back: Vec<Entry>,
-    /// Addresses that have to be routed to us; other service ports may ask for the same.
-    pub bindings: Vec<IpAddr>,
+    /// What other service ports may ask for as well.
+    pub shared: Shared,
 }
 
 /// What other service ports may ask for as well.
@@ -65,18 +63,21 @@ pub fn render(context: &Context, port: &ServicePort, node: &NodeRules) -> Wanted
     }
     wanted.verdicts.extend(firewall(port));
     wanted.verdicts.extend(localhost(port, node));
-    (wanted.loop_back, wanted.bindings) = (loop_backs(port), bindings(context, node, &frontends));
+    wanted.shared = Shared::of(context, port, node, &frontends);
     wanted
 }
 
 /// Only what other service ports may ask for as well.
 pub fn shared(context: &Context, port: &ServicePort, node: &NodeRules) -> Shared {
-    Shared { loop_back: loop_backs(port), bindings: bindings(context, node, &frontends(port, node)) }
+    Shared::of(context, port, node, &frontends(port, node))
 }
 
-fn loop_backs(port: &ServicePort) -> Vec<Entry> {
-    let reached = port.endpoints.iter().filter(|endpoint| endpoint.serves() && may_reach_itself(port, endpoint));
-    reached.map(|endpoint| loop_back(port, endpoint)).collect()
+impl Shared {
+    fn of(context: &Context, port: &ServicePort, node: &NodeRules, frontends: &[Frontend]) -> Self {
+        let reached = port.endpoints.iter().filter(|endpoint| endpoint.serves() && may_reach_itself(port, endpoint));
+        let loop_back = reached.map(|endpoint| loop_back(port, endpoint)).collect();
+        Self { loop_back, bindings: bindings(context, node, frontends) }
+    }
 }
 
 fn bindings(context: &Context, node: &NodeRules, frontends: &[Frontend]) -> Vec<IpAddr> {

@@ -98,7 +98,7 @@ fn strangers_and_the_cluster_have_a_list_each_where_the_policy_tells_them_apart(
     ];
     assert_eq!(servers(&wanted), expected);
     assert_eq!(verdicts(&wanted), ["Mapped 192.168.0.2,tcp:30080", "Mapped 198.51.100.1,tcp:80"]);
-    let bindings: Vec<String> = wanted.bindings.iter().map(ToString::to_string).collect();
+    let bindings: Vec<String> = wanted.shared.bindings.iter().map(ToString::to_string).collect();
     assert_eq!(bindings, ["198.51.100.1", "246.51.100.1", "240.168.0.2"], "the node's own address is local already");
     let wanted = render(&context(), &port(false, endpoints), &node(false));
     assert_eq!(wanted.servers.len(), 3, "policy Cluster: one list for all");

@@ -1,0 +1,140 @@
+//! The virtual servers of a cold start, written on a thread of its own: while the kernel takes those of one piece, the next
+//! piece is planned and its sets are written.
+
+use super::observed::Observed;
+use super::{Ipvs, Op};
+use crate::backend::Failure;
+use crate::model::IpFamily;
+use ipvs::netlink::Counters;
+use ipvs::{Client, Command, Error};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread;
+
+/// Pieces that wait while one is being written.
+const WAITING: usize = 1;
+
+/// The thread, with a connection to the kernel of its own.
+#[derive(Debug)]
+pub struct Scribe {
+    pieces: SyncSender<Vec<Command>>,
+    outcomes: Receiver<Outcome>,
+    /// Pieces without an outcome so far.
+    under_way: usize,
+    /// What the connection had sent and received by the last outcome.
+    counters: Counters,
+}
+
+/// What became of a piece.
+#[derive(Debug)]
+struct Outcome {
+    /// What the kernel did not take, and why.
+    failed: Vec<(Command, Error)>,
+    counters: Counters,
+}
+
+impl Scribe {
+    /// Begins, in the network namespace of the calling thread; `None` where that is not possible.
+    fn start() -> Option<Self> {
+        let mut client = Client::connect().ok()?;
+        let (pieces, queue) = sync_channel::<Vec<Command>>(WAITING);
+        let (told, outcomes) = channel();
+        let work = move || {
+            for commands in queue {
+                let results = client.execute_batch(&commands);
+                let failed =
+                    commands.into_iter().zip(results).filter_map(|(command, result)| Some((command, result.err()?)));
+                if told.send(Outcome { failed: failed.collect(), counters: client.counters() }).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("ipvs write".to_owned()).spawn(work).ok()?;
+        Some(Self { pieces, outcomes, under_way: 0, counters: Counters::default() })
+    }
+}
+
+/// Nothing but virtual servers and destinations that are added: what is taken back is simply not there.
+fn only_adds(ops: &[Op]) -> bool {
+    ops.iter().all(|op| matches!(op, Op::Ipvs(Command::AddService(_) | Command::AddDestination { .. })))
+}
+
+impl Ipvs {
+    /// Carries out a piece. Where its virtual servers are the last of it, this returns before the kernel has them, and the
+    /// belief has them already; [`Ipvs::settle_all`] takes back what failed. What it returns is of pieces before.
+    pub(super) fn apply_beside(
+        &mut self,
+        family: IpFamily,
+        mut plan: Vec<Op>,
+        observed: &mut Observed,
+    ) -> Vec<Failure> {
+        let first = plan.iter().position(|op| matches!(op, Op::Ipvs(_))).unwrap_or(plan.len());
+        let servers = plan.split_off(first);
+        if servers.is_empty() || !only_adds(&servers) || !self.has_scribe() {
+            plan.extend(servers);
+            let mut failures = self.settle_all(observed);
+            failures.extend(self.apply_all(family, plan, observed));
+            return failures;
+        }
+        let mut failures = self.apply_all(family, plan, observed);
+        // A virtual server that could not be recorded as ours must not be made.
+        if failures.is_empty() {
+            observed.acknowledge_additions(&servers);
+            let commands =
+                servers.into_iter().filter_map(|op| if let Op::Ipvs(command) = op { Some(command) } else { None });
+            failures.extend(self.write_beside(commands.collect(), observed));
+        }
+        failures
+    }
+
+    fn has_scribe(&mut self) -> bool {
+        if self.scribe.is_none() {
+            self.scribe = Scribe::start();
+        }
+        self.scribe.is_some()
+    }
+
+    /// Hands the commands over, as soon as there is room, and takes in what has happened meanwhile.
+    fn write_beside(&mut self, commands: Vec<Command>, observed: &mut Observed) -> Vec<Failure> {
+        let Some(scribe) = &mut self.scribe else { return Vec::new() };
+        scribe.under_way += 1;
+        // A thread that is gone is noticed by whoever waits for its outcomes.
+        let _ = scribe.pieces.send(commands);
+        let told: Vec<Outcome> = scribe.outcomes.try_iter().collect();
+        told.into_iter().flat_map(|outcome| self.take_in(outcome, observed)).collect()
+    }
+
+    /// Waits for the pieces that are under way, and lets the thread go.
+    pub(super) fn settle_all(&mut self, observed: &mut Observed) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        while let Some(scribe) = self.scribe.as_mut().filter(|scribe| scribe.under_way > 0) {
+            match scribe.outcomes.recv() {
+                Ok(outcome) => failures.extend(self.take_in(outcome, observed)),
+                Err(_) => {
+                    scribe.under_way = 0;
+                    let (step, reason) = ("write virtual servers".to_owned(), "the thread for it ended".to_owned());
+                    failures.push(Failure { step, reason, lasting: false });
+                }
+            }
+        }
+        self.scribe = None;
+        failures
+    }
+
+    fn take_in(&mut self, outcome: Outcome, observed: &mut Observed) -> Vec<Failure> {
+        let Outcome { failed, counters } = outcome;
+        if let Some(scribe) = &mut self.scribe {
+            scribe.under_way = scribe.under_way.saturating_sub(1);
+            let before = std::mem::replace(&mut scribe.counters, counters);
+            self.effort.messages += counters.messages.saturating_sub(before.messages);
+            let calls = |counters: Counters| counters.sends + counters.receives;
+            self.effort.syscalls += calls(counters).saturating_sub(calls(before));
+        }
+        let mut failures = Vec::with_capacity(failed.len());
+        for (command, error) in failed {
+            self.learn_missing_scheduler(&command, &error);
+            observed.take_back(&command);
+            failures.push(Failure { step: command.to_string(), reason: error.to_string(), lasting: false });
+        }
+        failures
+    }
+}
