@@ -11,6 +11,7 @@ use crate::kernel::interface::Interface;
 use crate::kernel::ipset;
 use crate::model::IpFamily;
 use ::iptables::{Commands, Family};
+use ::ipvs::netlink::Messages;
 use ::ipvs::{Client, Command, Scheduler, Service, ServiceId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -58,14 +59,14 @@ impl Floor {
         builder.update(&snapshot, &facts, Instant::now());
         let mut sender: Box<dyn Sender> =
             if self.ipvs { Box::new(IpvsSender::open()?) } else { Box::new(IptablesSender::open()?) };
-        sender.prepare(builder.desired().get(FAMILY), Touched::All);
+        sender.prepare(builder.desired().get(FAMILY), Touched::All)?;
         let (cold, table) = sender.send()?;
         let mut changes = Vec::new();
         let count = self.changes.min(self.services);
         for number in 0..count {
             cluster.replace_endpoint(&mut snapshot, number * (self.services / count));
             let change = builder.update(&snapshot, &facts, Instant::now());
-            sender.prepare(builder.desired().get(FAMILY), Touched::Ports(change.ports.get(FAMILY)));
+            sender.prepare(builder.desired().get(FAMILY), Touched::Ports(change.ports.get(FAMILY)))?;
             changes.push(sender.send()?.0);
         }
         Ok(Floors { cold, table, changes })
@@ -74,7 +75,7 @@ impl Floor {
 
 /// Makes what is to be sent, then sends it.
 trait Sender {
-    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>);
+    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>) -> anyhow::Result<()>;
     /// The cost of all, and of the IPVS table alone.
     fn send(&mut self) -> anyhow::Result<(Cost, Option<Cost>)>;
 }
@@ -93,8 +94,9 @@ impl IptablesSender {
 }
 
 impl Sender for IptablesSender {
-    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>) {
+    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>) -> anyhow::Result<()> {
         self.texts = self.rehearsal.sync(&self.commands, FAMILY, desired, touched);
+        Ok(())
     }
 
     fn send(&mut self) -> anyhow::Result<(Cost, Option<Cost>)> {
@@ -117,7 +119,15 @@ struct IpvsSender {
     rehearsal: ipvs::Rehearsal,
     client: Client,
     sets: ipset::Client,
-    script: ipvs::Script,
+    script: Encoded,
+}
+
+/// What is to be sent, down to its bytes.
+#[derive(Default)]
+struct Encoded {
+    sets: Messages,
+    restores: Vec<String>,
+    table: Messages,
 }
 
 impl IpvsSender {
@@ -133,22 +143,25 @@ impl IpvsSender {
             rehearsal: ipvs::Rehearsal::default(),
             client,
             sets: ipset::Client::open()?,
-            script: ipvs::Script::default(),
+            script: Encoded::default(),
         })
     }
 }
 
 impl Sender for IpvsSender {
-    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>) {
-        self.script = self.rehearsal.sync(&self.commands, FAMILY, desired, touched);
+    fn prepare(&mut self, desired: &Desired, touched: Touched<'_>) -> anyhow::Result<()> {
+        let script = self.rehearsal.sync(&self.commands, FAMILY, desired, touched);
+        let (sets, table) = (self.sets.encode(&script.sets), self.client.encode(&script.commands)?);
+        self.script = Encoded { sets, restores: script.restores, table };
+        Ok(())
     }
 
     fn send(&mut self) -> anyhow::Result<(Cost, Option<Cost>)> {
-        let script = std::mem::take(&mut self.script);
+        let Encoded { mut sets, restores, mut table } = std::mem::take(&mut self.script);
         let (outcome, cost) = measured(|| -> anyhow::Result<Cost> {
-            self.sets.batch(&script.sets).into_iter().collect::<Result<Vec<()>, _>>()?;
-            restore_all(&self.commands, &script.restores)?;
-            let (results, table) = measured(|| self.client.execute_batch(&script.commands));
+            self.sets.send(&mut sets).into_iter().collect::<Result<Vec<()>, _>>()?;
+            restore_all(&self.commands, &restores)?;
+            let (results, table) = measured(|| self.client.send(&mut table));
             results.into_iter().collect::<Result<Vec<()>, _>>()?;
             Ok(table)
         });

@@ -2,6 +2,7 @@
 
 use super::super::in_namespace;
 use super::super::program::{self, Outcome};
+use super::super::synthetic::Synthetic;
 use super::{saved_routes, saved_table};
 use crate::backend::ipvs::names::INTERFACE;
 use crate::kernel::interface::Interface;
@@ -18,8 +19,10 @@ use std::time::Duration;
 pub enum Kind {
     /// ipvsadm.
     Ipvsadm,
-    /// ip, for the routes.
-    IpBatch,
+    /// ip, for a route to each service address.
+    IpRoutes,
+    /// ip, for the service addresses on the device.
+    IpAddresses,
     /// iptables-restore.
     IptablesRestore,
 }
@@ -27,8 +30,8 @@ pub enum Kind {
 /// The kinds that a mode is compared with.
 pub fn kinds(mode: &str, single_routes: bool) -> &'static [Kind] {
     match (mode, single_routes) {
-        ("ipvs", false) => &[Kind::Ipvsadm],
-        ("ipvs", true) => &[Kind::Ipvsadm, Kind::IpBatch],
+        ("ipvs", false) => &[Kind::Ipvsadm, Kind::IpAddresses],
+        ("ipvs", true) => &[Kind::Ipvsadm, Kind::IpRoutes],
         _ => &[Kind::IptablesRestore],
     }
 }
@@ -38,7 +41,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ipvsadm => "ipvsadm -R",
-            Self::IpBatch => "ip -batch",
+            Self::IpRoutes | Self::IpAddresses => "ip -batch",
             Self::IptablesRestore => "iptables-restore",
         }
     }
@@ -50,7 +53,11 @@ impl Kind {
                 "the same virtual servers and destinations: `ipvsadm -S -n` after our cold start, read back by \
                  `ipvsadm -R`; without addresses, sets and rules"
             }
-            Self::IpBatch => "the same routes to the service addresses, by `ip -batch`",
+            Self::IpRoutes => "the same routes to the service addresses, by `ip -batch`",
+            Self::IpAddresses => {
+                "the service addresses on a device, where kube-proxy has them, by `ip -batch`; one route of ours has \
+                 the same effect"
+            }
             Self::IptablesRestore => {
                 "exactly the same rules: `iptables-save` after our cold start, read back by one `iptables-restore`, one \
                  transaction a table"
@@ -82,7 +89,8 @@ impl Peer {
     pub fn run(&self) -> anyhow::Result<Outcome> {
         in_namespace(|_| match self.kind {
             Kind::Ipvsadm => self.ipvsadm(),
-            Kind::IpBatch => self.ip_batch(),
+            Kind::IpRoutes => self.ip_batch(fs::read_to_string(saved_routes(&self.saved)).ok()),
+            Kind::IpAddresses => self.ip_batch(Some(self.addresses())),
             Kind::IptablesRestore => self.iptables_restore(),
         })
     }
@@ -118,15 +126,20 @@ impl Peer {
         Ok(())
     }
 
-    fn ip_batch(&self) -> anyhow::Result<Outcome> {
-        let routes = saved_routes(&self.saved);
-        if !routes.exists() {
-            return Ok(Outcome::NotInstalled);
-        }
+    fn addresses(&self) -> String {
+        let cluster = Synthetic { services: self.services, endpoints: self.endpoints };
+        let line = |index| format!("addr add {}/32 dev {INTERFACE}\n", cluster.cluster_ip(index));
+        (0..self.services).map(line).collect()
+    }
+
+    fn ip_batch(&self, lines: Option<String>) -> anyhow::Result<Outcome> {
+        let Some(lines) = lines else { return Ok(Outcome::NotInstalled) };
+        let input = self.saved.join("ip-batch");
+        fs::write(&input, lines).context("keeping the lines for ip")?;
         Interface::open(INTERFACE)?.ensure_dummy()?;
         let mut command = program::command("ip");
         command.args(["-batch", "-"]);
-        Ok(program::run(command, &routes, self.patience())?)
+        Ok(program::run(command, &input, self.patience())?)
     }
 
     fn iptables_restore(&self) -> anyhow::Result<Outcome> {
