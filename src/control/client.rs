@@ -40,7 +40,7 @@ pub enum ClientError {
 }
 
 /// So much is read at a time: the names of a large cluster are megabytes.
-const READ: usize = 256 * 1024;
+const READ: usize = 64 * 1024;
 /// No piece of names is longer.
 const LONGEST_PIECE: u32 = 64 * 1024 * 1024;
 

@@ -8,12 +8,13 @@ use crate::model::{
 use crate::reconcile::Status;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-/// A Service with its endpoints.
+/// A Service with its endpoints. Most have one address, port and slice, for which there is room without a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedService {
     /// Its namespace.
@@ -24,12 +25,12 @@ pub struct NamedService {
     #[serde(default, skip_serializing_if = "is_empty")]
     pub labels: ByteString,
     /// Its addresses.
-    pub addresses: Vec<NamedAddress>,
+    pub addresses: SmallVec<[NamedAddress; 1]>,
     /// Its ports.
-    pub ports: Vec<NamedPort>,
+    pub ports: SmallVec<[NamedPort; 1]>,
     /// Its EndpointSlices; on the wire, each is a [`NamedSlice`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "in_words")]
-    pub slices: Vec<Packed>,
+    #[serde(default, skip_serializing_if = "SmallVec::is_empty", with = "in_words")]
+    pub slices: SmallVec<[Packed; 1]>,
     /// Endpoints that take nothing new, as long as the kernel still has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<NamedDrain>,
@@ -75,7 +76,7 @@ pub struct NamedAddress {
 impl NamedAddress {
     /// The addresses of a Service, but for its node ports.
     #[must_use]
-    pub fn all_of(service: &Service) -> Vec<Self> {
+    pub fn all_of(service: &Service) -> SmallVec<[Self; 1]> {
         let of_kind = |kind| move |address: &IpAddr| Self { kind, address: *address };
         let addresses = service.cluster_ips.iter().map(of_kind(AddressKind::ClusterIp));
         let addresses = addresses.chain(service.external_ips.iter().map(of_kind(AddressKind::ExternalIp)));
@@ -191,14 +192,14 @@ pub struct NamedEndpoint<'a> {
 
 /// Slices on the wire.
 mod in_words {
-    use super::{NamedSlice, Packed};
+    use super::{NamedSlice, Packed, SmallVec};
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(slices: &[Packed], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(slices.iter().map(NamedSlice::of))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Packed>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SmallVec<[Packed; 1]>, D::Error> {
         let slices: Vec<NamedSlice<'de>> = Deserialize::deserialize(deserializer)?;
         Ok(slices.iter().map(NamedSlice::packed).collect())
     }
@@ -287,7 +288,7 @@ impl NamedService {
             labels: service.labels.as_deref().unwrap_or_default().into(),
             addresses: NamedAddress::all_of(service),
             ports: ports.collect(),
-            slices: Vec::new(),
+            slices: SmallVec::new(),
             draining: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use super::names::{Draining, NamedAddress, NamedDrain, NamedPort, NamedService};
 use crate::model::{Packed, Service, Slices, Snapshot};
 use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -25,16 +26,19 @@ struct Piece<'a> {
 
 type Span = (u32, u32);
 
+/// Name, protocol, port, node port.
+type PackedPort = (Span, Transport, u16, Option<u16>);
+
 #[derive(Debug, Serialize, Deserialize)]
 struct PackedService<'a> {
     namespace: Span,
     name: Span,
     labels: Span,
-    addresses: Vec<NamedAddress>,
-    ports: Vec<(Span, Transport, u16, Option<u16>)>,
+    addresses: SmallVec<[NamedAddress; 1]>,
+    ports: SmallVec<[PackedPort; 1]>,
     /// As the daemon has them.
     #[serde(borrow)]
-    slices: Vec<Bytes<'a>>,
+    slices: SmallVec<[Bytes<'a>; 1]>,
     draining: Vec<(Span, Transport, SocketAddr, u64)>,
 }
 

@@ -11,7 +11,7 @@ Prot LocalAddress:Port Scheduler Flags
 fn server(frontend: Frontend, scheduler: &str) -> VirtualServer {
     VirtualServer {
         frontend,
-        scheduler: scheduler.to_owned(),
+        scheduler: scheduler.to_owned().into(),
         scheduler_flags: [false; 3],
         persistence: None,
         engine: None,

@@ -54,14 +54,17 @@ pub fn header(client: &mut Client) -> Result<Header, Error> {
 /// # Errors
 /// A question to the kernel failed.
 pub fn servers(client: &mut Client, depth: Depth, sorted: bool) -> Result<(Vec<VirtualServer>, RealServers), Error> {
-    let arranged = |entries: Vec<ServiceEntry>| {
-        let mut servers: Vec<VirtualServer> = entries.into_iter().map(virtual_server).collect();
+    let arranged = |mut servers: Vec<VirtualServer>| {
         if sorted {
             sort::sort_servers(&mut servers);
         }
         servers
     };
-    let mut first = || client.services_at_first().map(|(entries, in_one_piece)| (arranged(entries), in_one_piece));
+    // What is kept is half as large as what the kernel tells.
+    let mut first = || {
+        let found = client.services_at_first(virtual_server);
+        found.map(|(servers, in_one_piece)| (arranged(servers), in_one_piece))
+    };
     let (file, first) = match depth {
         Depth::All => (Destinations::default(), first()),
         // Beside each other: they do not wait for the same lock in the kernel.
@@ -74,7 +77,7 @@ pub fn servers(client: &mut Client, depth: Depth, sorted: bool) -> Result<(Vec<V
     };
     let (mut servers, in_one_piece) = first?;
     if !in_one_piece && !file.has_the_same(&servers) {
-        servers = arranged(client.services()?);
+        servers = arranged(client.services()?.into_iter().map(virtual_server).collect());
     }
     Ok((servers, RealServers { depth, sorted, file }))
 }
@@ -138,7 +141,7 @@ pub fn read(client: &mut Client, depth: Depth) -> Result<Table, Error> {
 #[derive(Debug, Default)]
 struct Destinations {
     /// Where each virtual server's stand among the rows; `None` where the file has it twice.
-    by_server: HashMap<RowId, Option<Range<usize>>>,
+    by_server: HashMap<RowId, Option<Range<u32>>>,
     rows: Vec<DestinationRow>,
     /// Virtual servers in the file.
     servers: usize,
@@ -151,8 +154,10 @@ impl Destinations {
             let start = all.rows.len();
             all.rows.extend_from_slice(destinations);
             all.servers += 1;
+            let place =
+                u32::try_from(start).ok().zip(u32::try_from(all.rows.len()).ok()).map(|(start, end)| start..end);
             // What is there twice the file does not tell apart.
-            all.by_server.entry(service.id).and_modify(|seen| *seen = None).or_insert(Some(start..all.rows.len()));
+            all.by_server.entry(service.id).and_modify(|seen| *seen = None).or_insert(place);
         });
         match read {
             Ok(()) => all,
@@ -171,7 +176,8 @@ impl Destinations {
     }
 
     fn of(&self, id: ServiceId) -> Option<&[DestinationRow]> {
-        self.rows.get(self.by_server.get(&RowId::from(id))?.clone()?)
+        let Range { start, end } = self.by_server.get(&RowId::from(id))?.clone()?;
+        self.rows.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 }
 
@@ -189,7 +195,10 @@ fn virtual_server(entry: ServiceEntry) -> VirtualServer {
     let persistence = Persistence { seconds: service.persistence_timeout, netmask };
     VirtualServer {
         frontend: frontend(service.id),
-        scheduler: service.scheduler.name().to_owned(),
+        scheduler: match service.scheduler.known_name() {
+            Some(name) => name.into(),
+            None => service.scheduler.name().to_owned().into(),
+        },
         scheduler_flags: [has(ServiceFlags::SCHED_1), has(ServiceFlags::SCHED_2), has(ServiceFlags::SCHED_3)],
         persistence: has(ServiceFlags::PERSISTENT).then_some(persistence),
         one_packet: has(ServiceFlags::ONE_PACKET),

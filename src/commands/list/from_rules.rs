@@ -192,7 +192,7 @@ fn virtual_server(protocol: Protocol, address: IpAddr, port: u16, backends: &Bac
     let persistence = backends.affinity.map(|seconds| Persistence { seconds, netmask: Netmask::Host });
     VirtualServer {
         frontend: Frontend::Address { protocol: protocol.number().into(), address, port },
-        scheduler: "random".to_owned(),
+        scheduler: "random".into(),
         scheduler_flags: [false; 3],
         persistence,
         engine: None,

@@ -191,7 +191,7 @@ mod tests {
     fn server(frontend: Frontend) -> VirtualServer {
         VirtualServer {
             frontend,
-            scheduler: "rr".to_owned(),
+            scheduler: "rr".into(),
             scheduler_flags: [false; 3],
             persistence: None,
             engine: None,

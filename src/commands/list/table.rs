@@ -2,6 +2,7 @@
 //! ([`super::from_ipvs`]) and the printing ([`super::format`]) know only this.
 
 use crate::model::IpFamily;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use ipvs::{Stats as Traffic, Tunnel};
@@ -30,7 +31,7 @@ pub struct VirtualServer {
     /// What it serves.
     pub frontend: Frontend,
     /// Name of the scheduler, for example `rr`.
-    pub scheduler: String,
+    pub scheduler: Cow<'static, str>,
     /// The three flags that each scheduler may give a meaning, in the kernel's order.
     pub scheduler_flags: [bool; 3],
     /// Stickiness of clients.

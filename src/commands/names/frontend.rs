@@ -15,15 +15,15 @@ type Place = (u16, IpAddr, u16);
 pub struct Names {
     services: Vec<NamedService>,
     frontends: HashMap<Place, Found>,
-    node_ports: HashMap<(u16, u16), (usize, usize)>,
+    node_ports: HashMap<(u16, u16), (u32, u32)>,
     missing: Option<String>,
 }
 
 /// Which Service, which of its ports, which kind of address; whether it is the list for senders from inside.
 #[derive(Debug, Clone, Copy)]
 struct Found {
-    service: usize,
-    port: usize,
+    service: u32,
+    port: u32,
     kind: AddressKind,
     inside: bool,
 }
@@ -71,8 +71,8 @@ impl Names {
     pub fn new(services: Vec<NamedService>) -> Self {
         let frontends = HashMap::with_capacity_and_hasher(services.len(), foldhash::fast::RandomState::default());
         let mut names = Self { services, frontends, ..Self::default() };
-        for (index, service) in names.services.iter().enumerate() {
-            for (number, port) in service.ports.iter().enumerate() {
+        for (index, service) in (0..).zip(&names.services) {
+            for (number, port) in (0..).zip(&service.ports) {
                 let protocol = port.protocol.number();
                 for named in &service.addresses {
                     let found = Found { service: index, port: number, kind: named.kind, inside: false };
@@ -137,8 +137,9 @@ impl Names {
             let inside = shadow::is_one(address);
             Some(Found { service, port: number, kind: AddressKind::NodePort, inside })
         })?;
-        let service = self.services.get(found.service)?;
-        Some(Frontend { service, port: service.ports.get(found.port)?, kind: found.kind, inside: found.inside })
+        let service = self.services.get(usize::try_from(found.service).ok()?)?;
+        let port = service.ports.get(usize::try_from(found.port).ok()?)?;
+        Some(Frontend { service, port, kind: found.kind, inside: found.inside })
     }
 }
 

@@ -117,7 +117,7 @@ fn csv(row: &ServerRow<'_>, text: &mut String) -> anyhow::Result<()> {
         row.protocol.to_owned(),
         row.address.map_or_else(|| row.fwmark.unwrap_or_default().to_string(), |address| address.to_string()),
         row.port.to_string(),
-        row.scheduler.clone(),
+        row.scheduler.to_string(),
         row.connections.to_string(),
     ];
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());

@@ -52,14 +52,17 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
     let own = addresses::node_addresses().context("the node ports cannot be told from foreign virtual servers")?;
     let namer = Namer::new(&names, own.into_iter().map(|found| found.address));
     let (mut source, mut servers) = opened?;
-    let mut rows = Vec::with_capacity(servers.len());
+    let mut writer = Writer::new(args, request.format, &names);
+    let mut text = String::new();
+    // The names of all of them at once would take more room than the table.
     servers.retain(|server| {
         let row = namer.server(server);
         let matches = filter.may_match(&row) && wanted(request.what, server);
-        rows.extend(matches.then_some(row));
+        if matches {
+            writer.expect(&row, &mut text);
+        }
         matches
     });
-    let mut writer = Writer::new(args, request.format, &names, &rows);
     writer.begin(out);
     let print = |(server, row): (VirtualServer, ServerRow<'_>)| {
         writer.server(&server, &row, out)?;
@@ -74,7 +77,11 @@ pub fn print(args: &ListArgs, request: &Request, found: Found, out: &mut Output<
         }
         Ok(kept)
     };
-    fill_and_print(servers.into_iter().zip(rows), fill, print)?;
+    let rows = servers.into_iter().map(|server| {
+        let row = namer.server(&server);
+        (server, row)
+    });
+    fill_and_print(rows, fill, print)?;
     writer.end(out);
     out.flush()
 }
@@ -124,13 +131,19 @@ enum Writer {
 }
 
 impl Writer {
-    fn new(args: &ListArgs, format: Format, names: &crate::commands::names::Names, rows: &[ServerRow<'_>]) -> Self {
+    fn new(args: &ListArgs, format: Format, names: &crate::commands::names::Names) -> Self {
         match args.output {
             OutputForm::Ipvsadm => Self::Ipvsadm(Printer::new(format), format),
-            OutputForm::Wide => Self::Wide(wide::Wide::new(wide::colored(args.color), names, rows)),
+            OutputForm::Wide => Self::Wide(wide::Wide::new(wide::colored(args.color), names)),
             OutputForm::Json => Self::Data(data::Data::json()),
             OutputForm::Yaml => Self::Data(data::Data::yaml()),
             OutputForm::Csv => Self::Data(data::Data::csv()),
+        }
+    }
+
+    fn expect(&mut self, row: &ServerRow<'_>, text: &mut String) {
+        if let Self::Wide(wide) = self {
+            wide.expect(row, text);
         }
     }
 

@@ -35,7 +35,7 @@ pub struct ServerRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fwmark: Option<u32>,
     /// The scheduler.
-    pub scheduler: String,
+    pub scheduler: Cow<'static, str>,
     /// Seconds for which clients stay with their real server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<u32>,

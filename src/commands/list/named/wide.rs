@@ -40,24 +40,11 @@ pub struct Wide {
 }
 
 impl Wide {
-    /// Wide enough for these virtual servers and for every endpoint that has a name.
-    pub fn new(colored: bool, names: &Names, rows: &[ServerRow<'_>]) -> Self {
+    /// Wide enough for every endpoint that has a name.
+    pub fn new(colored: bool, names: &Names) -> Self {
         let end = (None, String::new());
         let mut wide =
             Self { colored, service: 7, kind: 4, place: 7, scheduler: 9, endpoint: 21, pod: 3, node: 4, zone: 4, end };
-        let widen = |width: &mut usize, text: usize| *width = (*width).max(text);
-        let mut text = String::new();
-        let mut written = |write: &dyn Fn(&mut String)| {
-            text.clear();
-            write(&mut text);
-            text.len()
-        };
-        for row in rows {
-            widen(&mut wide.service, written(&|text| row.name(text)));
-            widen(&mut wide.kind, row.kind_name().len());
-            widen(&mut wide.place, written(&|text| row.place(text)));
-            widen(&mut wide.scheduler, row.scheduler.len());
-        }
         let Widths { pod, node, zone, ipv6 } = names.widths();
         if ipv6 {
             wide.endpoint = 29;
@@ -66,6 +53,19 @@ impl Wide {
         widen(&mut wide.node, node);
         widen(&mut wide.zone, zone);
         wide
+    }
+
+    /// Wide enough for this virtual server, too. `text` is for measuring.
+    pub fn expect(&mut self, row: &ServerRow<'_>, text: &mut String) {
+        let mut written = |write: &dyn Fn(&mut String)| {
+            text.clear();
+            write(text);
+            text.len()
+        };
+        widen(&mut self.service, written(&|text| row.name(text)));
+        widen(&mut self.kind, row.kind_name().len());
+        widen(&mut self.place, written(&|text| row.place(text)));
+        widen(&mut self.scheduler, row.scheduler.len());
     }
 
     /// The titles.
@@ -178,6 +178,10 @@ impl Wide {
             text.push_str("\x1b[0m");
         }
     }
+}
+
+fn widen(width: &mut usize, text: usize) {
+    *width = (*width).max(text);
 }
 
 fn dash(text: &str) -> &str {
