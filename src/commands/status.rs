@@ -85,7 +85,8 @@ fn describe_family(text: &mut String, family: &FamilyStatus) -> std::fmt::Result
                 writeln!(text, "    could not {failure}")?;
             }
         }
-        None => writeln!(text, "  nothing of the other mode")?,
+        None if family.retiring_known => writeln!(text, "  nothing of the other mode")?,
+        None => writeln!(text, "  the other mode was not looked for yet")?,
     }
     if !family.draining.is_empty() {
         writeln!(text, "  draining: {} endpoints, {} connections", family.draining.len(), family.draining_connections)?;

@@ -187,6 +187,9 @@ pub struct FamilyStatus {
     pub draining_connections: u64,
     /// The other mode, while something of it is left.
     pub retiring: Option<Retiring>,
+    /// Whether it was looked for since the daemon began; before, nobody knows whether something is left.
+    #[serde(default)]
+    pub retiring_known: bool,
 }
 
 /// An endpoint that drains.
@@ -357,6 +360,7 @@ impl FamilyStatus {
                 State::Until(until) => Some(retiring(until)),
                 State::Waiting | State::Gone => None,
             },
+            retiring_known: retirement.state != State::Waiting,
         }
     }
 }
