@@ -38,7 +38,8 @@
 //!   there already: File exists (os error 17)`. A command whose outcome is unknown is never reported as done.
 //! - A client belongs to **the network namespace of the thread** that made it, and needs `CAP_NET_ADMIN` there. The
 //!   kernel loads `ip_vs` and the schedulers' modules by itself.
-//! - [`templates`] reads which client stays with which destination.
+//! - [`connections`] reads the connection table, [`templates`] which client stays with which destination; [`sync`] is the
+//!   protocol by which the table can be changed.
 //! - [`proc`] reads the whole table in one pass, which is much faster than one dump for each virtual server.
 //! - [`message`] is the wire format by itself, for programs with a netlink connection of their own; [`netlink`] is the
 //!   socket by itself, for other protocols.
@@ -47,6 +48,7 @@
 mod client;
 mod command;
 mod config;
+pub mod connections;
 mod destination;
 mod encode;
 mod error;
@@ -60,6 +62,7 @@ pub mod proc;
 mod scheduler;
 mod service;
 mod stats;
+pub mod sync;
 pub mod templates;
 mod wire;
 

@@ -132,6 +132,7 @@ where
             failures.extend(self.backend.apply(family, plan, &mut belief));
         }
         times.apply += applying.elapsed();
+        self.backend.tend(family, desired, &belief);
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
         let rules = self.backend.count_rules(&mut belief);
         *self.obstructed.get_mut(family) = !failures.is_empty();

@@ -99,6 +99,10 @@ pub trait Backend {
         Vec::new()
     }
 
+    /// What is no step and follows each sync: a mode that hands over sees to it that nothing it still remembers meets what the
+    /// other mode has begun since. Does not wait for it; what goes wrong is told and tried again next time.
+    fn tend(&mut self, _family: IpFamily, _desired: &Desired, _observed: &Self::Observed) {}
+
     /// Compares the belief with the kernel, until that instant; goes on where it stopped with the next call, and what is
     /// written meanwhile is taken into account. A mode for which reading is cheap leaves it to [`Backend::observe`] by
     /// doubting at once.

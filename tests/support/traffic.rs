@@ -1,13 +1,15 @@
 //! Traffic that goes on while something happens to the proxy.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
+use socket2::{Domain, Socket, Type};
 
 use super::{Cluster, Witness, emulated, wait_until};
 
@@ -26,18 +28,50 @@ impl Talks {
     pub fn start(cluster: &Cluster, from: &[&str], to: &[String], each: usize) -> Self {
         let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
         for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (*from, to))) {
-            for _ in 0..each {
-                let (ns, stop, answers) = (cluster.host(from).ns.clone(), talks.stop.clone(), Arc::default());
-                talks.answers.push(Arc::clone(&answers));
-                let (what, to) = (format!("{from} to {to}"), to.parse().unwrap());
-                talks.threads.push(thread::spawn(move || {
-                    let told = ns.run(|| talk(to, &stop, &answers)).unwrap();
-                    told.map_err(|error| format!("{what}: after {} answers: {error}", answers.load(Ordering::SeqCst)))
-                }));
-            }
+            (0..each).for_each(|_| talks.open(cluster, from, to, 0));
         }
         talks.wait_for_more(1);
         talks
+    }
+
+    /// Opens one connection from each of `ports` of a host.
+    pub fn start_from(cluster: &Cluster, from: &str, ports: Range<u16>, to: &str) -> Self {
+        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
+        ports.for_each(|port| talks.open(cluster, from, to, port));
+        talks.wait_for_more(1);
+        talks
+    }
+
+    /// The same, but each connection is reset after a while and opened anew from its port at once, again and again.
+    pub fn again_and_again(cluster: &Cluster, from: &str, ports: Range<u16>, to: &str, each: Duration) -> Self {
+        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
+        ports.for_each(|port| talks.open_for(cluster, from, to, port, Some(each)));
+        talks.wait_for_more(1);
+        talks
+    }
+
+    fn open(&mut self, cluster: &Cluster, from: &str, to: &str, port: u16) {
+        self.open_for(cluster, from, to, port, None);
+    }
+
+    fn open_for(&mut self, cluster: &Cluster, from: &str, to: &str, port: u16, each: Option<Duration>) {
+        let (ns, stop, answers) = (cluster.host(from).ns.clone(), self.stop.clone(), Arc::default());
+        self.answers.push(Arc::clone(&answers));
+        let (what, to) = (format!("{from} to {to} (port {port})"), to.parse().unwrap());
+        self.threads.push(thread::spawn(move || {
+            let told = ns.run(|| {
+                loop {
+                    let until = each.map(|each| Instant::now() + each);
+                    let told = talk(to, port, &answers, || {
+                        stop.load(Ordering::SeqCst) || until.is_some_and(|until| Instant::now() >= until)
+                    });
+                    if told.is_err() || stop.load(Ordering::SeqCst) {
+                        return told;
+                    }
+                }
+            });
+            told.unwrap().map_err(|error| format!("{what}: after {} answers: {error}", answers.load(Ordering::SeqCst)))
+        }));
     }
 
     /// Waits until every connection has had `more` answers; those that broke are left to [`Self::end`].
@@ -61,13 +95,27 @@ impl Talks {
     }
 }
 
-fn talk(to: SocketAddr, stop: &AtomicBool, answers: &AtomicUsize) -> Result<String, String> {
+/// A connection from any port, or from the one given; closing that sends a reset, so that the port is free again at once.
+fn connect(to: SocketAddr, port: u16) -> std::io::Result<TcpStream> {
+    if port == 0 {
+        return TcpStream::connect_timeout(&to, TIMEOUT);
+    }
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_reuse_address(true)?;
+    let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.connect_timeout(&to.into(), TIMEOUT)?;
+    Ok(socket.into())
+}
+
+fn talk(to: SocketAddr, port: u16, answers: &AtomicUsize, over: impl Fn() -> bool) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect_timeout(&to, TIMEOUT).map_err(text)?;
+    let mut stream = connect(to, port).map_err(text)?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
     let mut reader = BufReader::new(stream.try_clone().map_err(text)?);
     let mut name: Option<String> = None;
-    while !stop.load(Ordering::SeqCst) {
+    while !over() {
         let question = format!("talk {}", answers.load(Ordering::SeqCst));
         stream.write_all(format!("{question}\n").as_bytes()).map_err(text)?;
         let mut line = String::new();

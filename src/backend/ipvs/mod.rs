@@ -6,6 +6,7 @@ mod apply;
 mod audit;
 mod beside;
 mod bindings;
+mod forget;
 mod helpers;
 mod leave;
 pub mod names;
@@ -91,6 +92,9 @@ pub struct Ipvs {
     audits: PerFamily<Option<audit::Reading>>,
     /// Between the first and the last piece of a cold start.
     scribe: Option<beside::Scribe>,
+    forgetting: PerFamily<forget::Forgetting>,
+    /// Nothing of an earlier run listens any more.
+    silent: bool,
 }
 
 /// One step of this mode.
@@ -209,6 +213,8 @@ impl Ipvs {
             spare_kube_proxy: false,
             audits: PerFamily::default(),
             scribe: None,
+            forgetting: PerFamily::default(),
+            silent: false,
         })
     }
 
@@ -293,6 +299,7 @@ impl Backend for Ipvs {
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         self.tell_audit(family, &plan);
+        self.forgetting.get_mut(family).join();
         self.apply_all(family, plan, observed)
     }
 
@@ -303,6 +310,20 @@ impl Backend for Ipvs {
 
     fn settle(&mut self, observed: &mut Observed) -> Vec<Failure> {
         self.settle_all(observed)
+    }
+
+    fn tend(&mut self, family: IpFamily, desired: &Desired, observed: &Observed) {
+        if !desired.retiring {
+            let PerFamily { v4, v6 } = &self.forgetting;
+            if !v4.is_under_way() && !v6.is_under_way() && !std::mem::replace(&mut self.silent, true) {
+                forget::stop_listening(&mut self.client);
+            }
+            return;
+        }
+        self.silent = false;
+        if let Err(error) = self.forgetting.get_mut(family).begin(family, observed) {
+            tracing::warn!(%family, "{error}");
+        }
     }
 
     fn audit(&mut self, family: IpFamily, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {

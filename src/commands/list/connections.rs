@@ -4,7 +4,7 @@
 use super::request::Format;
 use super::resolve::Resolver;
 use anyhow::Context;
-use ipvs::templates::address;
+use ipvs::connections::address;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 /// # Errors
 /// The file cannot be read or is not understood, or `out` fails.
 pub fn print(format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
-    let path = ipvs::templates::PATH;
+    let path = ipvs::connections::PATH;
     let file = File::open(path).with_context(|| format!("cannot open file {path}"))?;
     out.write_all(title(format).as_bytes())?;
     let mut resolver = Resolver::new(format.numeric);

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::flow::{self, Filter, Flow};
+use super::flow::{self, Filter, Flow, Tuple};
 use crate::kernel::NetlinkError;
 use crate::kernel::netlink::Socket;
 
@@ -50,6 +50,28 @@ impl Client {
             Ok(())
         });
         outcome.map_err(|source| ConntrackError { action: format!("list {} connections", filter.family), source })
+    }
+
+    /// The flow whose first packet was this, in the zone that everything is in unless somebody says otherwise.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn find(&mut self, original: &Tuple) -> Result<Option<Flow>, ConntrackError> {
+        let mut found = None;
+        let outcome = self.socket.request(flow::find(original), |_, payload| {
+            // The answer to the opposite direction is the same entry.
+            let flow = flow::decode(payload).map_err(NetlinkError::malformed)?;
+            found = flow.filter(|flow| flow.original == *original);
+            Ok(())
+        });
+        match outcome {
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => Ok(None),
+            Err(source) => {
+                let Tuple { source: from, destination: to, protocol } = original;
+                Err(ConntrackError { action: format!("find connection {from} -> {to} of protocol {protocol}"), source })
+            }
+            Ok(()) => Ok(found),
+        }
     }
 
     /// Deletes a flow; `false` when it was gone already.

@@ -168,6 +168,14 @@ pub fn dump(filter: &Filter) -> Vec<u8> {
     })
 }
 
+/// Asks for the flow whose first packet was this.
+pub fn find(original: &Tuple) -> Vec<u8> {
+    let family = IpFamily::of(original.destination.ip()).number();
+    netfilter::message(SUBSYSTEM_CONNTRACK, CT_GET, 0, family, |writer| {
+        write_tuple(writer, CTA_TUPLE_ORIG, original);
+    })
+}
+
 /// Deletes one flow. The tuple is always there: a delete message without one empties the table.
 pub fn delete(flow: &Flow) -> Vec<u8> {
     netfilter::message(SUBSYSTEM_CONNTRACK, CT_DELETE, 0, flow.family().number(), |writer| {

@@ -1,0 +1,95 @@
+//! A client's port comes again after a switch, while IPVS still remembers the connection that it was used for before. When
+//! IPVS forgets one, it deletes what connection tracking has of its address and port, whoever made that
+//! (`ip_vs_conn_drop_conntrack`).
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly, too"
+)]
+
+mod support;
+
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+use support::switching::{addresses, assert_only, cluster, start, switch, wait_gone};
+use support::{Cluster, Mode, Talks, may_run, wait_until};
+
+/// Enough that some get another endpoint the second time.
+const PORTS: Range<u16> = 41_000..41_008;
+/// The same for others.
+const LATER: Range<u16> = 42_000..42_008;
+/// IPVS remembers a reset for ten seconds.
+const LONGER_THAN_A_RESET: Duration = Duration::from_secs(20);
+
+/// The cluster IPs and load balancer IPs of both families.
+fn targets() -> Vec<String> {
+    addresses().into_iter().filter(|address| !address.contains(":30080")).collect()
+}
+
+fn on_every_target(open: impl Fn(&str) -> Talks) -> Vec<Talks> {
+    targets().iter().map(|to| open(to)).collect()
+}
+
+fn assert_nobody_listens(cluster: &Cluster) {
+    assert_eq!(cluster.shell("ipvsadm -L --daemon").trim(), "");
+}
+
+/// Closed before the switch; used again at once after it, and a little later.
+#[test]
+fn a_port_that_comes_again() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let from = |ports: &Range<u16>| on_every_target(|to| Talks::start_from(&cluster, "client", ports.clone(), to));
+    let both = [PORTS, LATER];
+    both.iter().flat_map(from).for_each(|talks| drop(talks.end()));
+    switch(&cluster, &["iptables", "--drain", "10m", "--no-wait"]);
+    let mut talks = from(&PORTS);
+    wait_until("ports to be forgotten", || !remembers(&cluster, &LATER));
+    talks.extend(from(&LATER));
+    thread::sleep(LONGER_THAN_A_RESET);
+    talks.into_iter().for_each(|talks| eprintln!("{:?}", talks.end()));
+    // What is over does not hold IPVS mode for the two minutes that it could.
+    let ended = Instant::now();
+    wait_gone(&cluster);
+    eprintln!("IPVS mode was gone {:?} after the last connection", ended.elapsed());
+    assert_nobody_listens(&cluster);
+    assert_only(&cluster, Mode::Iptables);
+    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
+    proxy.stop();
+}
+
+/// Whether IPVS knows any of these ports.
+fn remembers(cluster: &Cluster, ports: &Range<u16>) -> bool {
+    let table = cluster.shell("cat /proc/thread-self/net/ip_vs_conn");
+    let known = |line: &str| line.split_whitespace().nth(2).and_then(|port| u16::from_str_radix(port, 16).ok());
+    table.lines().filter_map(known).any(|port| ports.contains(&port))
+}
+
+/// Used again at once, before, while and after the mode is switched.
+#[test]
+fn ports_that_come_again_all_the_time() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let each = Duration::from_secs(3);
+    let talks = on_every_target(|to| Talks::again_and_again(&cluster, "client", PORTS, to, each));
+    for mode in ["iptables", "ipvs", "iptables"] {
+        switch(&cluster, &[mode, "--drain", "10m", "--no-wait"]);
+        thread::sleep(LONGER_THAN_A_RESET);
+    }
+    talks.into_iter().for_each(|talks| eprintln!("{:?}", talks.end()));
+    // Connection tracking remembers a reset for ten seconds as well.
+    wait_gone(&cluster);
+    assert_nobody_listens(&cluster);
+    assert_only(&cluster, Mode::Iptables);
+    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
+    proxy.stop();
+}
