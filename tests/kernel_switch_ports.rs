@@ -93,3 +93,25 @@ fn ports_that_come_again_all_the_time() {
     assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
     proxy.stop();
 }
+
+/// There can be one backup daemon only.
+#[test]
+fn the_daemon_of_somebody_else_is_left_alone() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let mut proxy = start(&cluster, &[]);
+    on_every_target(|to| Talks::start_from(&cluster, "client", PORTS, to))
+        .into_iter()
+        .for_each(|talks| drop(talks.end()));
+    cluster.on_node("ipvsadm --start-daemon backup --mcast-interface eth0 --syncid 7");
+    switch(&cluster, &["iptables", "--no-wait"]);
+    proxy.wait_to_say(&["WARN", "the kernel does not listen", "a client whose port comes again"]);
+    // What was reset ends by itself.
+    wait_gone(&cluster);
+    assert!(cluster.shell("ipvsadm -L --daemon").contains("backup sync daemon (mcast=eth0, syncid=7"));
+    assert_only(&cluster, Mode::Iptables);
+    assert_eq!(proxy.log().matches("the kernel does not listen").count(), 2, "once a family:\n{}", proxy.log());
+    proxy.stop();
+}

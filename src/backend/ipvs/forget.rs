@@ -57,8 +57,10 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// Has old connections forgotten, by a thread that comes to its end each time.
 #[derive(Debug, Default)]
 pub struct Forgetting {
-    thread: Option<JoinHandle<Duration>>,
+    thread: Option<JoinHandle<(Duration, Option<ObserveError>)>>,
     not_before: Option<Instant>,
+    /// What went wrong last time: it is told once.
+    complaint: Option<String>,
 }
 
 impl Forgetting {
@@ -79,14 +81,13 @@ impl Forgetting {
         own.extend(observed.servers.keys().filter(|id| observed.is_recorded(id)).copied());
         let work = move || {
             let began = Instant::now();
-            match forget(family, &own) {
-                Ok(Told { forgotten: 0, kept: 0 }) => {}
-                Ok(Told { forgotten, kept }) => {
-                    debug!(%family, forgotten, kept, "IPVS forgets connections that are over")
-                }
-                Err(error) => warn!(%family, "{error}; a client port that comes again soon may lose its connection"),
+            let told = forget(family, &own);
+            if let Ok(Told { forgotten, kept }) = told
+                && forgotten + kept > 0
+            {
+                debug!(%family, forgotten, kept, "IPVS forgets connections that are over");
             }
-            began.elapsed()
+            (began.elapsed(), told.err())
         };
         let thread = thread::Builder::new().name("ipvs forget".to_owned()).spawn(work);
         self.thread = Some(thread.map_err(|error| ObserveError::new("connections that are over", error))?);
@@ -101,9 +102,13 @@ impl Forgetting {
     /// Waits for the end of what is under way, a fraction of a second where connections are not many.
     pub fn join(&mut self) {
         // A panic has been told by whoever panicked.
-        if let Some(took) = self.thread.take().and_then(|thread| thread.join().ok()) {
-            self.not_before = Some(Instant::now() + took.saturating_mul(REST).min(LONGEST_REST));
+        let Some((took, error)) = self.thread.take().and_then(|thread| thread.join().ok()) else { return };
+        self.not_before = Some(Instant::now() + took.saturating_mul(REST).min(LONGEST_REST));
+        let complaint = error.map(|error| error.to_string());
+        if let Some(complaint) = complaint.as_ref().filter(|_| complaint != self.complaint) {
+            warn!("{complaint}: a client whose port comes again within two minutes may lose its connection");
         }
+        self.complaint = complaint;
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is counted of the traffic, cut into periods.
 
+use super::events::{Between, Broken, Lost};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 const GRAIN: Duration = Duration::from_millis(250);
 /// Kinds of trouble that are told apart; there are more when something is very wrong.
 const MOST_PROBLEMS: usize = 50;
+/// Connections that are told one by one.
+const MOST_LOST: usize = 100;
 
 /// A kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -155,21 +158,6 @@ pub struct Second {
     pub late_ms: f64,
 }
 
-/// A client with affinity that got another endpoint.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Broken {
-    /// Its address.
-    pub client: SocketAddr,
-    /// When it was last with its endpoint, in milliseconds since the load was started.
-    pub since_ms: f64,
-    /// When it was with another one.
-    pub at_ms: f64,
-    /// The one before.
-    pub from: SocketAddr,
-    /// The one since.
-    pub to: SocketAddr,
-}
-
 #[derive(Debug)]
 struct Counts {
     tally: Tally,
@@ -186,6 +174,7 @@ pub struct Ledger {
     not_made: u64,
     timeline: Vec<Second>,
     broken: Vec<Broken>,
+    lost: Vec<Lost>,
     problems: BTreeMap<String, u64>,
 }
 
@@ -223,6 +212,7 @@ impl Ledger {
             not_made: 0,
             timeline: Vec::new(),
             broken: Vec::new(),
+            lost: Vec::new(),
             problems: BTreeMap::new(),
         }
     }
@@ -296,6 +286,15 @@ impl Ledger {
         self.broken.push(Broken { client, since_ms: at(since), at_ms: at(Instant::now()), from, to });
     }
 
+    /// A connection was of no use any more, and between whom it was.
+    pub fn lost(&mut self, kind: Kind, between: Between, how: String) {
+        if self.lost.len() < MOST_LOST {
+            let at = |instant: Instant| ms(instant.saturating_duration_since(self.started));
+            let (opened_ms, at_ms) = (at(between.since), at(Instant::now()));
+            self.lost.push(Lost { kind, how, from: between.from, to: between.to, opened_ms, at_ms });
+        }
+    }
+
     /// Something went wrong.
     pub fn problem(&mut self, what: String) {
         if self.problems.len() < MOST_PROBLEMS || self.problems.contains_key(&what) {
@@ -321,9 +320,9 @@ impl Ledger {
         self.timeline.clone()
     }
 
-    /// All clients that got another endpoint.
-    pub fn take_broken(&mut self) -> Vec<Broken> {
-        std::mem::take(&mut self.broken)
+    /// All clients that got another endpoint, and the first connections that broke.
+    pub fn take_events(&mut self) -> (Vec<Broken>, Vec<Lost>) {
+        (std::mem::take(&mut self.broken), std::mem::take(&mut self.lost))
     }
 
     /// Ends a period.

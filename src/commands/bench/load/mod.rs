@@ -8,6 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | `ledger.rs` | what is counted, and how it is cut into periods |
+//! | `events.rs` | what is told one by one |
 //! | `talk.rs` | connections that keep talking |
 //! | `request.rs` | one connection for one question: at a rate, and from clients with affinity |
 //! | `flow.rs` | UDP flows |
@@ -16,6 +17,7 @@
 
 mod closed;
 mod drops;
+mod events;
 mod flow;
 mod ledger;
 mod request;
@@ -23,7 +25,8 @@ mod talk;
 
 pub use closed::closed_loop;
 pub use drops::Drops;
-pub use ledger::{Broken, Late, Period, Second, Tally};
+pub use events::{Broken, Lost};
+pub use ledger::{Late, Period, Second, Tally};
 
 use super::field::Field;
 use crate::lab::NetNs;
@@ -228,7 +231,8 @@ impl Load {
         self.finish();
         let mut ledger = self.shared.ledger();
         let last = ledger.cut();
-        (last, Kept { timeline: ledger.timeline(), broken: ledger.take_broken(), problems: ledger.problems() })
+        let (broken, lost) = ledger.take_events();
+        (last, Kept { timeline: ledger.timeline(), broken, lost, problems: ledger.problems() })
     }
 
     fn finish(&mut self) {
@@ -254,6 +258,8 @@ pub struct Kept {
     pub timeline: Vec<Second>,
     /// Clients with affinity that got another endpoint.
     pub broken: Vec<Broken>,
+    /// The first connections that broke.
+    pub lost: Vec<Lost>,
     /// What went wrong, and how often.
     pub problems: Vec<(String, u64)>,
 }

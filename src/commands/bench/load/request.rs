@@ -1,5 +1,6 @@
 //! One connection for one question: at a rate, and from clients with affinity.
 
+use super::events::Between;
 use super::ledger::{End, Kind};
 use super::talk::answer_to;
 use super::{Shared, Turns, pick, question_of};
@@ -90,9 +91,11 @@ pub async fn request(
     question: u64,
 ) -> Option<Vec<u8>> {
     let started = Instant::now();
+    let mut between = Between { from: None, to, since: started };
     let whole = async {
         let mut stream = connect(to, from).await?;
         let shaken = started.elapsed();
+        between.from = stream.local_addr().ok();
         Ok::<_, io::Error>((shaken, answer_to(&mut stream, question).await?))
     };
     let outcome = timeout(shared.plan.timeout(), whole).await;
@@ -102,9 +105,18 @@ pub async fn request(
             ledger.ended(kind, End::Answered(shaken));
             return Some(line);
         }
-        Ok(Ok(_)) => ledger.ended(kind, End::Failed("answered wrongly")),
-        Ok(Err(error)) => ledger.error(kind, &error),
-        Err(_) => ledger.ended(kind, End::TimedOut),
+        Ok(Ok(_)) => {
+            ledger.ended(kind, End::Failed("answered wrongly"));
+            ledger.lost(kind, between, "answered wrongly".to_owned());
+        }
+        Ok(Err(error)) => {
+            ledger.error(kind, &error);
+            ledger.lost(kind, between, error.to_string());
+        }
+        Err(late) => {
+            ledger.ended(kind, End::TimedOut);
+            ledger.lost(kind, between, late.to_string());
+        }
     }
     None
 }

@@ -1,5 +1,6 @@
 //! Connections that keep talking: a question in every turn, and an answer to it.
 
+use super::events::Between;
 use super::ledger::{End, Kind};
 use super::{Shared, Turns, question_of};
 use std::io;
@@ -23,10 +24,12 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
     while !shared.stopping() {
         // All at once would be a burst that no node has.
         turns.turn().await;
+        let since = Instant::now();
         let Some(mut stream) = open(&shared, to).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        let between = Between { from: stream.local_addr().ok(), to, since };
         let mut last: Option<Instant> = None;
         loop {
             turns.turn().await;
@@ -34,7 +37,7 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
                 break;
             }
             question += 1;
-            if !exchange(&shared, &mut stream, question, &mut last).await {
+            if !exchange(&shared, &mut stream, between, question, &mut last).await {
                 tokio::time::sleep(PAUSE).await;
                 break;
             }
@@ -61,7 +64,13 @@ async fn open(shared: &Shared, to: SocketAddr) -> Option<TcpStream> {
 }
 
 /// One question and its answer; `false` when the connection is of no use any more.
-async fn exchange(shared: &Shared, stream: &mut TcpStream, question: u64, last: &mut Option<Instant>) -> bool {
+async fn exchange(
+    shared: &Shared,
+    stream: &mut TcpStream,
+    between: Between,
+    question: u64,
+    last: &mut Option<Instant>,
+) -> bool {
     let asked = Instant::now();
     let outcome = timeout(shared.plan.timeout(), ask(stream, question)).await;
     let answered = Instant::now();
@@ -73,14 +82,17 @@ async fn exchange(shared: &Shared, stream: &mut TcpStream, question: u64, last: 
         }
         Ok(Ok(false)) => {
             ledger.ended(Kind::Messages, End::Failed("answered wrongly"));
+            ledger.lost(Kind::Messages, between, "answered wrongly".to_owned());
             false
         }
         Ok(Err(error)) => {
             ledger.error(Kind::Messages, &error);
+            ledger.lost(Kind::Messages, between, error.to_string());
             false
         }
-        Err(_) => {
+        Err(late) => {
             ledger.ended(Kind::Messages, End::TimedOut);
+            ledger.lost(Kind::Messages, between, late.to_string());
             false
         }
     };

@@ -1,6 +1,6 @@
 //! All results of a call. What its JSON holds, docs/benchmarks.md says.
 
-use crate::commands::bench::load::{Broken, Drops, Kept, Late, Load, Period, Plan, Second, Tally};
+use crate::commands::bench::load::{Broken, Drops, Kept, Late, Load, Lost, Period, Plan, Second, Tally};
 use crate::commands::bench::machine::Machine;
 use crate::commands::bench::program::Usage;
 use crate::reconcile::Mode;
@@ -85,6 +85,8 @@ pub struct Run {
     pub affinity: Vec<Broken>,
     /// What went wrong, and how often.
     pub problems: Vec<(String, u64)>,
+    /// The first connections that broke.
+    pub lost: Vec<Lost>,
     /// Packets that the machine let go meanwhile.
     pub dropped: Drops,
     /// Why it came to an end before its time, if it did.
@@ -217,7 +219,7 @@ impl Switched {
 }
 
 /// Known causes for another endpoint.
-const TO_IPVS: &str = "iptables to ipvs: the kernel takes no persistence templates from user space";
+const TO_IPVS: &str = "iptables to ipvs: IPVS takes persistence templates from another director only";
 const TO_IPTABLES: &str = "ipvs to iptables";
 const UNEXPLAINED: &str = "unexplained";
 
@@ -248,6 +250,7 @@ impl Run {
             affinity_causes: BTreeMap::new(),
             affinity: Vec::new(),
             problems: Vec::new(),
+            lost: Vec::new(),
             dropped: Drops::default(),
             ended_early: None,
             daemon: Usage::default(),
@@ -275,6 +278,7 @@ impl Run {
             *self.affinity_causes.entry(cause).or_default() += 1;
         }
         (self.timeline, self.affinity, self.problems) = (kept.timeline, kept.broken, kept.problems);
+        self.lost = kept.lost;
     }
 
     /// All kinds together.
