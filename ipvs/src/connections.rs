@@ -112,25 +112,53 @@ pub fn for_each(path: impl AsRef<Path>, mut each: impl FnMut(Connection)) -> std
     Ok(())
 }
 
-/// `TCP C0A80001 9C40 AC1E0016 0050 0AB40001 1F90 ESTABLISHED     899`
 pub(crate) fn connection(line: &str) -> Option<Connection> {
-    let mut words = line.split_ascii_whitespace();
-    let protocol = match words.next()? {
+    let Line { protocol, client, server, destination, state, expires, .. } = Line::read(line)?;
+    let protocol = match protocol {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
         "SCTP" => Protocol::Sctp,
         _ => return None,
     };
-    let mut place = || Some(SocketAddr::new(address(words.next()?)?, u16::from_str_radix(words.next()?, 16).ok()?));
-    let (client, server, destination) = (place()?, place()?, place()?);
-    let (state, expires) = (words.next()?, words.next()?.parse().ok()?);
     let state = if protocol == Protocol::Tcp { TcpState::from_name(state) } else { None };
     Some(Connection { protocol, client, server, destination, state, expires })
 }
 
+/// A line of the file, its names as they are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Transport protocol.
+    pub protocol: &'a str,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual server's address and port, as the client asks for them.
+    pub server: SocketAddr,
+    /// The destination.
+    pub destination: SocketAddr,
+    /// How far it is.
+    pub state: &'a str,
+    /// Seconds until it is forgotten, if nothing comes.
+    pub expires: u32,
+    /// Name and data of the persistence engine.
+    pub engine: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Line<'a> {
+    /// `TCP C0A80001 9C40 AC1E0016 0050 0AB40001 1F90 ESTABLISHED     899 sip data`; `None` where it is something else.
+    #[must_use]
+    pub fn read(line: &'a str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let protocol = words.next()?;
+        let mut place = || Some(SocketAddr::new(address(words.next()?)?, u16::from_str_radix(words.next()?, 16).ok()?));
+        let (client, server, destination) = (place()?, place()?, place()?);
+        let (state, expires) = (words.next()?, words.next()?.parse().ok()?);
+        let engine = words.next().zip(words.next());
+        Some(Self { protocol, client, server, destination, state, expires, engine })
+    }
+}
+
 /// An address as the file writes it: eight hexadecimal digits, or an IPv6 address.
-#[must_use]
-pub fn address(text: &str) -> Option<IpAddr> {
+fn address(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     }

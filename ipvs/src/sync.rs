@@ -8,11 +8,6 @@ use std::net::IpAddr;
 
 use crate::connections::{Connection, TcpState};
 
-/// Where backups listen if their [`Daemon`](crate::Daemon) does not say otherwise.
-pub const GROUP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(224, 0, 0, 81));
-/// The UDP port, likewise.
-pub const PORT: u16 = 8848;
-
 /// `IP_VS_CONN_F_INACTIVE`: it counts among those that are not established.
 const INACTIVE: u32 = 0x0100;
 /// `STYPE_F_INET6`

@@ -4,11 +4,10 @@
 use super::request::Format;
 use super::resolve::Resolver;
 use anyhow::Context;
-use ipvs::connections::address;
+use ipvs::connections::Line;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
 
 /// Prints them.
 ///
@@ -28,8 +27,8 @@ pub fn print(format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
             return Ok(());
         }
         text.clear();
-        let entry = Entry::read(&line).with_context(|| format!("{path}: not a connection: {line:?}"))?;
-        entry.write(&mut text, format, &mut resolver)?;
+        let entry = Line::read(&line).with_context(|| format!("{path}: not a connection: {line:?}"))?;
+        write(&entry, &mut text, format, &mut resolver)?;
         out.write_all(text.as_bytes())?;
     }
 }
@@ -43,46 +42,24 @@ fn title(format: Format) -> String {
     format!("{start}{destination}\n")
 }
 
-/// One connection.
-struct Entry<'a> {
-    protocol: &'a str,
-    places: [(IpAddr, u16); 3],
-    state: &'a str,
-    seconds: u32,
-    /// Name and data of the persistence engine.
-    engine: Option<(&'a str, &'a str)>,
-}
-
-impl<'a> Entry<'a> {
-    /// `TCP C0A80001 9C40 AC1E0016 0050 0AB40001 1F90 ESTABLISHED     899 sip data`
-    fn read(line: &'a str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let protocol = words.next()?;
-        let mut place = || Some((address(words.next()?)?, u16::from_str_radix(words.next()?, 16).ok()?));
-        let places = [place()?, place()?, place()?];
-        let (state, seconds) = (words.next()?, words.next()?.parse().ok()?);
-        Some(Self { protocol, places, state, seconds, engine: words.next().zip(words.next()) })
-    }
-
-    fn write(&self, text: &mut String, format: Format, resolver: &mut Resolver) -> std::fmt::Result {
-        let protocol = match self.protocol {
-            "TCP" => 6,
-            "UDP" => 17,
-            "SCTP" => 132,
-            _ => 0,
-        };
-        let [client, server, destination] = self.places.map(|(address, port)| {
-            let mut place = String::new();
-            resolver.write(&mut place, address, port, protocol);
-            place
-        });
-        let expire = format!("{:02}:{:02}", self.seconds / 60, self.seconds % 60);
-        let (name, state) = (self.protocol, self.state);
-        write!(text, "{name:<3} {expire:<6} {state:<11} {client:<18} {server:<18} ")?;
-        match self.engine {
-            Some((engine, data)) if format.engines => writeln!(text, "{destination:<16} {engine:<18} {data}"),
-            _ => writeln!(text, "{destination}"),
-        }
+fn write(entry: &Line<'_>, text: &mut String, format: Format, resolver: &mut Resolver) -> std::fmt::Result {
+    let protocol = match entry.protocol {
+        "TCP" => 6,
+        "UDP" => 17,
+        "SCTP" => 132,
+        _ => 0,
+    };
+    let [client, server, destination] = [entry.client, entry.server, entry.destination].map(|at| {
+        let mut place = String::new();
+        resolver.write(&mut place, at.ip(), at.port(), protocol);
+        place
+    });
+    let expire = format!("{:02}:{:02}", entry.expires / 60, entry.expires % 60);
+    let (name, state) = (entry.protocol, entry.state);
+    write!(text, "{name:<3} {expire:<6} {state:<11} {client:<18} {server:<18} ")?;
+    match entry.engine {
+        Some((engine, data)) if format.engines => writeln!(text, "{destination:<16} {engine:<18} {data}"),
+        _ => writeln!(text, "{destination}"),
     }
 }
 
@@ -93,7 +70,7 @@ mod tests {
     fn printed(line: &str, engines: bool) -> String {
         let format = Format { numeric: true, engines, ..Format::default() };
         let mut text = String::new();
-        Entry::read(line).unwrap().write(&mut text, format, &mut Resolver::new(true)).unwrap();
+        write(&Line::read(line).unwrap(), &mut text, format, &mut Resolver::new(true)).unwrap();
         text
     }
 
@@ -109,6 +86,6 @@ mod tests {
             printed(sip, true),
             "UDP 00:42  UDP         192.168.0.1:0      172.30.0.22:5060   10.180.0.1:5060  sip                0123@host\n"
         );
-        assert!(Entry::read("TCP C0A80001 9C40").is_none());
+        assert!(Line::read("TCP C0A80001 9C40").is_none());
     }
 }
