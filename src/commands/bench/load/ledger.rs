@@ -286,11 +286,13 @@ impl Ledger {
         self.broken.push(Broken { client, since_ms: at(since), at_ms: at(Instant::now()), from, to });
     }
 
-    /// A connection was of no use any more, and between whom it was.
-    pub fn lost(&mut self, kind: Kind, between: Between, how: String) {
+    /// A connection was of no use any more: what was met, and between whom it was.
+    pub fn lost(&mut self, kind: Kind, between: Between, error: &io::Error) {
+        self.error(kind, error);
         if self.lost.len() < MOST_LOST {
             let at = |instant: Instant| ms(instant.saturating_duration_since(self.started));
             let (opened_ms, at_ms) = (at(between.since), at(Instant::now()));
+            let how = error.to_string();
             self.lost.push(Lost { kind, how, from: between.from, to: between.to, opened_ms, at_ms });
         }
     }

@@ -2,8 +2,8 @@
 
 use super::events::Between;
 use super::ledger::{End, Kind};
-use super::talk::answer_to;
-use super::{Shared, Turns, pick, question_of};
+use super::talk::{answer_to, in_time, right};
+use super::{Shared, Turns, pick};
 use crate::commands::bench::field::Field;
 use crate::lab::Answer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 
 /// Connections that may be under way at once. At more the machine does not keep up, which is told.
 const MOST_AT_ONCE: u32 = 4000;
@@ -96,27 +95,17 @@ pub async fn request(
         let mut stream = connect(to, from).await?;
         let shaken = started.elapsed();
         between.from = stream.local_addr().ok();
-        Ok::<_, io::Error>((shaken, answer_to(&mut stream, question).await?))
+        let line = answer_to(&mut stream, question).await?;
+        right(question, &line).map(|()| (shaken, line))
     };
-    let outcome = timeout(shared.plan.timeout(), whole).await;
+    let outcome = in_time(shared, whole).await;
     let mut ledger = shared.ledger();
     match outcome {
-        Ok(Ok((shaken, line))) if question_of(&line) == Some(question) => {
+        Ok((shaken, line)) => {
             ledger.ended(kind, End::Answered(shaken));
             return Some(line);
         }
-        Ok(Ok(_)) => {
-            ledger.ended(kind, End::Failed("answered wrongly"));
-            ledger.lost(kind, between, "answered wrongly".to_owned());
-        }
-        Ok(Err(error)) => {
-            ledger.error(kind, &error);
-            ledger.lost(kind, between, error.to_string());
-        }
-        Err(late) => {
-            ledger.ended(kind, End::TimedOut);
-            ledger.lost(kind, between, late.to_string());
-        }
+        Err(error) => ledger.lost(kind, between, &error),
     }
     None
 }

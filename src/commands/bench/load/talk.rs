@@ -72,39 +72,27 @@ async fn exchange(
     last: &mut Option<Instant>,
 ) -> bool {
     let asked = Instant::now();
-    let outcome = timeout(shared.plan.timeout(), ask(stream, question)).await;
+    let outcome = in_time(shared, async { right(question, &answer_to(stream, question).await?) }).await;
     let answered = Instant::now();
     let mut ledger = shared.ledger();
-    let good = match outcome {
-        Ok(Ok(true)) => {
-            ledger.ended(Kind::Messages, End::Answered(answered.saturating_duration_since(asked)));
-            true
-        }
-        Ok(Ok(false)) => {
-            ledger.ended(Kind::Messages, End::Failed("answered wrongly"));
-            ledger.lost(Kind::Messages, between, "answered wrongly".to_owned());
-            false
-        }
-        Ok(Err(error)) => {
-            ledger.error(Kind::Messages, &error);
-            ledger.lost(Kind::Messages, between, error.to_string());
-            false
-        }
-        Err(late) => {
-            ledger.ended(Kind::Messages, End::TimedOut);
-            ledger.lost(Kind::Messages, between, late.to_string());
-            false
-        }
-    };
+    match &outcome {
+        Ok(()) => ledger.ended(Kind::Messages, End::Answered(answered.saturating_duration_since(asked))),
+        Err(error) => ledger.lost(Kind::Messages, between, error),
+    }
     if let Some(before) = last.replace(answered) {
         ledger.gap(Kind::Messages, answered.saturating_duration_since(before));
     }
-    good
+    outcome.is_ok()
 }
 
-/// Asks, and tells whether the answer is to this question.
-pub async fn ask(stream: &mut TcpStream, question: u64) -> io::Result<bool> {
-    Ok(question_of(&answer_to(stream, question).await?) == Some(question))
+/// What comes too late is an error as well.
+pub async fn in_time<T>(shared: &Shared, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(shared.plan.timeout(), work).await.map_err(|late| io::Error::new(io::ErrorKind::TimedOut, late)).flatten()
+}
+
+/// Whether a line answers this question; another one is an error.
+pub fn right(question: u64, line: &[u8]) -> io::Result<()> {
+    (question_of(line) == Some(question)).then_some(()).ok_or_else(|| io::Error::other("answered wrongly"))
 }
 
 /// Asks, and returns the line that comes back.
