@@ -45,7 +45,8 @@ fn a_port_that_comes_again() {
     }
     let cluster = cluster(Mode::Ipvs);
     let proxy = start(&cluster, &[]);
-    let from = |ports: &Range<u16>| on_every_target(|to| Talks::start_from(&cluster, "client", ports.clone(), to));
+    let from =
+        |ports: &Range<u16>| on_every_target(|to| Talks::start_from(&cluster, "client", ports.clone(), to, None));
     let both = [PORTS, LATER];
     both.iter().flat_map(from).for_each(|talks| drop(talks.end()));
     switch(&cluster, &["iptables", "--drain", "10m", "--no-wait"]);
@@ -80,7 +81,7 @@ fn ports_that_come_again_all_the_time() {
     let cluster = cluster(Mode::Ipvs);
     let proxy = start(&cluster, &[]);
     let each = Duration::from_secs(3);
-    let talks = on_every_target(|to| Talks::again_and_again(&cluster, "client", PORTS, to, each));
+    let talks = on_every_target(|to| Talks::start_from(&cluster, "client", PORTS, to, Some(each)));
     for mode in ["iptables", "ipvs", "iptables"] {
         switch(&cluster, &[mode, "--drain", "10m", "--no-wait"]);
         thread::sleep(LONGER_THAN_A_RESET);
@@ -102,7 +103,7 @@ fn the_daemon_of_somebody_else_is_left_alone() {
     }
     let cluster = cluster(Mode::Ipvs);
     let mut proxy = start(&cluster, &[]);
-    on_every_target(|to| Talks::start_from(&cluster, "client", PORTS, to))
+    on_every_target(|to| Talks::start_from(&cluster, "client", PORTS, to, None))
         .into_iter()
         .for_each(|talks| drop(talks.end()));
     cluster.on_node("ipvsadm --start-daemon backup --mcast-interface eth0 --syncid 7");

@@ -26,35 +26,28 @@ pub struct Talks {
 impl Talks {
     /// Opens `each` connections from every host to every address; all are open when this returns.
     pub fn start(cluster: &Cluster, from: &[&str], to: &[String], each: usize) -> Self {
-        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
+        let mut talks = Self::none();
         for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (*from, to))) {
-            (0..each).for_each(|_| talks.open(cluster, from, to, 0));
+            (0..each).for_each(|_| talks.open(cluster, from, to, 0, None));
         }
         talks.wait_for_more(1);
         talks
     }
 
-    /// Opens one connection from each of `ports` of a host.
-    pub fn start_from(cluster: &Cluster, from: &str, ports: Range<u16>, to: &str) -> Self {
-        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
-        ports.for_each(|port| talks.open(cluster, from, to, port));
+    /// Opens one connection from each of `ports` of a host. With `each` it is reset after so long and opened anew from its port
+    /// at once, again and again.
+    pub fn start_from(cluster: &Cluster, from: &str, ports: Range<u16>, to: &str, each: Option<Duration>) -> Self {
+        let mut talks = Self::none();
+        ports.for_each(|port| talks.open(cluster, from, to, port, each));
         talks.wait_for_more(1);
         talks
     }
 
-    /// The same, but each connection is reset after a while and opened anew from its port at once, again and again.
-    pub fn again_and_again(cluster: &Cluster, from: &str, ports: Range<u16>, to: &str, each: Duration) -> Self {
-        let mut talks = Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() };
-        ports.for_each(|port| talks.open_for(cluster, from, to, port, Some(each)));
-        talks.wait_for_more(1);
-        talks
+    fn none() -> Self {
+        Self { stop: Arc::default(), answers: Vec::new(), threads: Vec::new() }
     }
 
-    fn open(&mut self, cluster: &Cluster, from: &str, to: &str, port: u16) {
-        self.open_for(cluster, from, to, port, None);
-    }
-
-    fn open_for(&mut self, cluster: &Cluster, from: &str, to: &str, port: u16, each: Option<Duration>) {
+    fn open(&mut self, cluster: &Cluster, from: &str, to: &str, port: u16, each: Option<Duration>) {
         let (ns, stop, answers) = (cluster.host(from).ns.clone(), self.stop.clone(), Arc::default());
         self.answers.push(Arc::clone(&answers));
         let (what, to) = (format!("{from} to {to} (port {port})"), to.parse().unwrap());

@@ -11,7 +11,7 @@
 
 use super::observed::Observed;
 use crate::backend::ObserveError;
-use crate::kernel::conntrack::{self, Tuple};
+use crate::kernel::conntrack::{self, ConntrackError, Tuple};
 use crate::model::IpFamily;
 use foldhash::{HashSet, HashSetExt as _};
 use ipvs::connections::{self, Connection, TcpState};
@@ -136,7 +136,7 @@ fn forget(family: IpFamily, own: &HashSet<ServiceId>) -> Result<Told, ObserveErr
     });
     read.map_err(|error| ObserveError::new("the connections of IPVS", error))?;
     let mut told = Told { forgotten: 0, kept: 0 };
-    let mut tracking = None;
+    let mut tracking = conntrack::Client::open().map_err(untold)?;
     let mut changes = Vec::new();
     for connection in found {
         let Some(timeout) = timeout_of(&connection, came_again(&mut tracking, &connection)?) else { continue };
@@ -162,14 +162,15 @@ fn matters(connection: &Connection) -> bool {
     connection.state.is_some() && !connection.is_template() && (is_over(connection) || connection.expires <= SOON)
 }
 
+fn untold(error: ConntrackError) -> ObserveError {
+    ObserveError::new("tracked connections", error)
+}
+
 /// Whether its address and port belong to a connection that connection tracking translates.
-fn came_again(tracking: &mut Option<conntrack::Client>, connection: &Connection) -> Result<bool, ObserveError> {
-    let failed = |error| ObserveError::new("tracked connections", error);
-    let mut client = tracking.take().map_or_else(conntrack::Client::open, Ok).map_err(failed)?;
+fn came_again(tracking: &mut conntrack::Client, connection: &Connection) -> Result<bool, ObserveError> {
     let Connection { protocol, client: source, server: destination, .. } = *connection;
     let Ok(protocol) = u8::try_from(protocol.number()) else { return Ok(false) };
-    let flow = client.find(&Tuple { source, destination, protocol }).map_err(failed)?;
-    *tracking = Some(client);
+    let flow = tracking.find(&Tuple { source, destination, protocol }).map_err(untold)?;
     Ok(flow.is_some_and(|flow| flow.translated))
 }
 
