@@ -210,7 +210,7 @@ impl Commands {
 
     fn save_with(&self, tables: &[Table], options: &[&str]) -> Result<Saved, SaveError> {
         let mut saved = Saved::default();
-        for table in self.start_saving_with(tables, options).run(&mut saved)? {
+        for table in self.start_saving_with(tables, options).finish(&mut saved)? {
             saved.tables.entry(table).or_default();
         }
         Ok(saved)
@@ -221,7 +221,7 @@ impl Commands {
     /// # Errors
     /// As [`save`](Self::save); what the sink has taken by then is of no use.
     pub fn save_into(&self, tables: &[Table], sink: &mut dyn SaveSink) -> Result<(), SaveError> {
-        self.start_saving(tables).run(sink).map(drop)
+        self.start_saving(tables).finish(sink).map(drop)
     }
 
     /// Reads tables little by little.

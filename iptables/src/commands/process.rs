@@ -141,6 +141,11 @@ impl Reading {
         }
     }
 
+    /// Gives it the whole time from now on.
+    pub(crate) fn restart_clock(&mut self) {
+        self.deadline = Instant::now() + self.timeout;
+    }
+
     /// What it said beside its output.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()

@@ -1,4 +1,4 @@
-//! Reading tables little by little, while other things go on.
+//! Reading tables little by little, or all at once, while other things go on.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::{Commands, process};
 use crate::save_reader::{SaveReader, SaveSink};
 use crate::{ParseError, Table};
 
-/// Tables that are being read: one run of iptables-save after the other. The program is killed when this is dropped.
+/// Tables that are being read: a run of iptables-save each. The programs are killed when this is dropped.
 ///
 /// iptables-nft-save begins anew when rules change while it reads, so that what comes is one state of the table.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub struct Saving {
     commands: Commands,
     options: Vec<String>,
     waiting: VecDeque<Table>,
-    current: Option<Current>,
+    /// The first one is read, what comes behind it was begun already.
+    started: VecDeque<Current>,
     found: BTreeSet<Table>,
 }
 
@@ -34,7 +35,19 @@ struct Current {
 
 impl Saving {
     pub(super) fn new(commands: Commands, tables: VecDeque<Table>, options: Vec<String>) -> Self {
-        Self { commands, options, waiting: tables, current: None, found: BTreeSet::new() }
+        Self { commands, options, waiting: tables, started: VecDeque::new(), found: BTreeSet::new() }
+    }
+
+    /// Starts the programs for all tables that wait, so that they work while others are read, or something else.
+    ///
+    /// # Errors
+    /// When a program does not start.
+    pub fn begin(&mut self) -> Result<(), SaveError> {
+        while let Some(table) = self.waiting.pop_front() {
+            let begun = self.start(table)?;
+            self.started.push_back(begun);
+        }
+        Ok(())
     }
 
     /// Goes on until everything is read (then `true`), or until that instant, or until there is nothing to read yet.
@@ -45,8 +58,12 @@ impl Saving {
         self.go_on(until, false, sink)
     }
 
-    /// Goes on to the end; returns the tables that exist.
-    pub(super) fn run(mut self, sink: &mut dyn SaveSink) -> Result<BTreeSet<Table>, SaveError> {
+    /// Goes on to the end, all tables at once; returns those that exist.
+    ///
+    /// # Errors
+    /// As [`Commands::save`]; what the sink has taken by then is of no use.
+    pub fn finish(mut self, sink: &mut dyn SaveSink) -> Result<BTreeSet<Table>, SaveError> {
+        self.begin()?;
         // The program is killed at its own deadline before that.
         while !self.go_on(Instant::now() + Duration::from_secs(3600), true, sink)? {}
         Ok(self.found)
@@ -54,7 +71,7 @@ impl Saving {
 
     fn go_on(&mut self, until: Instant, patient: bool, sink: &mut dyn SaveSink) -> Result<bool, SaveError> {
         loop {
-            let mut current = match self.current.take() {
+            let mut current = match self.started.pop_front() {
                 Some(current) => current,
                 None => match self.waiting.pop_front() {
                     Some(table) => self.start(table)?,
@@ -71,10 +88,14 @@ impl Saving {
             let ended = ended.map_err(|error| fail(&current.command, error.into()))?;
             match ended {
                 None => {
-                    self.current = Some(current);
+                    self.started.push_front(current);
                     return Ok(false);
                 }
                 Some(status) => self.found.extend(current.end(status, sink)?),
+            }
+            // It may have waited long for its turn.
+            if let Some(next) = self.started.front_mut() {
+                next.reading.restart_clock();
             }
         }
     }

@@ -23,6 +23,12 @@ use std::time::Instant;
 impl Ipvs {
     /// Reads everything of a family.
     pub(super) fn observe_family(&mut self, family: IpFamily, now: Instant) -> Result<Observed, ObserveError> {
+        // Starting iptables takes longer than reading a small table: meanwhile everything else is read.
+        let what = || format!("{family} rules");
+        let commands = self.commands.get(family).as_ref();
+        let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
+        let mut saving = commands.start_saving(&[Table::Mangle, Table::Filter, Table::Nat]);
+        saving.begin().map_err(|error| ObserveError::new(what(), error))?;
         let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
         self.read_interface(family, &mut observed)?;
         self.read_sets(family, &mut observed)?;
@@ -34,13 +40,8 @@ impl Ipvs {
         if family == IpFamily::V4 {
             observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
         }
-        let what = || format!("{family} rules");
-        let commands = self.commands.get(family).as_ref();
-        let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
         let mut reader = FoundReader::new(Ours);
-        commands
-            .save_into(&[Table::Mangle, Table::Filter, Table::Nat], &mut reader)
-            .map_err(|error| ObserveError::new(what(), error))?;
+        saving.finish(&mut reader).map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
         observed.rules = reader.finish();
         let needs = Needs {
