@@ -3,16 +3,16 @@
 //! [`Builder::update`] is a function of the snapshot, the node's facts and the drains that are under way; feeding it any
 //! sequence of snapshots gives the same result as feeding it the last one, except for what drains.
 
+mod compile;
+
+use self::compile::served;
 use super::claims::{self, Claims, Frontend};
 use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
 use super::ranges::Ranges;
-use super::scheduling;
-use super::topology::{Place, Policies};
-use super::{
-    Desired, NodeFacts, NodeRules, Scheduling, ServicePort, ServicePortKey, Settings, drain, endpoints, of_family,
-};
-use crate::model::{self, EndpointSlice, IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use super::topology::Place;
+use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain};
+use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,6 +49,18 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         self.ports.v4.is_empty() && self.ports.v6.is_empty() && !self.node.v4 && !self.node.v6
     }
+}
+
+/// The name of a Service, and the Service if it is there.
+type Named = (ServiceName, Option<Arc<Service>>);
+
+/// An update under way.
+struct Pass {
+    now: Instant,
+    /// Nothing was there before, so that nothing is looked for.
+    first: bool,
+    /// The service ports that differ.
+    changed: PerFamily<Vec<ServicePortKey>>,
 }
 
 /// Holds the last snapshot and what followed from it.
@@ -140,23 +152,31 @@ impl Builder {
     /// Takes in a snapshot and the node's facts.
     pub fn update(&mut self, snapshot: &Snapshot, facts: &NodeFacts, now: Instant) -> Change {
         let mut change = Change::default();
-        let mut services: BTreeSet<ServiceName> = self.snapshot.changed_services(snapshot).into_iter().collect();
-        let now_there = services.iter().map(|name| (name, snapshot.services.get(name).map(|service| &**service)));
+        let no_ports = IpFamily::BOTH.iter().all(|family| self.desired.get(*family).ports.is_empty());
+        let mut pass = Pass { now, first: no_ports && self.claims.is_empty(), changed: PerFamily::default() };
+        let with_service = |name: ServiceName| {
+            let service = snapshot.services.get(&name).cloned();
+            (name, service)
+        };
+        let mut services: Vec<Named> = self.snapshot.changed_services(snapshot).into_iter().map(with_service).collect();
+        let now_there = services.iter().map(|(name, service)| (name, service.as_deref()));
         self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
-        let everything = self.update_node(snapshot, facts, &mut change);
-        if everything {
-            services.extend(snapshot.services.keys().cloned());
-            services.extend(self.claims.services().cloned());
+        if self.update_node(snapshot, facts, &mut change) {
+            services = self.all_services(services, snapshot);
         }
         self.snapshot = snapshot.clone();
         let mut affected = BTreeSet::new();
-        for name in &services {
-            self.claim(name, &mut affected);
+        for (name, service) in &services {
+            self.claim(name, service.as_deref(), pass.first, &mut affected);
         }
-        services.extend(affected.into_iter().map(|key| key.service));
-        for name in &services {
-            self.rebuild(name, now, &mut change);
+        let affected: BTreeSet<ServiceName> = affected.into_iter().map(|key| key.service).collect();
+        let new = |name: &ServiceName| services.binary_search_by(|(known, _)| known.cmp(name)).is_err();
+        let affected: Vec<Named> = affected.into_iter().filter(new).map(with_service).collect();
+        for (name, service) in services.iter().chain(&affected) {
+            self.rebuild(name, service.as_deref(), &mut pass);
         }
+        let [v4, v6] = [pass.changed.v4, pass.changed.v6].map(|keys| keys.into_iter().collect());
+        change.ports = PerFamily { v4, v6 };
         change
     }
 
@@ -211,31 +231,36 @@ impl Builder {
         everything
     }
 
+    /// Every Service, also those that are not there any more; by name.
+    fn all_services(&self, changed: Vec<Named>, snapshot: &Snapshot) -> Vec<Named> {
+        let gone = changed.into_iter().filter(|(_, service)| service.is_none()).map(|(name, _)| name);
+        let mut gone: BTreeSet<ServiceName> = gone.collect();
+        gone.extend(self.claims.services().filter(|name| !snapshot.services.contains_key(*name)).cloned());
+        let there = snapshot.services.iter().map(|(name, service)| (name.clone(), Some(service.clone())));
+        let mut all: Vec<Named> = gone.into_iter().map(|name| (name, None)).chain(there).collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+
     fn node_addresses(&self, family: IpFamily) -> &[IpAddr] {
         self.desired.get(family).rules.as_deref().map(|rules| rules.node_addresses.as_slice()).unwrap_or_default()
     }
 
-    fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
-        let service = self.snapshot.services.get(name)?;
-        service.is_served_by(self.settings.proxy_name.as_deref()).then(|| service.clone())
-    }
-
-    /// The slices of a Service that are not meant for another proxy.
-    fn slices(&self, name: &ServiceName) -> Vec<EndpointSlice> {
-        let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
-        let slices = self.snapshot.slices.get(name).into_iter().flat_map(Slices::values);
-        slices.filter(|slice| !theirs(slice)).collect()
-    }
-
     /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
-    fn claim(&mut self, name: &ServiceName, affected: &mut BTreeSet<ServicePortKey>) {
-        let service = self.service(name);
+    fn claim(
+        &mut self,
+        name: &ServiceName,
+        service: Option<&Service>,
+        first: bool,
+        affected: &mut BTreeSet<ServicePortKey>,
+    ) {
+        let service = served(&self.settings, service);
         for family in IpFamily::BOTH {
             let node_addresses = self.node_addresses(family).to_vec();
             // Every port claims its cluster IP at least.
-            let mut gone = self.claims.keys_of(name, family);
+            let mut gone = if first { Vec::new() } else { self.claims.keys_of(name, family) };
             // Endpoints claim nothing.
-            for port in self.compile(service.as_deref(), &[], family) {
+            for port in self.compile(service, &[], family) {
                 self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
                 gone.retain(|key| *key != port.key);
             }
@@ -249,32 +274,32 @@ impl Builder {
     }
 
     /// Brings what is desired of a Service up to date.
-    fn rebuild(&mut self, name: &ServiceName, now: Instant, change: &mut Change) {
-        let service = self.service(name);
+    fn rebuild(&mut self, name: &ServiceName, service: Option<&Service>, pass: &mut Pass) {
+        let service = served(&self.settings, service);
         // Touched only when it changes, so that who compares it finds the same one.
-        match service.as_deref().is_some_and(|service| service.balancing.needs_ipvs()) {
+        match service.is_some_and(|service| service.balancing.needs_ipvs()) {
             true if !self.ipvs_only.contains(name) => drop(self.ipvs_only.insert(name.clone())),
             false if self.ipvs_only.contains(name) => drop(self.ipvs_only.remove(name)),
             _ => {}
         }
         let slices = self.slices(name);
-        match service.as_deref().and_then(|service| health::of_service(service, &slices, &self.place)) {
+        match service.and_then(|service| health::of_service(service, &slices, &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
             Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
             None => drop(self.health_checks.services.remove(name)),
         }
         for family in IpFamily::BOTH {
-            let mut gone = self.keys_in_desired(name, family);
-            for port in self.compile(service.as_deref(), &slices, family) {
+            let mut gone = if pass.first { BTreeSet::new() } else { self.keys_in_desired(name, family) };
+            for port in self.compile(service, &slices, family) {
                 if let Some(port) = self.granted(port, family) {
                     gone.remove(&port.key);
-                    self.put(port, family, now, change);
+                    self.put(port, family, pass);
                 }
             }
             for key in gone {
                 self.desired.get_mut(family).ports.remove(&key);
                 self.draining.get_mut(family).remove(&key);
-                change.ports.get_mut(family).insert(key);
+                pass.changed.get_mut(family).push(key);
             }
         }
     }
@@ -285,65 +310,19 @@ impl Builder {
         ports.range(first..).map(|(key, _)| key).take_while(|key| key.service == *name).cloned().collect()
     }
 
-    fn put(&mut self, mut port: ServicePort, family: IpFamily, now: Instant, change: &mut Change) {
+    fn put(&mut self, mut port: ServicePort, family: IpFamily, pass: &mut Pass) {
         let desired = self.desired.get_mut(family);
-        let previous = desired.ports.get(&port.key);
-        drain::carry(previous.map(|port| &**port), &mut port, now, self.settings.drain_timeout);
+        let previous = if pass.first { None } else { desired.ports.get(&port.key) };
+        drain::carry(previous.map(|port| &**port), &mut port, pass.now, self.settings.drain_timeout);
         if drain::any(&port) {
             self.draining.get_mut(family).insert(port.key.clone());
         } else {
             self.draining.get_mut(family).remove(&port.key);
         }
         if previous.is_none_or(|previous| **previous != port) {
-            change.ports.get_mut(family).insert(port.key.clone());
+            pass.changed.get_mut(family).push(port.key.clone());
             desired.ports.insert(port.key.clone(), Arc::new(port));
         }
-    }
-
-    /// All ports of a Service with these slices in a family, as if nobody else claimed anything.
-    fn compile(&self, service: Option<&Service>, slices: &[EndpointSlice], family: IpFamily) -> Vec<ServicePort> {
-        let Some(service) = service else { return Vec::new() };
-        let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
-            return Vec::new();
-        };
-        let balancing = &service.balancing;
-        let scheduler = scheduling::scheduler(&self.settings, balancing, slices);
-        let weights = model::counts_weights(&scheduler).then_some(&balancing.weights);
-        let each = |wanted: &model::ServicePort| {
-            let key =
-                ServicePortKey { service: service.name.clone(), port: wanted.name.clone(), protocol: wanted.protocol };
-            let mut port = ServicePort {
-                key,
-                cluster_ip,
-                port: wanted.port,
-                node_port: wanted.node_port,
-                external_ips: of_family(&service.external_ips, family),
-                load_balancer_ips: of_family(&service.load_balancer_ips, family),
-                source_ranges: service.source_ranges.clone(),
-                affinity: service.affinity,
-                internal_policy_local: service.internal_policy_local,
-                external_policy_local: service.external_policy_local,
-                health_check_port: health::port(service),
-                scheduler: scheduler.clone(),
-                scheduling: Scheduling::of(balancing, wanted.protocol),
-                endpoints: Vec::new(),
-                has_any_endpoints: false,
-                left_local: None,
-            };
-            port.source_ranges.retain(|net| IpFamily::of_network(net) == family);
-            let policies = Policies {
-                internal_local: port.internal_policy_local,
-                external_local: port.external_policy_local,
-                externally_accessible: port.externally_accessible(),
-            };
-            (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices, &port.key, family, policies, &self.place, weights);
-            if !self.names_pods {
-                port.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
-            }
-            port
-        };
-        service.ports.iter().map(each).collect()
     }
 
     /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.

@@ -2,7 +2,9 @@
 
 use super::{ServicePort, ServicePortKey};
 use crate::model::{IpFamily, Protocol, ServiceName};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What a service port claims.
@@ -68,8 +70,8 @@ impl Claims {
         claims: Vec<Frontend>,
         affected: &mut BTreeSet<ServicePortKey>,
     ) {
-        let slot = (key.clone(), family);
-        let old = self.claimed.remove(&slot).unwrap_or_default();
+        let slot = self.claimed.entry((key.clone(), family));
+        let old: &[Frontend] = if let Entry::Occupied(slot) = &slot { slot.get() } else { &[] };
         for frontend in old.iter().filter(|frontend| !claims.contains(frontend)) {
             if let Some(keys) = self.claimants.remove(frontend) {
                 let held = keys.first() == Some(key);
@@ -89,8 +91,11 @@ impl Claims {
                 }
             }
         }
-        if !claims.is_empty() {
-            self.claimed.insert(slot, claims.into());
+        match slot {
+            Entry::Occupied(slot) if claims.is_empty() => drop(slot.remove()),
+            Entry::Occupied(mut slot) => drop(slot.insert(claims.into())),
+            Entry::Vacant(slot) if !claims.is_empty() => drop(slot.insert(claims.into())),
+            Entry::Vacant(_) => {}
         }
     }
 
@@ -100,6 +105,11 @@ impl Claims {
         let from = self.claimed.range((first, IpFamily::V4)..).map(|(slot, _)| slot);
         let own = from.take_while(|(key, _)| key.service == *service).filter(|(_, of)| *of == family);
         own.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether nobody claims anything.
+    pub fn is_empty(&self) -> bool {
+        self.claimed.is_empty()
     }
 
     /// The Services that claim anything.

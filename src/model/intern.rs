@@ -1,6 +1,6 @@
 //! Texts that many objects share (namespaces, nodes, zones, names of ports) in one copy each.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 #[derive(Debug, Default)]

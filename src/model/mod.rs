@@ -110,7 +110,8 @@ impl Snapshot {
                 DiffItem::Update { new: (name, _), .. } => changed.push(name.clone()),
             }
         }
-        changed.sort_unstable();
+        // Two sorted halves, which this one notices.
+        changed.sort();
         changed.dedup();
         changed
     }
