@@ -63,11 +63,17 @@ fn at_random_instants() {
     }
     eprintln!("{kills} kills, {moved} switched, {stayed} not; a switch takes {usual:?}");
     let mode = if modes(&cluster)[0] == "ipvs" { Mode::Ipvs } else { Mode::Iptables };
-    eprintln!("connections, requests, datagrams, requests with affinity: {:?}", traffic.end());
+    // Whatever failed, what is left of the other mode is looked for first.
+    let ended = thread::spawn(move || traffic.end()).join();
     proxy.kill();
     let proxy = start(&cluster, &["--drain-timeout", "1s"]);
     wait_gone(&cluster);
     assert_only(&cluster, mode);
     assert!(!proxy.says(&["ERROR"]), "{}", proxy.log());
+    eprintln!("nothing is left of the other mode");
     proxy.stop();
+    match ended {
+        Ok(counts) => eprintln!("connections, requests, datagrams, requests with affinity: {counts:?}"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }

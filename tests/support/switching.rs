@@ -98,7 +98,7 @@ impl Traffic {
         Self {
             talks: Talks::start(cluster, &CALLERS, &addresses(), 2),
             requests: Stream::start_with(cluster, &CALLERS, &addresses(), Protocol::Tcp, Some(&witness)),
-            datagrams: Stream::start(cluster, &CALLERS, &names().addresses(), Protocol::Udp),
+            datagrams: Stream::start_with(cluster, &CALLERS, &names().addresses(), Protocol::Udp, Some(&witness)),
             clients: Stream::start_with(cluster, &CALLERS, &sticky().addresses(), Protocol::Tcp, Some(&witness)),
         }
     }

@@ -186,6 +186,13 @@ impl Stream {
     }
 }
 
+/// What was dropped between interfaces and protocols, of the whole machine: the second column of each processor's line.
+fn backlog_drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().filter_map(dropped).sum()
+}
+
 fn ask_on(
     ns: &NetNs,
     from: &str,
@@ -207,6 +214,7 @@ fn ask_on(
                 let (took, at) = (finished.elapsed, SystemTime::UNIX_EPOCH.elapsed().unwrap());
                 let what = format!("{from} from {local:?} to {to}/{protocol}, after {seconds} s: {outcome}");
                 eprintln!("{what}; it took {took:?} and was over before {at:?}");
+                eprintln!("    packets that the machine had no room for, of all so far: {}", backlog_drops());
                 if let (Some(witness), Some(local)) = (witness, local) {
                     witness.about(local.port()).iter().for_each(|line| eprintln!("    {line}"));
                 }

@@ -1,4 +1,4 @@
-//! What the kernel saw of the connections of a host: asked when one of them failed, and only then.
+//! What the kernel saw of the connections and flows of a host: asked when one of them failed, and only then.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use kube_ipvs::lab::NetNs;
 
 /// Some minutes of traffic.
-const LINES: usize = 100_000;
+const LINES: usize = 150_000;
 /// The ports that everybody asks.
 const SERVED: [u16; 3] = [53, 80, 30080];
 /// Events arrive after what they tell.
@@ -25,8 +25,7 @@ pub struct Witness {
 impl Witness {
     pub fn start(ns: &NetNs) -> Self {
         let lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
-        let conntrack: &[&str] =
-            &["conntrack", "-E", "-e", "NEW,DESTROY", "-p", "tcp", "-o", "timestamp", "-b", "8388608"];
+        let conntrack: &[&str] = &["conntrack", "-E", "-e", "NEW,DESTROY", "-o", "timestamp", "-b", "8388608"];
         // Those of the node's own stack; on all interfaces would take as much time as the traffic itself. The flags of a
         // packet: 13 bytes into TCP's header, which follows 40 bytes of IPv6's.
         let resets: &[&str] =
