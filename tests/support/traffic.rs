@@ -172,9 +172,10 @@ impl Stream {
     }
 
     /// Ends it; no request may have failed. Returns how many there were.
-    pub fn end(self) -> usize {
+    pub fn end(mut self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
-        let failed: Vec<String> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let threads = std::mem::take(&mut self.threads);
+        let failed: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let done = self.done.load(Ordering::SeqCst);
         assert!(
             failed.is_empty(),
@@ -183,6 +184,13 @@ impl Stream {
             &failed[..failed.len().min(10)]
         );
         done
+    }
+}
+
+impl Drop for Stream {
+    /// Where another stream's end fails, this one is not to go on.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 

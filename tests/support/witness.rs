@@ -73,11 +73,12 @@ impl Drop for Witness {
 
 /// The ports that a line of `conntrack -E` or of tcpdump names.
 fn ports_of(line: &str) -> BTreeSet<u16> {
+    let conntrack = line.contains(" src=");
     line.split_whitespace()
         .filter_map(|word| {
             let port = word.strip_prefix("sport=").or_else(|| word.strip_prefix("dport=")).or_else(|| {
-                // tcpdump: address.port, then a colon behind the second one.
-                word.trim_end_matches(':').rsplit_once('.').map(|(_, port)| port)
+                // tcpdump: address.port, then a colon behind the second one. In the other's lines that would be addresses.
+                word.trim_end_matches(':').rsplit_once('.').map(|(_, port)| port).filter(|_| !conntrack)
             })?;
             port.parse().ok()
         })
