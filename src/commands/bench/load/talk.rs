@@ -25,7 +25,7 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
         // All at once would be a burst that no node has.
         turns.turn().await;
         let since = Instant::now();
-        let Some(mut stream) = open(&shared, to).await else {
+        let Some(mut stream) = open(&shared, to, since).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
@@ -49,15 +49,11 @@ pub async fn talk(shared: Arc<Shared>, number: u32, to: SocketAddr) {
     }
 }
 
-async fn open(shared: &Shared, to: SocketAddr) -> Option<TcpStream> {
-    match timeout(shared.plan.timeout(), super::request::connect(to, None)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            shared.ledger().error(Kind::Messages, &error);
-            None
-        }
-        Err(_) => {
-            shared.ledger().ended(Kind::Messages, End::TimedOut);
+async fn open(shared: &Shared, to: SocketAddr, since: Instant) -> Option<TcpStream> {
+    match in_time(shared, super::request::connect(to, None)).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            shared.ledger().lost(Kind::Messages, Between { from: None, to, since }, &error);
             None
         }
     }
