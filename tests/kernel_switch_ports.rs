@@ -11,11 +11,12 @@
 
 mod support;
 
+use ipvs::connections;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::switching::{addresses, assert_only, cluster, start, switch, wait_gone};
-use support::{Cluster, Mode, Talks, may_run, wait_until};
+use support::{Cluster, Mode, Proxy, Talks, may_run, wait_until};
 
 /// Enough that some get another endpoint the second time.
 const PORTS: Range<u16> = 41_000..41_008;
@@ -33,8 +34,13 @@ fn on_every_target(open: impl Fn(&str) -> Talks) -> Vec<Talks> {
     targets().iter().map(|to| open(to)).collect()
 }
 
-fn assert_nobody_listens(cluster: &Cluster) {
+/// Nothing is left of IPVS mode, nobody listens, and nothing was to be warned of.
+fn assert_gone_quietly(cluster: &Cluster, proxy: Proxy) {
+    wait_gone(cluster);
     assert_eq!(cluster.shell("ipvsadm -L --daemon").trim(), "");
+    assert_only(cluster, Mode::Iptables);
+    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
+    proxy.stop();
 }
 
 /// Closed before the switch; used again at once after it, and a little later.
@@ -59,17 +65,15 @@ fn a_port_that_comes_again() {
     let ended = Instant::now();
     wait_gone(&cluster);
     eprintln!("IPVS mode was gone {:?} after the last connection", ended.elapsed());
-    assert_nobody_listens(&cluster);
-    assert_only(&cluster, Mode::Iptables);
-    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
-    proxy.stop();
+    assert_gone_quietly(&cluster, proxy);
 }
 
 /// Whether IPVS knows any of these ports.
 fn remembers(cluster: &Cluster, ports: &Range<u16>) -> bool {
-    let table = cluster.shell("cat /proc/thread-self/net/ip_vs_conn");
-    let known = |line: &str| line.split_whitespace().nth(2).and_then(|port| u16::from_str_radix(port, 16).ok());
-    table.lines().filter_map(known).any(|port| ports.contains(&port))
+    let mut any = false;
+    let read = || connections::for_each(connections::PATH, |found| any |= ports.contains(&found.client.port()));
+    cluster.host("demo-node").ns.run(read).unwrap().unwrap();
+    any
 }
 
 /// Used again at once, before, while and after the mode is switched.
@@ -88,11 +92,7 @@ fn ports_that_come_again_all_the_time() {
     }
     talks.into_iter().for_each(|talks| eprintln!("{:?}", talks.end()));
     // Connection tracking remembers a reset for ten seconds as well.
-    wait_gone(&cluster);
-    assert_nobody_listens(&cluster);
-    assert_only(&cluster, Mode::Iptables);
-    assert!(!proxy.says(&["WARN"]), "{}", proxy.log());
-    proxy.stop();
+    assert_gone_quietly(&cluster, proxy);
 }
 
 /// There can be one backup daemon only.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use kube_ipvs::commands::bench::Drops;
 use kube_ipvs::lab::{Answer, NetNs, Outcome, Probe, Prober, Protocol};
 use socket2::{Domain, Socket, Type};
 
@@ -194,13 +195,6 @@ impl Drop for Stream {
     }
 }
 
-/// What was dropped between interfaces and protocols, of the whole machine: the second column of each processor's line.
-fn backlog_drops() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
-    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
-    text.lines().filter_map(dropped).sum()
-}
-
 fn ask_on(
     ns: &NetNs,
     from: &str,
@@ -222,7 +216,7 @@ fn ask_on(
                 let (took, at) = (finished.elapsed, SystemTime::UNIX_EPOCH.elapsed().unwrap());
                 let what = format!("{from} from {local:?} to {to}/{protocol}, after {seconds} s: {outcome}");
                 eprintln!("{what}; it took {took:?} and was over before {at:?}");
-                eprintln!("    packets that the machine had no room for, of all so far: {}", backlog_drops());
+                eprintln!("    what the machine had no room for so far: {:?}", Drops::of([ns]));
                 if let (Some(witness), Some(local)) = (witness, local) {
                     witness.about(local.port()).iter().for_each(|line| eprintln!("    {line}"));
                 }

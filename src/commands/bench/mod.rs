@@ -39,6 +39,7 @@ mod pure;
 mod sync;
 mod synthetic;
 
+pub use load::Drops;
 pub use synthetic::Synthetic;
 
 use super::require_root;
