@@ -1,6 +1,6 @@
 //! Traffic that goes on while something happens to the proxy.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,11 +89,25 @@ impl Talks {
     }
 }
 
-/// A connection from any port, or from the one given; closing that sends a reset, so that the port is free again at once.
+/// A connection from any port, or from the one given. A program that another thread starts holds every socket until it
+/// executes, closed or not: so long the port is waited for.
 fn connect(to: SocketAddr, port: u16) -> std::io::Result<TcpStream> {
     if port == 0 {
         return TcpStream::connect_timeout(&to, TIMEOUT);
     }
+    let started = Instant::now();
+    loop {
+        match connect_from(to, port) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && started.elapsed() < TIMEOUT => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Closing it sends a reset, so that the port is free again at once.
+fn connect_from(to: SocketAddr, port: u16) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_reuse_address(true)?;
