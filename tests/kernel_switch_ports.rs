@@ -22,6 +22,8 @@ use support::{Cluster, Mode, Proxy, Talks, may_run, wait_until};
 const PORTS: Range<u16> = 41_000..41_008;
 /// The same for others.
 const LATER: Range<u16> = 42_000..42_008;
+/// The same for ports that are used one after the other while IPVS forgets: for some seconds.
+const IN_TURN: Range<u16> = 43_000..43_032;
 /// IPVS remembers a reset for ten seconds.
 const LONGER_THAN_A_RESET: Duration = Duration::from_secs(20);
 
@@ -65,6 +67,23 @@ fn a_port_that_comes_again() {
     let ended = Instant::now();
     wait_gone(&cluster);
     eprintln!("IPVS mode was gone {:?} after the last connection", ended.elapsed());
+    assert_gone_quietly(&cluster, proxy);
+}
+
+/// Closed before the switch; used again while IPVS is told to forget them, each at another instant.
+#[test]
+fn ports_that_come_again_one_after_the_other() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Ipvs);
+    let proxy = start(&cluster, &[]);
+    let from = |ports: Range<u16>| on_every_target(|to| Talks::start_from(&cluster, "client", ports.clone(), to, None));
+    from(IN_TURN).into_iter().for_each(|talks| drop(talks.end()));
+    switch(&cluster, &["iptables", "--drain", "10m", "--no-wait"]);
+    let talks: Vec<_> = IN_TURN.flat_map(|port| from(port..port + 1)).collect();
+    thread::sleep(LONGER_THAN_A_RESET);
+    eprintln!("{:?}", Talks::end_all(talks));
     assert_gone_quietly(&cluster, proxy);
 }
 

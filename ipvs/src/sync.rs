@@ -2,7 +2,8 @@
 //! with a backup [`Daemon`](crate::Daemon) takes them (`ip_vs_process_message` in `net/netfilter/ipvs/ip_vs_sync.c`).
 //!
 //! There is no other way into the kernel's connection table. A connection that it has already is changed: its timer begins
-//! anew with the timeout that is told. One that it does not have is added.
+//! anew with the timeout that is told. One that it does not have is added. Where one that is established is told with another
+//! destination than the kernel has, what it has ends at once, and the other one takes its place (`ip_vs_proc_conn`).
 
 use std::net::IpAddr;
 

@@ -81,8 +81,14 @@ impl Talks {
 
     /// Closes the connections; none may have failed. Returns who answered on each.
     pub fn end(self) -> Vec<String> {
-        self.stop.store(true, Ordering::SeqCst);
-        let ended: Vec<_> = self.threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        Self::end_all([self])
+    }
+
+    /// The same of many, each of which is closed first: what failed is told together.
+    pub fn end_all(all: impl IntoIterator<Item = Self>) -> Vec<String> {
+        let all: Vec<_> = all.into_iter().inspect(|talks| talks.stop.store(true, Ordering::SeqCst)).collect();
+        let threads = all.into_iter().flat_map(|talks| talks.threads);
+        let ended: Vec<_> = threads.map(|thread| thread.join().unwrap()).collect();
         let failed: Vec<_> = ended.iter().filter_map(|end| end.as_ref().err()).collect();
         assert!(failed.is_empty(), "{} of {} connections broke: {failed:#?}", failed.len(), ended.len());
         ended.into_iter().map(Result::unwrap).collect()

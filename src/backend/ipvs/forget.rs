@@ -3,152 +3,213 @@
 //! IPVS remembers a connection for up to two minutes after its end. When it forgets one, it deletes what connection tracking
 //! has of the same client's port and the same service address, whoever made that (`ip_vs_conn_drop_conntrack` in
 //! `net/netfilter/ipvs/ip_vs_nfct.c`): if the port was used again by then, for a connection that iptables mode translates, that
-//! one breaks. So what is over is forgotten soon, before ports come again; and where one came again already, its memory is
-//! kept for as long as the new connection lasts.
+//! one breaks. So what is over is forgotten before ports come again; and where one came again already, its memory is kept for
+//! as long as the new connection lasts.
 //!
-//! The only way into the kernel's connection table is IPVS's synchronisation protocol. For an instant the kernel is a backup
-//! that listens on the loopback device, and is told other timeouts ([`ipvs::sync`]). What is lost is told again next time.
+//! Between the question whether a port came again and the end of what IPVS has, none may come: new connections from it are
+//! held back for that instant ([`Pause`]).
 
+use super::listen::{self, Listening, SYNC_ID};
 use super::observed::Observed;
+use super::pause::Pause;
 use crate::backend::ObserveError;
-use crate::kernel::conntrack::{self, ConntrackError, Tuple};
+use crate::kernel::conntrack::{self, ConntrackError, Flow, Tuple};
+use crate::kernel::sysctl::Sysctl;
 use crate::model::IpFamily;
 use foldhash::{HashSet, HashSetExt as _};
 use ipvs::connections::{self, Connection, TcpState};
-use ipvs::{Client, Command, Daemon, DaemonState, ServiceId, sync};
-use socket2::{Domain, Socket, Type};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-use tracing::{debug, warn};
+use ipvs::{ServiceId, sync};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use tracing::debug;
 
-/// The device, group, port and number by which a daemon is known to be ours, after a kill as well.
-const DEVICE: &str = "lo";
-/// Of the addresses for what stays within a site.
-const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 107, 118);
-const PORT: u16 = 8849;
-const SYNC_ID: u8 = 107;
-/// The kernel takes a buffer of that size.
-const LONGEST: u16 = 8192;
-
-/// Seconds until what was reset is forgotten: nobody has anything left to say.
-const AFTER_RESET: u32 = 1;
-/// Seconds until what both sides have closed is forgotten: what got lost of their last words may still be sent again.
-const AFTER_END: u32 = 10;
+/// Seconds that IPVS remembers a connection that both sides have closed (`tcp_timeouts`).
+const TIME_WAIT: u32 = 120;
+/// Seconds for which such a one is left alone: what got lost of their last words may still be sent again.
+const LAST_WORDS: u32 = 10;
 /// Seconds for which what must not be forgotten is remembered, from one time to the next.
 const KEPT: u32 = 120;
 /// What ends sooner than that may end before the next time.
 const SOON: u32 = 20;
+/// Seconds: the shortest that the kernel takes.
+const SHORTEST: u32 = 1;
 
-/// It rests so many times as long as it took: with very many connections reading them is work …
-const REST: u32 = 5;
-/// … but no longer than that: what is kept must not end meanwhile.
-const LONGEST_REST: Duration = Duration::from_secs(8);
+/// So many ports are held back at once: few enough that it is for much less than the second after which a client repeats its
+/// SYN.
+const AT_ONCE: usize = 256;
+/// A tick of the kernel's clock ends what it was told to end; two, as it hears of it on a thread of its own …
+const TICKS: Duration = Duration::from_millis(20);
+/// … and as often as it may take on a busy machine.
+const LOOKS: u32 = 20;
 
-/// So many messages fit into the kernel's receive buffer, whatever is accounted for each.
-const AT_ONCE: usize = 8;
-/// Time for the kernel to take them …
-const PAUSE: Duration = Duration::from_millis(10);
-/// … and the last of them, before it no longer listens.
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// Virtual servers of ours that hand over.
+pub type Retiring = Arc<HashSet<ServiceId>>;
 
-/// Has old connections forgotten, by a thread that comes to its end each time.
-#[derive(Debug, Default)]
-pub struct Forgetting {
-    thread: Option<JoinHandle<(Duration, Option<ObserveError>)>>,
-    not_before: Option<Instant>,
-    /// What went wrong last time: it is told once.
-    complaint: Option<String>,
-}
-
-impl Forgetting {
-    /// Begins, in the network namespace of the calling thread, with the connections to virtual servers of ours; unless the last
-    /// time is still under way or was a moment ago.
-    ///
-    /// # Errors
-    /// When there can be no further thread.
-    pub fn begin(&mut self, family: IpFamily, observed: &Observed) -> Result<(), ObserveError> {
-        if self.is_under_way() {
-            return Ok(());
-        }
-        self.join();
-        if self.not_before.is_some_and(|instant| Instant::now() < instant) {
-            return Ok(());
-        }
-        let mut own = HashSet::new();
-        own.extend(observed.servers.keys().filter(|id| observed.is_recorded(id)).copied());
-        let work = move || {
-            let began = Instant::now();
-            let told = forget(family, &own);
-            if let Ok(Told { forgotten, kept }) = told
-                && forgotten + kept > 0
-            {
-                debug!(%family, forgotten, kept, "IPVS forgets connections that are over");
-            }
-            (began.elapsed(), told.err())
-        };
-        let thread = thread::Builder::new().name("ipvs forget".to_owned()).spawn(work);
-        self.thread = Some(thread.map_err(|error| ObserveError::new("connections that are over", error))?);
-        Ok(())
-    }
-
-    /// Whether it has something to come to the end with.
-    pub fn is_under_way(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
-    /// Waits for the end of what is under way, a fraction of a second where connections are not many.
-    pub fn join(&mut self) {
-        // A panic has been told by whoever panicked.
-        let Some((took, error)) = self.thread.take().and_then(|thread| thread.join().ok()) else { return };
-        self.not_before = Some(Instant::now() + took.saturating_mul(REST).min(LONGEST_REST));
-        let complaint = error.map(|error| error.to_string());
-        if let Some(complaint) = complaint.as_ref().filter(|_| complaint != self.complaint) {
-            warn!("{complaint}: a client whose port comes again within two minutes may lose its connection");
-        }
-        self.complaint = complaint;
-    }
-}
-
-impl Drop for Forgetting {
-    /// The kernel is not to listen any longer than the program runs.
-    fn drop(&mut self) {
-        self.join();
-    }
-}
-
-/// What the kernel was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much the kernel was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Told {
     forgotten: usize,
     kept: usize,
 }
 
-fn forget(family: IpFamily, own: &HashSet<ServiceId>) -> Result<Told, ObserveError> {
-    let mut found = Vec::new();
-    let read = connections::for_each(connections::PATH, |connection| {
-        if IpFamily::of(connection.server.ip()) == family && matters(&connection) && own.contains(&connection.service())
-        {
-            found.push(connection);
+impl Told {
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::Forget => self.forgotten += 1,
+            Change::Keep => self.kept += 1,
         }
-    });
-    read.map_err(|error| ObserveError::new("the connections of IPVS", error))?;
-    let mut told = Told { forgotten: 0, kept: 0 };
-    let mut tracking = conntrack::Client::open().map_err(untold)?;
-    let mut changes = Vec::new();
-    for connection in found {
-        let Some(timeout) = timeout_of(&connection, came_again(&mut tracking, &connection)?) else { continue };
-        if timeout == KEPT {
-            told.kept += 1
-        } else {
-            told.forgotten += 1
-        }
-        changes.push((connection, timeout));
     }
-    tell(&changes)?;
-    Ok(told)
+}
+
+/// A time to look, and to tell.
+#[derive(Debug)]
+pub struct Look {
+    /// Whose connections.
+    pub family: IpFamily,
+    /// To these virtual servers.
+    pub own: Retiring,
+    /// Virtual servers of the other family that hand over as well.
+    pub others: Retiring,
+    /// Whether the other family may follow in a moment: what can't be forgotten at once until then can wait for it.
+    pub patient: bool,
+    /// The settings of the kernel.
+    pub sysctl: Sysctl,
+}
+
+impl Look {
+    /// The virtual servers among what is found that are recorded as ours.
+    pub fn own(observed: &Observed) -> Retiring {
+        let mut own = HashSet::new();
+        own.extend(observed.servers.keys().filter(|id| observed.is_recorded(id)).copied());
+        Arc::new(own)
+    }
+
+    /// Looks, and tells the kernel. Returns whether something was to be forgotten.
+    ///
+    /// # Errors
+    /// Something can't be read, or the kernel does not listen.
+    pub fn forget(&self) -> Result<bool, ObserveError> {
+        let Told { forgotten, kept } = self.look_and_tell()?;
+        if forgotten + kept > 0 {
+            debug!(family = %self.family, forgotten, kept, "IPVS forgets connections that are over");
+        }
+        Ok(forgotten > 0)
+    }
+
+    fn look_and_tell(&self) -> Result<Told, ObserveError> {
+        let mut tracking = conntrack::Client::open().map_err(untold)?;
+        let mut found = Vec::new();
+        for connection in self.over()? {
+            if decide(&mut tracking, &connection)?.is_some() {
+                found.push(connection);
+            }
+        }
+        let mut told = Told::default();
+        if found.is_empty() {
+            return Listening::end_what_was_left().map(|()| told);
+        }
+        let mut listening = Listening::begin()?;
+        let hands_over = |id: &ServiceId| self.own.contains(id) || self.others.contains(id);
+        let untracked = listening.untracked(&self.sysctl, hands_over)?;
+        let way = match &untracked {
+            Some(_) => Way::AtOnce,
+            None if self.patient => Way::NotYet,
+            None => Way::Soon,
+        };
+        let mut pause = if way == Way::AtOnce { Pause::open(self.family) } else { None };
+        for some in found.chunks(AT_ONCE) {
+            if let Some(pause) = &mut pause {
+                pause.hold(some);
+            }
+            let mut changes = Changes::new(way);
+            for connection in some {
+                if let Some(change) = decide(&mut tracking, connection)? {
+                    changes.add(connection, change);
+                    told.count(change);
+                }
+            }
+            listening.tell(&sync::messages(SYNC_ID, listen::LONGEST, &changes.told))?;
+            if !changes.ended.is_empty() {
+                wait_for_end(&mut tracking, changes.ended)?;
+            }
+            if let Some(pause) = &mut pause {
+                pause.release();
+            }
+        }
+        listening.end();
+        drop(untracked);
+        Ok(told)
+    }
+
+    /// What may have to be told.
+    fn over(&self) -> Result<Vec<Connection>, ObserveError> {
+        let mut found = Vec::new();
+        let read = connections::for_each(connections::PATH, |connection| {
+            let own = IpFamily::of(connection.server.ip()) == self.family && self.own.contains(&connection.service());
+            if matters(&connection) && own {
+                found.push(connection);
+            }
+        });
+        read.map_err(|error| ObserveError::new("the connections of IPVS", error)).map(|()| found)
+    }
+}
+
+/// What IPVS is to do with what it remembers of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Forget,
+    Keep,
+}
+
+/// How it forgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// IPVS enters no connection in connection tracking meanwhile, and so none has to be deleted there later.
+    AtOnce,
+    /// It is made to remember, until it can forget at once.
+    NotYet,
+    /// By a timeout, in which ports may come again.
+    Soon,
+}
+
+/// What the kernel is to be told.
+#[derive(Debug)]
+struct Changes {
+    way: Way,
+    /// They end now.
+    ended: Vec<Connection>,
+    told: Vec<sync::Told>,
+}
+
+impl Changes {
+    const fn new(way: Way) -> Self {
+        Self { way, ended: Vec::new(), told: Vec::new() }
+    }
+
+    fn add(&mut self, connection: &Connection, change: Change) {
+        match (change, self.way) {
+            (Change::Keep, _) => self.told.push((*connection, KEPT)),
+            (Change::Forget, Way::AtOnce) => {
+                self.ended.push(*connection);
+                self.told.push((nowhere(connection), SHORTEST));
+            }
+            (Change::Forget, Way::NotYet) if connection.expires <= SOON => self.told.push((*connection, KEPT)),
+            // By the time the kernel hears of it, it may be gone, and would be made anew.
+            (Change::Forget, Way::Soon) if connection.expires > SHORTEST => self.told.push((*connection, SHORTEST)),
+            (Change::Forget, _) => {}
+        }
+    }
+}
+
+/// The same connection to a destination that there is not. The kernel ends at once what it has of a connection that is told,
+/// established, with another destination (`ip_vs_proc_conn`), and has this one instead.
+fn nowhere(connection: &Connection) -> Connection {
+    let unspecified =
+        if connection.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let destination = SocketAddr::new(unspecified, connection.destination.port());
+    Connection { destination, state: Some(TcpState::Established), ..*connection }
 }
 
 /// Whether it is over, as far as IPVS can know. `SYN_SENT` is what IPVS takes the first answer within a connection of
@@ -157,9 +218,11 @@ fn is_over(connection: &Connection) -> bool {
     matches!(connection.state, Some(TcpState::Close | TcpState::TimeWait | TcpState::SynSent))
 }
 
-/// Whether its timeout may have to be another one.
+/// Whether there may be something to tell of it.
 fn matters(connection: &Connection) -> bool {
-    connection.state.is_some() && !connection.is_template() && (is_over(connection) || connection.expires <= SOON)
+    let is_somewhere = !connection.destination.ip().is_unspecified();
+    let is_connection = connection.state.is_some() && !connection.is_template() && is_somewhere;
+    is_connection && (is_over(connection) || connection.expires <= SOON)
 }
 
 fn untold(error: ConntrackError) -> ObserveError {
@@ -168,84 +231,45 @@ fn untold(error: ConntrackError) -> ObserveError {
 
 /// Whether its address and port belong to a connection that connection tracking translates.
 fn came_again(tracking: &mut conntrack::Client, connection: &Connection) -> Result<bool, ObserveError> {
+    Ok(find(tracking, connection)?.is_some_and(|flow| flow.translated))
+}
+
+/// What connection tracking has of its address and port.
+fn find(tracking: &mut conntrack::Client, connection: &Connection) -> Result<Option<Flow>, ObserveError> {
     let Connection { protocol, client: source, server: destination, .. } = *connection;
-    let Ok(protocol) = u8::try_from(protocol.number()) else { return Ok(false) };
-    let flow = tracking.find(&Tuple { source, destination, protocol }).map_err(untold)?;
-    Ok(flow.is_some_and(|flow| flow.translated))
+    let Ok(protocol) = u8::try_from(protocol.number()) else { return Ok(None) };
+    tracking.find(&Tuple { source, destination, protocol }).map_err(untold)
 }
 
-/// The timeout that it is to have, in seconds; `None` leaves it as it is.
-fn timeout_of(connection: &Connection, came_again: bool) -> Option<u32> {
-    let after = match connection.state {
-        _ if came_again => return (connection.expires <= KEPT / 2).then_some(KEPT),
-        Some(TcpState::TimeWait) => AFTER_END,
-        _ if is_over(connection) => AFTER_RESET,
-        _ => return None,
-    };
-    // What ends by itself in no time might be gone when the kernel is told of it, and would be made anew.
-    (connection.expires > after + 1).then_some(after)
-}
-
-/// Has the kernel take these timeouts. It can listen to one at a time.
-fn tell(changes: &[sync::Told]) -> Result<(), ObserveError> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let failed = |what| move |error: ipvs::Error| ObserveError::new(what, error);
-    let mut client = Client::connect().map_err(failed("the IPVS table"))?;
-    if !changes.is_empty() {
-        let messages = sync::messages(SYNC_ID, LONGEST, changes);
-        match client.execute(&Command::StartDaemon(daemon())) {
-            Err(error) if !(error.is_already_there() && is_running(&mut client)) => {
-                return Err(ObserveError::new("connections that are over: the kernel does not listen", error));
-            }
-            _ => {
-                send(&messages).map_err(|error| ObserveError::new("connections that are over: telling them", error))?
+/// Waits until IPVS has ended these. It deletes what connection tracking has of each with it, and nothing else does so soon.
+fn wait_for_end(tracking: &mut conntrack::Client, mut left: Vec<Connection>) -> Result<(), ObserveError> {
+    for _ in 0..LOOKS {
+        thread::sleep(TICKS);
+        let mut still = Vec::new();
+        for connection in left {
+            if find(tracking, &connection)?.is_some() {
+                still.push(connection);
             }
         }
+        left = still;
+        if left.is_empty() {
+            break;
+        }
     }
-    stop_listening(&mut client);
     Ok(())
 }
 
-/// Ends a daemon of ours, also one that an earlier run left. Somebody else's goes on.
-pub fn stop_listening(client: &mut Client) {
-    if is_running(client)
-        && let Err(error) = client.execute(&Command::StopDaemon(DaemonState::Backup))
-    {
-        warn!("{error}");
-    }
+fn decide(tracking: &mut conntrack::Client, connection: &Connection) -> Result<Option<Change>, ObserveError> {
+    Ok(change(connection, came_again(tracking, connection)?))
 }
 
-fn daemon() -> Daemon {
-    Daemon {
-        max_length: Some(LONGEST),
-        group: Some(IpAddr::V4(GROUP)),
-        port: Some(PORT),
-        ..Daemon::new(DaemonState::Backup, DEVICE, SYNC_ID.into())
+/// What is to become of it; `None` leaves it as it is.
+fn change(connection: &Connection, came_again: bool) -> Option<Change> {
+    match connection.state {
+        _ if came_again => (connection.expires <= KEPT / 2).then_some(Change::Keep),
+        Some(TcpState::TimeWait) => (connection.expires + LAST_WORDS <= TIME_WAIT).then_some(Change::Forget),
+        _ => is_over(connection).then_some(Change::Forget),
     }
-}
-
-/// Whether a daemon of ours runs.
-fn is_running(client: &mut Client) -> bool {
-    let ours = |found: &Daemon| {
-        let key = |daemon: &Daemon| (daemon.state, daemon.sync_id, daemon.group, daemon.port);
-        key(found) == key(&daemon()) && found.interface == DEVICE
-    };
-    client.daemons().is_ok_and(|daemons| daemons.iter().any(ours))
-}
-
-fn send(messages: &[Vec<u8>]) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    socket.set_multicast_if_v4(&Ipv4Addr::LOCALHOST)?;
-    let group = SocketAddr::from((GROUP, PORT)).into();
-    for some in messages.chunks(AT_ONCE) {
-        for message in some {
-            socket.send_to(message, &group)?;
-        }
-        thread::sleep(PAUSE);
-    }
-    thread::sleep(LAST_PAUSE);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -268,28 +292,28 @@ mod tests {
     fn what_is_over_is_forgotten_unless_its_port_came_again() {
         use TcpState::{Close, Established, FinWait, SynReceived, SynSent, TimeWait};
         let cases = [
-            (Close, 9, false, Some(AFTER_RESET)),
-            // Ends by itself.
-            (Close, 2, false, None),
-            (TimeWait, 119, false, Some(AFTER_END)),
-            (TimeWait, 11, false, None),
-            (SynSent, 119, false, Some(AFTER_RESET)),
-            (Close, 9, true, Some(KEPT)),
-            (Close, 0, true, Some(KEPT)),
+            (Close, 9, false, Some(Change::Forget)),
+            (Close, 0, false, Some(Change::Forget)),
+            (TimeWait, 111, false, None),
+            (TimeWait, 110, false, Some(Change::Forget)),
+            (SynSent, 119, false, Some(Change::Forget)),
+            (Close, 9, true, Some(Change::Keep)),
+            (Close, 0, true, Some(Change::Keep)),
             (SynSent, 119, true, None),
             (FinWait, 119, false, None),
             (FinWait, 5, false, None),
-            (FinWait, 5, true, Some(KEPT)),
-            (SynReceived, 3, true, Some(KEPT)),
+            (FinWait, 5, true, Some(Change::Keep)),
+            (SynReceived, 3, true, Some(Change::Keep)),
             (Established, 5, false, None),
         ];
         for (state, expires, came_again, expected) in cases {
             let connection = connection(state, expires);
-            let found = if matters(&connection) { timeout_of(&connection, came_again) } else { None };
+            let found = if matters(&connection) { change(&connection, came_again) } else { None };
             assert_eq!(found, expected, "{state:?} {expires} {came_again}");
         }
         assert!(!matters(&Connection { state: None, ..connection(Close, 5) }), "UDP has no end");
         let template = Connection { client: "203.0.113.2:0".parse().unwrap(), ..connection(Close, 5) };
         assert!(!matters(&template));
+        assert!(!matters(&nowhere(&connection(Close, 1))), "it was told already");
     }
 }

@@ -9,14 +9,17 @@ mod bindings;
 mod forget;
 mod helpers;
 mod leave;
+mod listen;
 pub mod names;
 mod observe;
 mod observed;
 mod order;
+mod pause;
 mod plan;
 mod rehearsal;
 pub mod shadow;
 mod steps;
+mod tending;
 mod timeouts;
 mod traffic;
 mod wanted;
@@ -92,9 +95,7 @@ pub struct Ipvs {
     audits: PerFamily<Option<audit::Reading>>,
     /// Between the first and the last piece of a cold start.
     scribe: Option<beside::Scribe>,
-    forgetting: PerFamily<forget::Forgetting>,
-    /// Nothing of an earlier run listens any more.
-    silent: bool,
+    tending: tending::Tending,
 }
 
 /// One step of this mode.
@@ -213,8 +214,7 @@ impl Ipvs {
             spare_kube_proxy: false,
             audits: PerFamily::default(),
             scribe: None,
-            forgetting: PerFamily::default(),
-            silent: false,
+            tending: tending::Tending::default(),
         })
     }
 
@@ -299,12 +299,13 @@ impl Backend for Ipvs {
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         self.tell_audit(family, &plan);
-        self.forgetting.get_mut(family).join();
+        self.tending.join();
         self.apply_all(family, plan, observed)
     }
 
     fn apply_ahead(&mut self, family: IpFamily, piece: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         self.tell_audit(family, &piece);
+        self.tending.join();
         self.apply_beside(family, piece, observed)
     }
 
@@ -313,16 +314,10 @@ impl Backend for Ipvs {
     }
 
     fn tend(&mut self, family: IpFamily, desired: &Desired, observed: &Observed) {
-        if !desired.retiring {
-            let PerFamily { v4, v6 } = &self.forgetting;
-            if !v4.is_under_way() && !v6.is_under_way() && !std::mem::replace(&mut self.silent, true) {
-                forget::stop_listening(&mut self.client);
-            }
-            return;
-        }
-        self.silent = false;
-        if let Err(error) = self.forgetting.get_mut(family).begin(family, observed) {
-            tracing::warn!(%family, "{error}");
+        if desired.retiring {
+            self.tending.hand_over(family, observed, self.sysctl.sysctl());
+        } else {
+            self.tending.serve(family, &mut self.client);
         }
     }
 

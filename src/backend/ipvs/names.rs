@@ -37,11 +37,14 @@ pub enum Set {
     Mapped,
     /// 127.0.0.0/8 and a node port: node ports that are served on localhost.
     Localhost,
+    /// Client, its port, and service address whose earlier connection IPVS is made to forget at this instant. Its entries come
+    /// and go within one; no plan has them.
+    Forgotten,
 }
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ClusterIp,
         Self::External,
         Self::ExternalLocal,
@@ -53,6 +56,7 @@ impl Set {
         Self::Dropped,
         Self::Mapped,
         Self::Localhost,
+        Self::Forgotten,
     ];
 
     /// Those that say what becomes of packets and record nothing; each entry is asked for by one service port.
@@ -92,6 +96,8 @@ impl Set {
             (Self::Mapped, IpFamily::V6) => "KUBE-IPVS-MAPPED-6",
             (Self::Localhost, IpFamily::V4) => "KUBE-IPVS-LOCALHOST",
             (Self::Localhost, IpFamily::V6) => "KUBE-IPVS-LOCALHOST-6",
+            (Self::Forgotten, IpFamily::V4) => "KUBE-IPVS-FORGOTTEN",
+            (Self::Forgotten, IpFamily::V6) => "KUBE-IPVS-FORGOTTEN-6",
         }
     }
 
@@ -102,7 +108,7 @@ impl Set {
             Self::Restricted | Self::Shadow | Self::Dropped | Self::Mapped => SetType::HashIpPort,
             Self::Localhost => SetType::HashNetPort,
             Self::Admitted => SetType::HashIpPortNet,
-            Self::LoopBack => SetType::HashIpPortIp,
+            Self::LoopBack | Self::Forgotten => SetType::HashIpPortIp,
             Self::Addresses => SetType::HashNet,
         };
         SetSpec::new(self.name(family), set_type, family)
@@ -124,12 +130,16 @@ chain_names! {
     firewall = "KUBE-IPVS-FIREWALL";
     /// filter: refuses what no service has on service addresses.
     guard = "KUBE-IPVS-GUARD";
+    /// mangle, while IPVS mode hands over: drops new connections for the instant in which IPVS forgets what their address and
+    /// port was used for before.
+    pause = "KUBE-IPVS-PAUSE";
 }
 
 /// All chains of this mode; the one place where ownership is decided.
-pub fn chains() -> [(Table, ChainName); 7] {
+pub fn chains() -> [(Table, ChainName); 8] {
     [
         (Table::Mangle, firewall()),
+        (Table::Mangle, pause()),
         (Table::Nat, services()),
         (Table::Nat, mark_masq()),
         (Table::Nat, off_cluster()),

@@ -174,6 +174,9 @@ impl Ipvs {
             match headers.iter().find(|header| header.name == spec.name) {
                 None => {}
                 Some(header) if !header.serves_as(&spec) => observed.unfit_sets.push(set),
+                Some(_) if set == Set::Forgotten => {
+                    observed.sets.insert(set, HashSet::default());
+                }
                 Some(_) => {
                     let mut entries = HashSet::default();
                     self.sets

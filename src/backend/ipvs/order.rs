@@ -21,7 +21,7 @@ pub struct Broken {
 fn slot(set: Set) -> Option<bool> {
     match set {
         Set::Addresses => Some(true),
-        Set::LoopBack => None,
+        Set::LoopBack | Set::Forgotten => None,
         Set::Restricted | Set::Admitted | Set::Dropped | Set::Mapped | Set::Localhost => None,
         Set::ClusterIp | Set::External | Set::ExternalLocal | Set::Shadow => Some(false),
     }

@@ -4,6 +4,7 @@
 use super::leave::everything_goes;
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
+use super::pause;
 use super::steps::Steps;
 use super::wanted::{self, Server, Shared, Wanted, destination, host};
 use super::{Op, VipBinding, helpers, timeouts};
@@ -118,7 +119,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Handing over: nothing is made, nobody new is served; what is open goes on, and what is idle goes.
+    /// Handing over: nobody new is served; what is open goes on, and what is idle goes.
     fn retire(&mut self, desired: &Desired) {
         // New packets are the other mode's, which has its own verdicts: ours must neither divert nor drop them.
         self.unrecord_all_but(&Seen::default(), &Set::VERDICTS);
@@ -129,6 +130,9 @@ impl Planner<'_> {
         }
         let mut own: Vec<_> = self.observed.servers.iter().filter(|(id, _)| self.observed.is_recorded(id)).collect();
         own.sort_unstable_by_key(|(id, _)| **id);
+        if !own.is_empty() {
+            pause::plan(self.context.family, self.observed, self.steps);
+        }
         for (id, found) in own {
             if found.destinations.is_empty() {
                 self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(*id)));
