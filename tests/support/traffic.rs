@@ -17,6 +17,9 @@ use super::{Cluster, Witness, emulated, wait_until};
 /// Time for one answer: longer than any retransmission that happens to come right, shorter than giving up.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for a stream, of which what the kernel has is looked at while it still has it.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Long-lived TCP connections that ask a question every 50 ms.
 pub struct Talks {
     stop: Arc<AtomicBool>,
@@ -227,7 +230,8 @@ fn ask_on(
     let prober = Prober::start(ns).unwrap();
     let (mut failed, started) = (Vec::new(), Instant::now());
     while !stop.load(Ordering::SeqCst) {
-        let probe = |to: &SocketAddr| Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(*to, protocol, TIMEOUT) };
+        let probe =
+            |to: &SocketAddr| Probe { reset: protocol == Protocol::Tcp, ..Probe::ask(*to, protocol, STREAM_TIMEOUT) };
         for finished in prober.probe_all(to.iter().map(probe).collect(), 4).unwrap() {
             done.fetch_add(1, Ordering::SeqCst);
             if !matches!(finished.outcome, Outcome::Answered(_)) {
@@ -238,7 +242,8 @@ fn ask_on(
                 eprintln!("{what}; it took {took:?} and was over before {at:?}");
                 eprintln!("    what the machine had no room for so far: {:?}", Drops::of([ns]));
                 if let (Some(witness), Some(local)) = (witness, local) {
-                    witness.about(local.port()).iter().for_each(|line| eprintln!("    {line}"));
+                    let (now, before) = (witness.now(local.port()), witness.about(local.port()));
+                    now.iter().chain(&before).for_each(|line| eprintln!("    {line}"));
                 }
                 failed.push(what);
             }

@@ -18,6 +18,7 @@ const LATE: Duration = Duration::from_secs(3);
 
 /// Listens to connection tracking and to resets (TCP) in one namespace, and keeps the last minutes.
 pub struct Witness {
+    ns: NetNs,
     lines: Arc<Mutex<VecDeque<String>>>,
     children: Vec<Child>,
 }
@@ -46,7 +47,22 @@ impl Witness {
             });
             child
         });
-        Self { lines, children: children.into() }
+        Self { ns: ns.clone(), lines, children: children.into() }
+    }
+
+    /// What the kernel has now that may have to do with a port.
+    pub fn now(&self, port: u16) -> Vec<String> {
+        let script = format!(
+            "echo at $(date +%s.%N); conntrack -L 2>/dev/null | grep -w '[sd]port={port}'; grep -w {port:04X} /proc/net/ip_vs_conn; \
+             head /proc/sys/net/ipv4/vs/conntrack; for family in '' -6; do ipset list KUBE-IPVS-FORGOTTEN$family | tail -n +8; \
+             done; iptables -t mangle -S | grep PAUSE; iptables -t nat -S | grep -e '-A OUTPUT' -e '-A PREROUTING'; \
+             ipvsadm -L --daemon; iptables -t mangle -L KUBE-IPVS-PAUSE -vnx"
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.ns.spawn_process(command).unwrap().wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        format!("{}{}", text(output.stdout), text(output.stderr)).lines().map(str::to_owned).collect()
     }
 
     /// What was seen of the connections from a port, and of those that shared a port with them (masquerading gives some

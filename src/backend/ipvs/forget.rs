@@ -99,6 +99,8 @@ impl Look {
     }
 
     fn look_and_tell(&self) -> Result<Told, ObserveError> {
+        // Empties its set as well: an earlier run may have ended with some in it.
+        let pause = Pause::open(self.family);
         let mut tracking = conntrack::Client::open().map_err(untold)?;
         let mut found = Vec::new();
         for connection in self.over()? {
@@ -118,7 +120,7 @@ impl Look {
             None if self.patient => Way::NotYet,
             None => Way::Soon,
         };
-        let mut pause = if way == Way::AtOnce { Pause::open(self.family) } else { None };
+        let mut pause = pause.filter(|_| way == Way::AtOnce);
         for some in found.chunks(AT_ONCE) {
             if let Some(pause) = &mut pause {
                 pause.hold(some);
@@ -138,8 +140,10 @@ impl Look {
                 pause.release();
             }
         }
-        listening.end();
+        listening.finish();
+        // Before somebody else's turn, who counts on it as well.
         drop(untracked);
+        drop(listening);
         Ok(told)
     }
 
@@ -189,27 +193,34 @@ impl Changes {
     }
 
     fn add(&mut self, connection: &Connection, change: Change) {
-        match (change, self.way) {
-            (Change::Keep, _) => self.told.push((*connection, KEPT)),
+        let told = match (change, self.way) {
+            (Change::Keep, _) => stays(connection, KEPT),
             (Change::Forget, Way::AtOnce) => {
                 self.ended.push(*connection);
-                self.told.push((nowhere(connection), SHORTEST));
+                nowhere(connection)
             }
-            (Change::Forget, Way::NotYet) if connection.expires <= SOON => self.told.push((*connection, KEPT)),
+            (Change::Forget, Way::NotYet) if connection.expires <= SOON => stays(connection, KEPT),
             // By the time the kernel hears of it, it may be gone, and would be made anew.
-            (Change::Forget, Way::Soon) if connection.expires > SHORTEST => self.told.push((*connection, SHORTEST)),
-            (Change::Forget, _) => {}
-        }
+            (Change::Forget, Way::Soon) if connection.expires > SHORTEST => stays(connection, SHORTEST),
+            (Change::Forget, _) => return,
+        };
+        self.told.push(told);
     }
 }
 
-/// The same connection to a destination that there is not. The kernel ends at once what it has of a connection that is told,
-/// established, with another destination (`ip_vs_proc_conn`), and has this one instead.
-fn nowhere(connection: &Connection) -> Connection {
+fn stays(connection: &Connection, timeout: u32) -> sync::Told {
+    let active = connection.state == Some(TcpState::Established);
+    sync::Told { connection: *connection, timeout, active }
+}
+
+/// The same connection to a destination that there is not takes its place. A client's next one is balanced anew, should IPVS
+/// meet it (`is_new_conn_expected`).
+fn nowhere(connection: &Connection) -> sync::Told {
     let unspecified =
         if connection.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let destination = SocketAddr::new(unspecified, connection.destination.port());
-    Connection { destination, state: Some(TcpState::Established), ..*connection }
+    let connection = Connection { destination, state: Some(TcpState::TimeWait), ..*connection };
+    sync::Told { connection, timeout: SHORTEST, active: true }
 }
 
 /// Whether it is over, as far as IPVS can know. `SYN_SENT` is what IPVS takes the first answer within a connection of
@@ -314,6 +325,6 @@ mod tests {
         assert!(!matters(&Connection { state: None, ..connection(Close, 5) }), "UDP has no end");
         let template = Connection { client: "203.0.113.2:0".parse().unwrap(), ..connection(Close, 5) };
         assert!(!matters(&template));
-        assert!(!matters(&nowhere(&connection(Close, 1))), "it was told already");
+        assert!(!matters(&nowhere(&connection(Close, 1)).connection), "it was told already");
     }
 }

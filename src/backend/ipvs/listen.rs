@@ -106,7 +106,7 @@ impl Listening {
     }
 
     /// Gives the kernel the time to take what it was told.
-    pub fn end(self) {
+    pub fn finish(&self) {
         thread::sleep(LAST_PAUSE);
     }
 }

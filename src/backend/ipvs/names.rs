@@ -111,7 +111,9 @@ impl Set {
             Self::LoopBack | Self::Forgotten => SetType::HashIpPortIp,
             Self::Addresses => SetType::HashNet,
         };
-        SetSpec::new(self.name(family), set_type, family)
+        let spec = SetSpec::new(self.name(family), set_type, family);
+        // Whatever becomes of us, nobody is held back for longer than that.
+        if self == Self::Forgotten { spec.with_timeout(2) } else { spec }
     }
 }
 

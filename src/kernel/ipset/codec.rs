@@ -32,6 +32,7 @@ const DATA_IP: u16 = 1;
 const DATA_CIDR: u16 = 3;
 const DATA_PORT: u16 = 4;
 const DATA_PORT_TO: u16 = 5;
+const DATA_TIMEOUT: u16 = 6;
 const DATA_PROTO: u16 = 7;
 const DATA_CADT_FLAGS: u16 = 8;
 const CREATE_HASHSIZE: u16 = 18;
@@ -118,6 +119,9 @@ fn create(writer: &mut Writer<'_>, spec: &SetSpec) {
         }
         if flags != 0 {
             writer.u32_net(DATA_CADT_FLAGS, flags);
+        }
+        if let Some(seconds) = spec.timeout {
+            writer.u32_net(DATA_TIMEOUT, seconds);
         }
         if !bitmap {
             writer.u32_net(CREATE_HASHSIZE, spec.hash_size);
@@ -208,6 +212,7 @@ fn decode_properties(data: &Attribute<'_>, header: &mut SetHeader) -> Result<(),
             CREATE_ELEMENTS => header.elements = Some(attribute.u32_be()?),
             CREATE_REFERENCES => header.references = attribute.u32_be()?,
             CREATE_MEMSIZE => header.memory = attribute.u32_be()?,
+            DATA_TIMEOUT => header.timeout = Some(attribute.u32_be()?),
             DATA_CADT_FLAGS => {
                 let flags = attribute.u32_be()?;
                 header.counters = flags & FLAG_WITH_COUNTERS != 0;

@@ -56,6 +56,19 @@ fn ip_port_net() -> Entry {
     Entry::IpPortNet { address, protocol: Protocol::UDP, port: 53, net }
 }
 
+/// `IPSET_ATTR_TIMEOUT` in network byte order, as the kernel tells it of a set, too.
+#[test]
+fn a_set_with_a_timeout_says_so_and_serves_nobody_else() {
+    const ATTRIBUTE: [u8; 8] = [8, 0, 6, 0x40, 0, 0, 0, 2];
+    let spec = hash("t2", SetType::HashIpPortIp, IpFamily::V4).with_timeout(2);
+    let message = codec::encode(7, &create(spec.clone()));
+    assert!(message.windows(ATTRIBUTE.len()).any(|bytes| bytes == ATTRIBUTE));
+    // What follows netlink's own header reads as an answer does.
+    let header = codec::decode_header(message.get(16..).unwrap()).unwrap();
+    assert_eq!(header.timeout, Some(2));
+    assert!(header.serves_as(&spec) && !header.serves_as(&SetSpec { timeout: None, ..spec }));
+}
+
 /// What was asked of `ipset`; [`CAPTURED`] is what it sent.
 fn commands() -> [SetCommand; 20] {
     [

@@ -96,6 +96,8 @@ pub struct SetSpec {
     pub comment: bool,
     /// Whether entries count packets and bytes.
     pub counters: bool,
+    /// Seconds after which the kernel takes an entry out by itself.
+    pub timeout: Option<u32>,
 }
 
 impl SetSpec {
@@ -112,6 +114,7 @@ impl SetSpec {
             skbinfo: false,
             comment: false,
             counters: false,
+            timeout: None,
         }
     }
 
@@ -119,6 +122,12 @@ impl SetSpec {
     #[must_use]
     pub fn with_marks(self) -> Self {
         Self { skbinfo: true, ..self }
+    }
+
+    /// The same set, of which the kernel takes each entry out after so many seconds.
+    #[must_use]
+    pub fn with_timeout(self, seconds: u32) -> Self {
+        Self { timeout: Some(seconds), ..self }
     }
 }
 
@@ -149,6 +158,8 @@ pub struct SetHeader {
     pub comment: bool,
     /// Whether entries count packets and bytes.
     pub counters: bool,
+    /// Seconds after which the kernel takes an entry out, unless it was told others for it.
+    pub timeout: Option<u32>,
 }
 
 impl SetHeader {
@@ -171,6 +182,7 @@ impl SetHeader {
             && (spec.set_type == SetType::BitmapPort || self.family() == Some(spec.family))
             && self.max_elements.is_none_or(|max| max >= spec.max_elements)
             && (self.skbinfo, self.comment, self.counters) == (spec.skbinfo, spec.comment, spec.counters)
+            && self.timeout == spec.timeout
     }
 }
 
