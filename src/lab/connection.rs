@@ -68,6 +68,9 @@ pub(super) fn connecting(
     if reset {
         socket.set_linger(Some(Duration::ZERO))?;
     }
+    if source.is_none() && protocol == Protocol::Tcp {
+        socket.bind(&port_of_its_own(to).into())?;
+    }
     bind_source(&socket, source)?;
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
@@ -89,6 +92,14 @@ pub(super) async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
         }
     }
     Ok(line)
+}
+
+/// Bound there before it connects, a socket has a port that no other one here has. Left to itself `connect` gives the same port to
+/// several connections to different places; and where two of these are services with an endpoint in common, IPVS takes the
+/// endpoint's answers to one for answers to the other (docs/packet-path.md, "What IPVS can't tell apart").
+pub fn port_of_its_own(to: SocketAddr) -> SocketAddr {
+    let [v4, v6] = wildcards(0);
+    if to.is_ipv4() { v4 } else { v6 }
 }
 
 fn bind_source(socket: &Socket, source: Option<SocketAddr>) -> io::Result<()> {
