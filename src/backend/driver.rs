@@ -4,9 +4,9 @@
 //! never become a wrong belief: the next round reads the kernel and sees the difference again.
 
 use super::{Affinity, Ahead, Audit, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
-use crate::desired::{Desired, Touched};
+use crate::desired::{Desired, Extent, Touched};
 use crate::model::{IpFamily, PerFamily};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A backend with its belief.
 #[derive(Debug)]
@@ -15,21 +15,34 @@ pub struct Driver<B: Backend> {
     belief: PerFamily<Option<B::Observed>>,
     /// Something stood in the way of the last sync, for which trying again at once does not help: the audit tries.
     obstructed: PerFamily<bool>,
+    begun: PerFamily<Option<Begun<B::Observed>>>,
 }
 
-/// How far a sync went before the plan as a whole.
-#[derive(Debug, Default)]
-struct Gone {
+/// A sync that went ahead of the plan as a whole, maybe before all of what is desired was known.
+#[derive(Debug)]
+struct Begun<O> {
+    belief: O,
+    /// It was read from the kernel.
+    observed: bool,
+    ahead: Ahead,
     steps: usize,
     failures: Vec<Failure>,
-    /// Nothing is left for that plan.
-    all_the_way: bool,
+    times: Times,
+    took: Duration,
+}
+
+impl<O> Begun<O> {
+    fn new(belief: O, observed: bool, observe: Duration) -> Self {
+        let times = Times { observe, ..Times::default() };
+        Self { belief, observed, ahead: Ahead::default(), steps: 0, failures: Vec::new(), times, took: Duration::ZERO }
+    }
 }
 
 impl<B: Backend> Driver<B> {
     /// A driver that knows nothing yet.
     pub fn new(backend: B) -> Self {
-        Self { backend, belief: PerFamily { v4: None, v6: None }, obstructed: PerFamily::default() }
+        let (belief, begun) = (PerFamily { v4: None, v6: None }, PerFamily { v4: None, v6: None });
+        Self { backend, belief, obstructed: PerFamily::default(), begun }
     }
 
     /// The backend.
@@ -44,33 +57,40 @@ impl<B: Backend> Driver<B> {
 
     /// Carries out what may come before the plan as a whole, until something fails: the plan tries that again, and it is
     /// told all the same, so that the kernel is read before anything else.
-    fn go_ahead(
+    fn go_ahead(&mut self, family: IpFamily, desired: &Desired, begun: &mut Begun<B::Observed>, now: Instant) {
+        while begun.failures.is_empty() {
+            let planning = Instant::now();
+            let piece = self.backend.plan_ahead(family, desired, &begun.belief, now, &mut begun.ahead);
+            begun.times.plan += planning.elapsed();
+            let Some(piece) = piece else { break };
+            begun.steps += piece.len();
+            let applying = Instant::now();
+            begun.failures = self.backend.apply_ahead(family, piece, &mut begun.belief);
+            begun.times.apply += applying.elapsed();
+        }
+    }
+
+    /// What is under way comes to its end.
+    fn settle(&mut self, begun: &mut Begun<B::Observed>) {
+        let settling = Instant::now();
+        let failures = self.backend.settle(&mut begun.belief);
+        begun.failures.extend(failures);
+        begun.times.apply += settling.elapsed();
+    }
+
+    /// What was begun before all was known, or the belief to begin with.
+    fn begun_or_believed(
         &mut self,
         family: IpFamily,
         desired: &Desired,
-        belief: &mut B::Observed,
-        now: Instant,
-        times: &mut Times,
-    ) -> Gone {
-        let (mut ahead, mut gone) = (Ahead::default(), Gone::default());
-        while gone.failures.is_empty() {
-            let planning = Instant::now();
-            let piece = self.backend.plan_ahead(family, desired, belief, now, &mut ahead);
-            times.plan += planning.elapsed();
-            let Some(piece) = piece else {
-                gone.all_the_way = ahead.covers;
-                break;
-            };
-            gone.steps += piece.len();
-            let applying = Instant::now();
-            gone.failures = self.backend.apply_ahead(family, piece, belief);
-            times.apply += applying.elapsed();
+        touched: Touched<'_>,
+    ) -> Result<Begun<B::Observed>, ObserveError> {
+        if let Some(begun) = self.begun.get_mut(family).take() {
+            return Ok(begun);
         }
-        let settling = Instant::now();
-        gone.failures.extend(self.backend.settle(belief));
-        times.apply += settling.elapsed();
-        gone.all_the_way &= gone.failures.is_empty();
-        gone
+        let started = Instant::now();
+        let (belief, observed) = self.believe(family, desired, touched)?;
+        Ok(Begun::new(belief, observed, started.elapsed()))
     }
 
     /// The belief, taken out, and whether it had to be read.
@@ -105,10 +125,28 @@ where
         Ok(plan.iter().map(ToString::to_string).collect())
     }
 
+    fn begin(&mut self, family: IpFamily, desired: &Desired, extent: &Extent, now: Instant) -> bool {
+        let started = Instant::now();
+        let begun = match self.begun.get_mut(family).take() {
+            Some(begun) => Some(begun),
+            None if self.belief.get(family).is_some() => None,
+            // The sync that follows meets the same and tells it.
+            None => self.backend.observe(family).ok().map(|belief| Begun::new(belief, true, started.elapsed())),
+        };
+        let Some(mut begun) = begun else { return false };
+        begun.ahead.before = Some(extent.before.clone());
+        begun.ahead.expected = extent.services;
+        self.go_ahead(family, desired, &mut begun, now);
+        begun.took += started.elapsed();
+        let goes_on = begun.ahead.pieces > 0 && begun.failures.is_empty();
+        *self.begun.get_mut(family) = Some(begun);
+        goes_on
+    }
+
     fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report {
         let started = Instant::now();
-        let (mut belief, observed) = match self.believe(family, desired, touched) {
-            Ok(believed) => believed,
+        let mut begun = match self.begun_or_believed(family, desired, touched) {
+            Ok(begun) => begun,
             Err(error) => {
                 let what = format!("read the {family} state of {} mode", self.name());
                 let failure = Failure { step: what, reason: error.to_string(), lasting: false };
@@ -116,13 +154,15 @@ where
             }
         };
         // What was just read may differ from what was desired last time in any place.
-        let touched = if observed { Touched::All } else { touched };
-        let mut times = Times { observe: started.elapsed(), ..Times::default() };
-        let mut gone = Gone::default();
+        let touched = if begun.observed { Touched::All } else { touched };
+        let mut all_the_way = false;
         if matches!(touched, Touched::All) {
-            gone = self.go_ahead(family, desired, &mut belief, now, &mut times);
+            begun.ahead.before = None;
+            self.go_ahead(family, desired, &mut begun, now);
+            self.settle(&mut begun);
+            all_the_way = begun.ahead.covers && begun.failures.is_empty();
         }
-        let Gone { mut steps, mut failures, all_the_way } = gone;
+        let Begun { mut belief, observed, mut steps, mut failures, mut times, took, .. } = begun;
         let planning = Instant::now();
         let plan = if all_the_way { Vec::new() } else { self.backend.plan(family, desired, &belief, touched, now) };
         times.plan += planning.elapsed();
@@ -146,7 +186,7 @@ where
             draining,
             connections,
             observed,
-            duration: started.elapsed(),
+            duration: took + started.elapsed(),
             times,
             effort: self.backend.take_effort(),
             rules,
@@ -164,6 +204,9 @@ where
 
     fn distrust(&mut self, family: IpFamily) {
         *self.belief.get_mut(family) = None;
+        if let Some(mut begun) = self.begun.get_mut(family).take() {
+            self.settle(&mut begun);
+        }
         self.backend.end_audit(family);
     }
 

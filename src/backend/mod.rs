@@ -17,9 +17,9 @@ pub use driver::Driver;
 pub use flows::{Conntrack, FlowError};
 pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSource};
 
-use crate::desired::{Desired, ServicePortKey, Touched, UdpFlows};
+use crate::desired::{Desired, Extent, ServicePortKey, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
-use crate::model::{IpFamily, Protocol};
+use crate::model::{IpFamily, Protocol, ServiceName};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -175,6 +175,10 @@ pub struct Ahead {
     pub pieces: usize,
     /// The last service port that was looked at.
     pub last: Option<ServicePortKey>,
+    /// Only what is desired for Services before this one is known, and for `default/kubernetes`; `None` if all of it is.
+    pub before: Option<ServiceName>,
+    /// How many Services there will be then.
+    pub expected: usize,
     /// There are no further pieces.
     pub ended: bool,
     /// The pieces were everything: nothing was there before, so that nothing is left for the plan as a whole.
@@ -218,6 +222,13 @@ pub trait Dataplane: Send {
     /// # Errors
     /// When the kernel's state could not be read.
     fn preview(&mut self, family: IpFamily, desired: &Desired, now: Instant) -> Result<Vec<String>, ObserveError>;
+
+    /// Begins to bring the kernel to what is desired, as far as that is known, so that the first Services are written while
+    /// the last are still decided on. The sync that follows goes on from there. Returns whether to call it again as more is
+    /// known: not every mode, and not every state of the kernel, has a use for it.
+    fn begin(&mut self, _family: IpFamily, _desired: &Desired, _extent: &Extent, _now: Instant) -> bool {
+        false
+    }
 
     /// Brings the kernel to what is desired, as far as it lets us.
     fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report;

@@ -4,6 +4,9 @@
 //! sequence of snapshots gives the same result as feeding it the last one, except for what drains.
 
 mod compile;
+mod outcome;
+
+pub use outcome::{Change, Extent, Refusal};
 
 use self::compile::served;
 use super::claims::{self, Claims, Frontend};
@@ -15,41 +18,12 @@ use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings
 use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Something that a Service asks for and does not get, and why. It never stops anything else.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refusal {
-    /// Whose wish.
-    pub port: ServicePortKey,
-    /// What is refused and why.
-    pub reason: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.port, self.reason)
-    }
-}
-
-/// What an update changed.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    /// The service ports that differ, per family.
-    pub ports: PerFamily<BTreeSet<ServicePortKey>>,
-    /// Whether what holds for the whole node differs, per family.
-    pub node: PerFamily<bool>,
-}
-
-impl Change {
-    /// Whether nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.ports.v4.is_empty() && self.ports.v6.is_empty() && !self.node.v4 && !self.node.v6
-    }
-}
+/// Services from one telling to the next.
+const AT_ONCE: usize = if cfg!(test) { 2 } else { 500 };
 
 /// The name of a Service, and the Service if it is there.
 type Named = (ServiceName, Option<Arc<Service>>);
@@ -151,9 +125,21 @@ impl Builder {
 
     /// Takes in a snapshot and the node's facts.
     pub fn update(&mut self, snapshot: &Snapshot, facts: &NodeFacts, now: Instant) -> Change {
+        self.update_telling(snapshot, facts, now, |_, _| ())
+    }
+
+    /// The same. Where there was nothing before, `each` is told what is desired from time to time, and how far that goes: up to
+    /// there it stays as it is. So who writes it to the kernel need not wait for the rest. First comes what holds for the whole
+    /// node.
+    pub fn update_telling(
+        &mut self,
+        snapshot: &Snapshot,
+        facts: &NodeFacts,
+        now: Instant,
+        mut each: impl FnMut(&PerFamily<Desired>, Extent),
+    ) -> Change {
         let mut change = Change::default();
-        let no_ports = IpFamily::BOTH.iter().all(|family| self.desired.get(*family).ports.is_empty());
-        let mut pass = Pass { now, first: no_ports && self.claims.is_empty(), changed: PerFamily::default() };
+        let mut pass = Pass { now, first: self.is_empty(), changed: PerFamily::default() };
         let with_service = |name: ServiceName| {
             let service = snapshot.services.get(&name).cloned();
             (name, service)
@@ -165,6 +151,10 @@ impl Builder {
             services = self.all_services(services, snapshot);
         }
         self.snapshot = snapshot.clone();
+        let extent = |before: &ServiceName| Extent { before: before.clone(), services: services.len() };
+        if let Some((name, _)) = services.first().filter(|_| pass.first) {
+            each(&self.desired, extent(name));
+        }
         let mut affected = BTreeSet::new();
         for (name, service) in &services {
             self.claim(name, service.as_deref(), pass.first, &mut affected);
@@ -172,12 +162,27 @@ impl Builder {
         let affected: BTreeSet<ServiceName> = affected.into_iter().map(|key| key.service).collect();
         let new = |name: &ServiceName| services.binary_search_by(|(known, _)| known.cmp(name)).is_err();
         let affected: Vec<Named> = affected.into_iter().filter(new).map(with_service).collect();
-        for (name, service) in services.iter().chain(&affected) {
+        // What a new node needs before anything else is there with the first that is told.
+        let (foremost, others): (Vec<_>, Vec<_>) =
+            services.iter().partition(|(name, _)| pass.first && name.is_kubernetes());
+        foremost.into_iter().for_each(|(name, service)| self.rebuild(name, service.as_deref(), &mut pass));
+        for (number, (name, service)) in others.into_iter().enumerate() {
+            if pass.first && number > 0 && number.is_multiple_of(AT_ONCE) {
+                each(&self.desired, extent(name));
+            }
+            self.rebuild(name, service.as_deref(), &mut pass);
+        }
+        for (name, service) in &affected {
             self.rebuild(name, service.as_deref(), &mut pass);
         }
         let [v4, v6] = [pass.changed.v4, pass.changed.v6].map(|keys| keys.into_iter().collect());
         change.ports = PerFamily { v4, v6 };
         change
+    }
+
+    /// Whether nothing is desired, and no Service asks for anything.
+    pub fn is_empty(&self) -> bool {
+        IpFamily::BOTH.iter().all(|family| self.desired.get(*family).ports.is_empty()) && self.claims.is_empty()
     }
 
     /// Ends the drains whose deadline has passed.
@@ -305,7 +310,7 @@ impl Builder {
     }
 
     fn keys_in_desired(&self, name: &ServiceName, family: IpFamily) -> BTreeSet<ServicePortKey> {
-        let first = ServicePortKey { service: name.clone(), port: "".into(), protocol: model::Protocol::Tcp };
+        let first = ServicePortKey::first_of(name.clone());
         let ports = &self.desired.get(family).ports;
         ports.range(first..).map(|(key, _)| key).take_while(|key| key.service == *name).cloned().collect()
     }

@@ -16,7 +16,7 @@ mod settings;
 mod topology;
 pub mod verdict;
 
-pub use builder::{Builder, Change, Refusal};
+pub use builder::{Builder, Change, Extent, Refusal};
 pub(crate) use drain::deadline;
 pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
@@ -42,6 +42,13 @@ pub struct ServicePortKey {
     pub port: Arc<str>,
     /// Its protocol.
     pub protocol: Protocol,
+}
+
+impl ServicePortKey {
+    /// No key of that Service comes before this one, and all of them before those of Services behind it.
+    pub fn first_of(service: ServiceName) -> Self {
+        Self { service, port: "".into(), protocol: Protocol::Tcp }
+    }
 }
 
 impl fmt::Display for ServicePortKey {

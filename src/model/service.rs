@@ -21,6 +21,11 @@ impl ServiceName {
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// Whether it is `default/kubernetes`, the API server, which a new node needs before anything else.
+    pub fn is_kubernetes(&self) -> bool {
+        &*self.namespace == "default" && &*self.name == "kubernetes"
+    }
 }
 
 impl PartialOrd for ServiceName {

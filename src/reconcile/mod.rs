@@ -4,6 +4,7 @@
 //! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
 
 mod auto;
+mod decide;
 mod flows;
 mod leftovers;
 mod meter;
@@ -15,6 +16,7 @@ mod switch;
 mod tell;
 mod wish;
 
+pub use decide::decide;
 pub use meter::{Meter, Synced, WithoutLocal};
 pub use retire::{Retirement, State};
 pub use round::Reconciler;

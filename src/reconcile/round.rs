@@ -2,6 +2,7 @@
 
 use super::Trigger;
 use super::auto::Hysteresis;
+use super::decide::decide;
 use super::flows::Flows;
 use super::leftovers::Leftovers;
 use super::meter::Tally;
@@ -181,7 +182,7 @@ impl Reconciler {
 
     /// One round over both families.
     pub fn round(&mut self, now: Instant) {
-        let mut change = self.builder.update(&self.snapshot, &self.facts, now);
+        let mut change = self.decide(now);
         merge(&mut change, self.builder.expire(now));
         self.meter_change(&change);
         self.tell_refusals();
@@ -205,6 +206,20 @@ impl Reconciler {
             self.tell_draining(family);
         }
         self.tell_followers();
+    }
+
+    /// Takes in the newest snapshot. Where it is the first, writing it begins meanwhile, for one family: a mode has one thread
+    /// that writes.
+    fn decide(&mut self, now: Instant) -> Change {
+        let free = |family: &IpFamily| {
+            let schedule = self.schedules.get(*family);
+            !schedule.is_waiting(now) && schedule.earliest(now, &self.timing) <= now
+        };
+        let family = self.planes.families.first().copied().filter(free).filter(|_| self.switches.is_empty());
+        let planes = &mut self.planes;
+        decide(&mut self.builder, (&self.snapshot, &self.facts), now, family, |family, desired, extent| {
+            planes.active(family).is_some_and(|plane| plane.begin(family, desired, extent, now))
+        })
     }
 
     /// Leaves a change to the next round, which comes at once.

@@ -49,7 +49,8 @@ pub fn ahead(
     beside: bool,
     ahead: &mut Ahead,
 ) -> Option<Vec<Op>> {
-    let rules = desired.rules.as_deref().filter(|_| !desired.retiring)?;
+    // A run of iptables-restore is waited for: nothing is won before everything is known.
+    let rules = desired.rules.as_deref().filter(|_| !desired.retiring && ahead.before.is_none())?;
     let found = &observed.rules;
     // What stands there in good part is compared as a whole.
     if ahead.pieces == 0 && (found.chains.len() >= desired.ports.len() || desired.ports.len() < WORTHWHILE) {

@@ -6,7 +6,8 @@ use super::observed::Observed;
 use super::plan::{Context, Planner, is_first};
 use super::steps::Steps;
 use crate::backend::Ahead;
-use crate::desired::Desired;
+use crate::desired::{Desired, ServicePortKey};
+use crate::model::ServiceName;
 use std::ops::Bound;
 
 /// Service ports of a piece.
@@ -21,8 +22,9 @@ const WORTHWHILE: usize = if cfg!(test) { 3 } else { 1000 };
 pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &mut Ahead) -> Option<Vec<Op>> {
     let rules = desired.rules.as_deref().filter(|_| !desired.retiring)?;
     if ahead.pieces == 0 {
+        let ports = desired.ports.len().max(ahead.expected);
         // What stands there in good part is compared as a whole.
-        if desired.ports.len() < WORTHWHILE || observed.servers.len() > desired.ports.len() / 2 {
+        if ports < WORTHWHILE || observed.servers.len() > ports / 2 {
             return None;
         }
         ahead.covers = observed.is_empty();
@@ -30,19 +32,36 @@ pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &m
     if ahead.ended {
         return None;
     }
-    ahead.pieces += 1;
     let mut steps = Steps::default();
     let mut planner = Planner { context, observed, rules, steps: &mut steps };
-    if ahead.pieces == 1 {
+    if ahead.pieces == 0 {
+        ahead.pieces = 1;
         planner.helpers();
-        ahead.covers &= planner.additions(desired.ports.iter().filter(|(key, _)| is_first(key)));
         return Some(steps.in_order());
     }
-    let from = ahead.last.take().map_or(Bound::Unbounded, Bound::Excluded);
-    let rest = || desired.ports.range((from.clone(), Bound::Unbounded));
-    ahead.covers &= planner.additions(rest().take(PIECE));
-    ahead.last = rest().nth(PIECE - 1).map(|(key, _)| key.clone());
-    ahead.ended = ahead.last.is_none();
+    if ahead.pieces == 1 {
+        // It is the first that is known.
+        if desired.ports.is_empty() && ahead.before.is_some() {
+            return None;
+        }
+        ahead.pieces = 2;
+        // Found by its name: there may be very many others.
+        let kubernetes = ServicePortKey::first_of(ServiceName::new("default", "kubernetes"));
+        ahead.covers &= planner.additions(desired.ports.range(kubernetes..).take_while(|(key, _)| is_first(key)));
+        return Some(steps.in_order());
+    }
+    let from = ahead.last.clone().map_or(Bound::Unbounded, Bound::Excluded);
+    let is_known = |key: &ServicePortKey| ahead.before.as_ref().is_none_or(|before| key.service < *before);
+    let rest = desired.ports.range((from, Bound::Unbounded)).take_while(|(key, _)| is_known(key));
+    let piece: Vec<_> = rest.take(PIECE).collect();
+    let last = piece.get(PIECE - 1).map(|(key, _)| (*key).clone());
+    if last.is_none() && ahead.before.is_some() {
+        return None;
+    }
+    ahead.pieces += 1;
+    ahead.covers &= planner.additions(piece.into_iter());
+    ahead.ended = last.is_none();
+    ahead.last = last;
     Some(steps.in_order())
 }
 
@@ -53,6 +72,7 @@ mod tests {
     use super::*;
     use crate::desired::{Builder, NodeFacts, Settings, Touched};
     use crate::model::{Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServicePort, Snapshot};
+    use ipvs::ServiceId;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -66,11 +86,14 @@ mod tests {
         }
     }
 
-    /// That many Services, each with two endpoints, of which one is every Service's.
-    fn desired(services: u8) -> Desired {
+    /// That many Services, each with two endpoints, of which one is every Service's; the last one is `default/kubernetes`.
+    fn cluster(services: u8) -> (Snapshot, Builder) {
         let mut snapshot = Snapshot { complete: true, ..Snapshot::default() };
         for number in 0..services {
-            let mut service = Service::for_test("ns", &format!("web-{number}"));
+            let name = format!("web-{number}");
+            let last = number + 1 == services;
+            let mut service =
+                if last { Service::for_test("default", "kubernetes") } else { Service::for_test("a-namespace", &name) };
             service.cluster_ips = vec![[172, 30, 0, number].into()];
             let (name, protocol) = (Arc::<str>::from("http"), Protocol::Tcp);
             service.ports = vec![ServicePort { name: name.clone(), protocol, port: 80, node_port: None, target: None }];
@@ -84,15 +107,25 @@ mod tests {
             snapshot.services.insert(service.name.clone(), Arc::new(service));
         }
         let service_ranges = vec!["172.30.0.0/16".parse().unwrap()];
-        let mut builder = Builder::new(Arc::new(Settings { service_ranges, ..Settings::default() }));
+        (snapshot, Builder::new(Arc::new(Settings { service_ranges, ..Settings::default() })))
+    }
+
+    fn desired(services: u8) -> Desired {
+        let (snapshot, mut builder) = cluster(services);
         builder.update(&snapshot, &NodeFacts::default(), Instant::now());
         builder.desired().get(IpFamily::V4).clone()
     }
 
     /// Carries the pieces out; how many steps each had, and how far it went.
     fn pieces(desired: &Desired, observed: &mut Observed) -> (Vec<usize>, Ahead) {
-        let (mut state, mut sizes) = (Ahead::default(), Vec::new());
-        while let Some(ops) = ahead(context(), desired, observed, &mut state) {
+        let mut state = Ahead::default();
+        let sizes = go_on(desired, observed, &mut state);
+        (sizes, state)
+    }
+
+    fn go_on(desired: &Desired, observed: &mut Observed, state: &mut Ahead) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        while let Some(ops) = ahead(context(), desired, observed, state) {
             sizes.push(ops.len());
             // The one way must lead to the same as the other.
             let mut one_by_one = observed.clone();
@@ -100,7 +133,36 @@ mod tests {
             observed.acknowledge_additions(&ops);
             assert_eq!(observed.servers, one_by_one.servers);
         }
-        (sizes, state)
+        sizes
+    }
+
+    #[test]
+    fn what_is_known_is_written_while_the_rest_is_decided_on() {
+        for services in [4, 7, 8] {
+            let (snapshot, mut builder) = cluster(services);
+            let (mut state, mut observed, mut written) = (Ahead::default(), Observed::default(), Vec::new());
+            let kubernetes = std::net::IpAddr::from([172, 30, 0, services - 1]);
+            builder.update_telling(&snapshot, &NodeFacts::default(), Instant::now(), |desired, extent| {
+                state.before = Some(extent.before);
+                state.expected = extent.services;
+                go_on(desired.get(IpFamily::V4), &mut observed, &mut state);
+                let served =
+                    |id: &ServiceId| matches!(id, ServiceId::Address { address, .. } if *address == kubernetes);
+                assert_eq!(observed.servers.keys().any(served), !written.is_empty(), "the API server first");
+                assert!(state.pieces > 0, "the helpers even before");
+                written.push(observed.servers.len());
+            });
+            // First the helpers alone; then default/kubernetes and each piece, as soon as it is known.
+            let told = (1..=(usize::from(services) - 2) / PIECE).map(|pieces| 1 + pieces * PIECE);
+            let expected: Vec<usize> = std::iter::once(0).chain(told).collect();
+            assert_eq!(written, expected, "of {services}");
+            let desired = builder.desired().get(IpFamily::V4);
+            state.before = None;
+            go_on(desired, &mut observed, &mut state);
+            assert!(state.ended && state.covers);
+            assert_eq!(observed.servers.len(), usize::from(services));
+            assert_eq!(plan(context(), desired, &observed, Touched::All), [], "{services} services");
+        }
     }
 
     #[test]

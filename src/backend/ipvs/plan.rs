@@ -77,7 +77,7 @@ pub(super) struct Seen {
 }
 
 pub(super) fn is_first(key: &ServicePortKey) -> bool {
-    &*key.service.namespace == "default" && &*key.service.name == "kubernetes"
+    key.service.is_kubernetes()
 }
 
 impl Planner<'_> {

@@ -45,7 +45,7 @@ impl<'a> Headline<'a> {
     pub fn of(report: &'a Report) -> Option<Self> {
         let size = report.sizes.last()?;
         let median = |of: &[f64]| spread(of, |value| *value).map(|spread| spread.median);
-        let cold: Vec<f64> = size.trials.iter().map(|found| found.desired.wall + found.cold.cost.wall).collect();
+        let cold: Vec<f64> = size.trials.iter().map(|found| found.cold.cost.wall).collect();
         let steps: Vec<&Step> = size.trials.iter().flat_map(|found| &found.endpoint_changed).collect();
         let mut changes: Vec<f64> = steps.iter().map(|step| step.cost.wall * 1000.0).collect();
         changes.sort_by(f64::total_cmp);

@@ -96,6 +96,7 @@ impl Report {
 const LEGEND: &str = "\n\
     own code, kernel: processor seconds of this program, in its code and in the kernel on its behalf; programs: those of\n\
     the programs that it ran (iptables-restore, iptables-save) and of the kernel on theirs\n\
+    cold start: from a snapshot to the kernel's last word, deciding what is desired included; most of that is done beside the rest\n\
     read all, compare: a restart or an audit with nothing to do\n\
     single changes: from the new snapshot to the kernel's last word, building what is desired included\n";
 
@@ -104,10 +105,6 @@ impl Size {
         let mut rows = vec![HEADER.map(str::to_owned)];
         let single = |of: fn(&Found) -> Step| -> Vec<Step> { self.trials.iter().map(of).collect() };
         let many = |of: fn(&Found) -> &Vec<Step>| -> Vec<Step> { self.trials.iter().flat_map(of).copied().collect() };
-        let desired: Vec<Cost> = self.trials.iter().map(|found| found.desired).collect();
-        if let Some(cost) = spread(&desired, |cost| cost.wall) {
-            rows.push(row("build what is desired", cost.median, (cost.min, cost.max), None));
-        }
         let cold = spread(&single(|found| found.cold), |step| step.cost.wall);
         rows.extend(cold.map(|cold| step_row("cold start", cold)));
         if let Some(Spread { median, .. }) = cold {

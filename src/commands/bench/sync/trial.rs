@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::desired::{Builder, NodeFacts, Settings, Touched};
 use crate::kernel::sysctl::Ledger;
 use crate::model::{IpFamily, Snapshot};
+use crate::reconcile::decide;
 use anyhow::Context;
 use iptables::{Commands, Family};
 use serde::{Deserialize, Serialize};
@@ -52,9 +53,7 @@ pub struct Trial {
 pub struct Found {
     /// The mode that it was.
     pub mode: String,
-    /// Building what is desired from the snapshot.
-    pub desired: Cost,
-    /// The first sync of an empty kernel.
+    /// An empty kernel brought there, from the snapshot.
     pub cold: Step,
     /// Reading everything back and comparing it: what a restart or an audit of an unchanged kernel costs.
     pub audit: Step,
@@ -123,11 +122,9 @@ impl Trial {
         let mut memory = Memory { snapshot: peak_memory(), ..Memory::default() };
         let plane = planes.active(FAMILY).context("the mode is not open")?.as_mut();
         let mut proxy = Proxy { builder: Builder::new(settings), facts: node::facts()?, plane };
-        let (change, desired) = measured(|| proxy.builder.update(&snapshot, &proxy.facts, Instant::now()));
+        let cold = proxy.start(&snapshot).context("the cold start")?;
         let refused = proxy.builder.refusals().next();
         anyhow::ensure!(refused.is_none(), "refused: {refused:?}");
-        drop(change);
-        let cold = proxy.sync_all().context("the cold start")?;
         memory.cold = peak_memory();
         if let Some(folder) = &self.save {
             self.save(proxy.plane.name(), folder)?;
@@ -155,7 +152,7 @@ impl Trial {
         let churn = self.churn.map(|load| load.run(cluster, &mut snapshot, &mut proxy)).transpose()?;
         memory.end = peak_memory();
         let mode = proxy.plane.name().to_owned();
-        Ok(Found { mode, desired, cold, audit, endpoint_changed, service_added, service_removed, churn, memory })
+        Ok(Found { mode, cold, audit, endpoint_changed, service_added, service_removed, churn, memory })
     }
 
     /// Leaves what was written where other programs find it.
@@ -209,6 +206,18 @@ pub struct Proxy<'a> {
 }
 
 impl Proxy<'_> {
+    /// The first snapshot, as the reconciler takes it in.
+    fn start(&mut self, snapshot: &Snapshot) -> anyhow::Result<Step> {
+        let (step, cost) = measured(|| {
+            let (now, plane) = (Instant::now(), &mut *self.plane);
+            decide(&mut self.builder, (snapshot, &self.facts), now, Some(FAMILY), |family, desired, extent| {
+                plane.begin(family, desired, extent, now)
+            });
+            self.sync(Touched::All)
+        });
+        Ok(Step { cost, ..step? })
+    }
+
     fn sync_all(&mut self) -> anyhow::Result<Step> {
         let (step, cost) = measured(|| self.sync(Touched::All));
         Ok(Step { cost, ..step? })
