@@ -97,7 +97,7 @@ pub(super) async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 /// Bound there before it connects, a socket has a port that no other one here has. Left to itself `connect` gives the same port to
 /// several connections to different places; and where two of these are services with an endpoint in common, IPVS takes the
 /// endpoint's answers to one for answers to the other (docs/packet-path.md, "What IPVS can't tell apart").
-pub fn port_of_its_own(to: SocketAddr) -> SocketAddr {
+fn port_of_its_own(to: SocketAddr) -> SocketAddr {
     let [v4, v6] = wildcards(0);
     if to.is_ipv4() { v4 } else { v6 }
 }

@@ -29,7 +29,6 @@ mod topology;
 
 pub use answer::{Answer, Protocol};
 pub use cluster::{Host, Lab};
-pub use connection::port_of_its_own;
 pub use error::LabError;
 pub use netns::NetNs;
 pub use prober::{Finished, Outcome, Probe, Prober, Request};

@@ -5,7 +5,7 @@ use super::ledger::{End, Kind};
 use super::talk::{answer_to, in_time, right};
 use super::{Shared, Turns, pick};
 use crate::commands::bench::field::Field;
-use crate::lab::{Answer, port_of_its_own};
+use crate::lab::Answer;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,9 @@ pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Tcp
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.bind(&from.unwrap_or_else(|| port_of_its_own(to)).into())?;
+    if let Some(from) = from {
+        socket.bind(&from.into())?;
+    }
     let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
