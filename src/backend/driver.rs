@@ -134,8 +134,7 @@ where
             None => self.backend.observe(family).ok().map(|belief| Begun::new(belief, true, started.elapsed())),
         };
         let Some(mut begun) = begun else { return false };
-        begun.ahead.before = Some(extent.before.clone());
-        begun.ahead.expected = extent.services;
+        begun.ahead.extent = Some(extent.clone());
         self.go_ahead(family, desired, &mut begun, now);
         begun.took += started.elapsed();
         let goes_on = begun.ahead.pieces > 0 && begun.failures.is_empty();
@@ -157,7 +156,7 @@ where
         let touched = if begun.observed { Touched::All } else { touched };
         let mut all_the_way = false;
         if matches!(touched, Touched::All) {
-            begun.ahead.before = None;
+            begun.ahead.extent = None;
             self.go_ahead(family, desired, &mut begun, now);
             self.settle(&mut begun);
             all_the_way = begun.ahead.covers && begun.failures.is_empty();

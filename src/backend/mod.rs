@@ -19,7 +19,7 @@ pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSou
 
 use crate::desired::{Desired, Extent, ServicePortKey, Touched, UdpFlows};
 use crate::kernel::sysctl::{Setting, Sysctl};
-use crate::model::{IpFamily, Protocol, ServiceName};
+use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -175,10 +175,8 @@ pub struct Ahead {
     pub pieces: usize,
     /// The last service port that was looked at.
     pub last: Option<ServicePortKey>,
-    /// Only what is desired for Services before this one is known, and for `default/kubernetes`; `None` if all of it is.
-    pub before: Option<ServiceName>,
-    /// How many Services there will be then.
-    pub expected: usize,
+    /// How far what is desired is known; `None` if all of it is.
+    pub extent: Option<Extent>,
     /// There are no further pieces.
     pub ended: bool,
     /// The pieces were everything: nothing was there before, so that nothing is left for the plan as a whole.

@@ -50,7 +50,7 @@ pub fn ahead(
     ahead: &mut Ahead,
 ) -> Option<Vec<Op>> {
     // A run of iptables-restore is waited for: nothing is won before everything is known.
-    let rules = desired.rules.as_deref().filter(|_| !desired.retiring && ahead.before.is_none())?;
+    let rules = desired.rules.as_deref().filter(|_| !desired.retiring && ahead.extent.is_none())?;
     let found = &observed.rules;
     // What stands there in good part is compared as a whole.
     if ahead.pieces == 0 && (found.chains.len() >= desired.ports.len() || desired.ports.len() < WORTHWHILE) {
@@ -58,7 +58,7 @@ pub fn ahead(
     }
     ahead.pieces += 1;
     if ahead.pieces == 1 {
-        let head = desired.ports.iter().filter(|(key, _)| is_first(key));
+        let head = desired.ports.iter().filter(|(key, _)| key.service.is_kubernetes());
         let ports: OrdMap<_, _> = head.map(|(key, port)| (key.clone(), port.clone())).collect();
         if beside || ports.is_empty() || found.has(Table::Nat, &names::services()) {
             let chains = node::chains(rules).into_iter().filter_map(|(table, chain)| plan_chain(found, table, chain));
@@ -200,13 +200,9 @@ fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules) -> HashSet<(Ta
 
 /// `default/kubernetes` first: a new node needs its API server before anything else.
 fn in_order(desired: &Desired) -> impl Iterator<Item = &ServicePort> {
-    let head = desired.ports.iter().filter(|(key, _)| is_first(key));
-    let rest = desired.ports.iter().filter(|(key, _)| !is_first(key));
+    let head = desired.ports.iter().filter(|(key, _)| key.service.is_kubernetes());
+    let rest = desired.ports.iter().filter(|(key, _)| !key.service.is_kubernetes());
     head.chain(rest).map(|(_, port)| &**port)
-}
-
-fn is_first(key: &ServicePortKey) -> bool {
-    &*key.service.namespace == "default" && &*key.service.name == "kubernetes"
 }
 
 fn changed<'a>(

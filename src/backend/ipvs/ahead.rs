@@ -3,7 +3,7 @@
 
 use super::Op;
 use super::observed::Observed;
-use super::plan::{Context, Planner, is_first};
+use super::plan::{Context, Planner};
 use super::steps::Steps;
 use crate::backend::Ahead;
 use crate::desired::{Desired, ServicePortKey};
@@ -22,7 +22,8 @@ const WORTHWHILE: usize = if cfg!(test) { 3 } else { 1000 };
 pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &mut Ahead) -> Option<Vec<Op>> {
     let rules = desired.rules.as_deref().filter(|_| !desired.retiring)?;
     if ahead.pieces == 0 {
-        let ports = desired.ports.len().max(ahead.expected);
+        let ports =
+            ahead.extent.as_ref().map_or(desired.ports.len(), |extent| desired.ports.len().max(extent.services));
         // What stands there in good part is compared as a whole.
         if ports < WORTHWHILE || observed.servers.len() > ports / 2 {
             return None;
@@ -41,21 +42,22 @@ pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &m
     }
     if ahead.pieces == 1 {
         // It is the first that is known.
-        if desired.ports.is_empty() && ahead.before.is_some() {
+        if desired.ports.is_empty() && ahead.extent.is_some() {
             return None;
         }
         ahead.pieces = 2;
         // Found by its name: there may be very many others.
         let kubernetes = ServicePortKey::first_of(ServiceName::new("default", "kubernetes"));
-        ahead.covers &= planner.additions(desired.ports.range(kubernetes..).take_while(|(key, _)| is_first(key)));
+        ahead.covers &=
+            planner.additions(desired.ports.range(kubernetes..).take_while(|(key, _)| key.service.is_kubernetes()));
         return Some(steps.in_order());
     }
     let from = ahead.last.clone().map_or(Bound::Unbounded, Bound::Excluded);
-    let is_known = |key: &ServicePortKey| ahead.before.as_ref().is_none_or(|before| key.service < *before);
+    let is_known = |key: &ServicePortKey| ahead.extent.as_ref().is_none_or(|extent| key.service < extent.before);
     let rest = desired.ports.range((from, Bound::Unbounded)).take_while(|(key, _)| is_known(key));
     let piece: Vec<_> = rest.take(PIECE).collect();
     let last = piece.get(PIECE - 1).map(|(key, _)| (*key).clone());
-    if last.is_none() && ahead.before.is_some() {
+    if last.is_none() && ahead.extent.is_some() {
         return None;
     }
     ahead.pieces += 1;
@@ -143,8 +145,7 @@ mod tests {
             let (mut state, mut observed, mut written) = (Ahead::default(), Observed::default(), Vec::new());
             let kubernetes = std::net::IpAddr::from([172, 30, 0, services - 1]);
             builder.update_telling(&snapshot, &NodeFacts::default(), Instant::now(), |desired, extent| {
-                state.before = Some(extent.before);
-                state.expected = extent.services;
+                state.extent = Some(extent);
                 go_on(desired.get(IpFamily::V4), &mut observed, &mut state);
                 let served =
                     |id: &ServiceId| matches!(id, ServiceId::Address { address, .. } if *address == kubernetes);
@@ -157,7 +158,7 @@ mod tests {
             let expected: Vec<usize> = std::iter::once(0).chain(told).collect();
             assert_eq!(written, expected, "of {services}");
             let desired = builder.desired().get(IpFamily::V4);
-            state.before = None;
+            state.extent = None;
             go_on(desired, &mut observed, &mut state);
             assert!(state.ended && state.covers);
             assert_eq!(observed.servers.len(), usize::from(services));

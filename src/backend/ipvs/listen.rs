@@ -87,7 +87,7 @@ impl Listening {
         Ok(())
     }
 
-    /// Has IPVS enter no connection in connection tracking until the value is dropped, which waits for what was told; `None`
+    /// Has IPVS enter no connection in connection tracking until the value is dropped, after [`Self::finish`]; `None`
     /// where IPVS may have to enter one meanwhile: it has a virtual server that hands nothing over.
     ///
     /// # Errors

@@ -67,7 +67,6 @@ impl Pause {
 
     /// Holds back new connections from the ports of these.
     pub fn hold(&mut self, connections: &[Connection]) {
-        self.release();
         self.held = connections.iter().filter_map(entry).collect();
         self.change(|set, entry| SetCommand::Add { set, entry: EntryWithMark { entry, mark: None } });
         thread::sleep(UNDER_WAY);

@@ -76,10 +76,6 @@ pub(super) struct Seen {
     bindings: BTreeSet<IpAddr>,
 }
 
-pub(super) fn is_first(key: &ServicePortKey) -> bool {
-    key.service.is_kubernetes()
-}
-
 impl Planner<'_> {
     /// What does not depend on services. Constant in number; compared with every plan.
     pub(super) fn helpers(&mut self) {
@@ -156,7 +152,7 @@ impl Planner<'_> {
     fn whole(&mut self, desired: &Desired) {
         let mut seen = Seen::default();
         for (key, port) in &desired.ports {
-            self.add(port, is_first(key), &mut seen);
+            self.add(port, key.service.is_kubernetes(), &mut seen);
         }
         if desired.incomplete {
             // Only additions: what is there may belong to what is still to come.
@@ -202,7 +198,7 @@ impl Planner<'_> {
         ports: impl Iterator<Item = (&'p ServicePortKey, &'p Arc<ServicePort>)>,
     ) -> bool {
         let mut seen = Seen::default();
-        ports.for_each(|(key, port)| self.add(port, is_first(key), &mut seen));
+        ports.for_each(|(key, port)| self.add(port, key.service.is_kubernetes(), &mut seen));
         self.bindings(&seen.bindings, &BTreeSet::new());
         let steps = self.steps.servers.len();
         self.steps.servers.retain(|op| !matches!(op, Op::LeaveAlone(_)));
@@ -253,7 +249,7 @@ impl Planner<'_> {
         for key in keys {
             old.extend(previous.ports.get(key).map(|port| self.context.render(port, self.rules)));
             if let Some(port) = desired.ports.get(key) {
-                self.add(port, is_first(key), &mut new);
+                self.add(port, key.service.is_kubernetes(), &mut new);
             }
         }
         // What others ask for as well stays.

@@ -96,7 +96,7 @@ impl Report {
 const LEGEND: &str = "\n\
     own code, kernel: processor seconds of this program, in its code and in the kernel on its behalf; programs: those of\n\
     the programs that it ran (iptables-restore, iptables-save) and of the kernel on theirs\n\
-    cold start: from a snapshot to the kernel's last word, deciding what is desired included; most of that is done beside the rest\n\
+    cold start: from a snapshot to the kernel's last word, deciding what is desired included; in IPVS mode that is done beside the rest\n\
     read all, compare: a restart or an audit with nothing to do\n\
     single changes: from the new snapshot to the kernel's last word, building what is desired included\n";
 
