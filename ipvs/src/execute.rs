@@ -26,27 +26,54 @@ impl Client {
                 results.extend(chunk.iter().map(|command| not_sent(command, cause.clone())));
                 continue;
             }
-            self.preloaded.prepare(chunk);
-            let Encoded { mut messages, objections } = Encoded::new(chunk, self.family);
-            let mut answers = self.socket.batch_messages(&mut messages).into_iter();
-            for (command, objection) in chunk.iter().zip(objections) {
-                let attempt = || Attempt::Command(Box::new(command.clone()));
-                results.push(match objection {
-                    Some(reason) => Err(Error::Invalid { attempt: attempt(), reason }),
-                    None => match answers.next() {
-                        Some(Ok(())) => Ok(()),
-                        Some(Err(error)) => {
-                            if !error.is_kernel_verdict() {
-                                broken = Some(error.clone().into_cause());
-                            }
-                            Err(Error::from_socket(attempt(), error))
-                        }
-                        None => not_sent(command, SocketError::malformed("no answer")),
-                    },
-                });
-            }
+            let encoded = Encoded::new(chunk, self.family);
+            self.execute_encoded(chunk, encoded, &mut results, &mut broken);
         }
         results
+    }
+
+    /// Commands with their messages, for [`execute_prepared`](Self::execute_prepared): by another client as well, so that one
+    /// thread encodes while another one's messages are with the kernel.
+    #[must_use]
+    pub fn prepare(&self, commands: Vec<Command>) -> Prepared {
+        let encoded = Encoded::new(&commands, self.family);
+        Prepared { commands, encoded }
+    }
+
+    /// As [`execute_batch`](Self::execute_batch); returns what was not done, and why.
+    pub fn execute_prepared(&mut self, prepared: Prepared) -> Vec<(Command, Error)> {
+        let Prepared { commands, encoded } = prepared;
+        let mut results = Vec::with_capacity(commands.len());
+        self.execute_encoded(&commands, encoded, &mut results, &mut None);
+        commands.into_iter().zip(results).filter_map(|(command, result)| Some((command, result.err()?))).collect()
+    }
+
+    fn execute_encoded(
+        &mut self,
+        commands: &[Command],
+        encoded: Encoded,
+        results: &mut Vec<Result<(), Error>>,
+        broken: &mut Option<SocketError>,
+    ) {
+        self.preloaded.prepare(commands);
+        let Encoded { mut messages, objections } = encoded;
+        let mut answers = self.socket.batch_messages(&mut messages).into_iter();
+        for (command, objection) in commands.iter().zip(objections) {
+            let attempt = || Attempt::Command(Box::new(command.clone()));
+            results.push(match objection {
+                Some(reason) => Err(Error::Invalid { attempt: attempt(), reason }),
+                None => match answers.next() {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(error)) => {
+                        if !error.is_kernel_verdict() {
+                            *broken = Some(error.clone().into_cause());
+                        }
+                        Err(Error::from_socket(attempt(), error))
+                    }
+                    None => not_sent(command, SocketError::malformed("no answer")),
+                },
+            });
+        }
     }
 
     /// The messages of commands, for [`send`](Self::send) later.
@@ -68,7 +95,23 @@ impl Client {
     }
 }
 
+/// Commands with their messages, ready to be sent ([`Client::prepare`]).
+#[derive(Debug)]
+pub struct Prepared {
+    commands: Vec<Command>,
+    encoded: Encoded,
+}
+
+impl Prepared {
+    /// The commands, in the order in which they will be executed.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+}
+
 /// Some commands of a batch.
+#[derive(Debug)]
 struct Encoded {
     /// The messages of those that can be sent.
     messages: Messages,

@@ -6,7 +6,7 @@ use super::{Ipvs, Op};
 use crate::backend::Failure;
 use crate::model::IpFamily;
 use ipvs::netlink::Counters;
-use ipvs::{Client, Command, Error};
+use ipvs::{Client, Command, Error, Prepared};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -16,7 +16,7 @@ const WAITING: usize = 1;
 /// The thread, with a connection to the kernel of its own.
 #[derive(Debug)]
 pub struct Scribe {
-    pieces: SyncSender<Vec<Command>>,
+    pieces: SyncSender<Prepared>,
     outcomes: Receiver<Outcome>,
     /// Pieces without an outcome so far.
     under_way: usize,
@@ -36,14 +36,12 @@ impl Scribe {
     /// Begins, in the network namespace of the calling thread; `None` where that is not possible.
     fn start() -> Option<Self> {
         let mut client = Client::connect().ok()?;
-        let (pieces, queue) = sync_channel::<Vec<Command>>(WAITING);
+        let (pieces, queue) = sync_channel::<Prepared>(WAITING);
         let (told, outcomes) = channel();
         let work = move || {
-            for commands in queue {
-                let results = client.execute_batch(&commands);
-                let failed =
-                    commands.into_iter().zip(results).filter_map(|(command, result)| Some((command, result.err()?)));
-                if told.send(Outcome { failed: failed.collect(), counters: client.counters() }).is_err() {
+            for piece in queue {
+                let failed = client.execute_prepared(piece);
+                if told.send(Outcome { failed, counters: client.counters() }).is_err() {
                     return;
                 }
             }
@@ -67,6 +65,9 @@ impl Ipvs {
         mut plan: Vec<Op>,
         observed: &mut Observed,
     ) -> Vec<Failure> {
+        if plan.is_empty() {
+            return Vec::new();
+        }
         let first = plan.iter().position(|op| matches!(op, Op::Ipvs(_))).unwrap_or(plan.len());
         let servers = plan.split_off(first);
         if servers.is_empty() || !only_adds(&servers) || !self.has_scribe() {
@@ -95,10 +96,12 @@ impl Ipvs {
 
     /// Hands the commands over, as soon as there is room, and takes in what has happened meanwhile.
     fn write_beside(&mut self, commands: Vec<Command>, observed: &mut Observed) -> Vec<Failure> {
+        // Encoded here: that thread is the one that is waited for.
+        let piece = self.client.prepare(commands);
         let Some(scribe) = &mut self.scribe else { return Vec::new() };
         scribe.under_way += 1;
         // A thread that is gone is noticed by whoever waits for its outcomes.
-        let _ = scribe.pieces.send(commands);
+        let _ = scribe.pieces.send(piece);
         let told: Vec<Outcome> = scribe.outcomes.try_iter().collect();
         told.into_iter().flat_map(|outcome| self.take_in(outcome, observed)).collect()
     }
