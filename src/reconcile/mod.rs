@@ -70,13 +70,20 @@ impl Switcher {
         families: Vec<IpFamily>,
         drain: Option<Duration>,
     ) -> mpsc::UnboundedReceiver<Step> {
-        self.ask(|progress| Switch { wish, configured: false, families, drain, progress })
+        self.ask(|progress| Switch { wish, target: None, configured: false, families, drain, progress })
     }
 
     /// The configuration asks for another mode now, in all families. As [`Switcher::switch`]; but the next start is not
     /// told that somebody switched away from what is configured.
     pub fn configure(&self, wish: Wish) -> mpsc::UnboundedReceiver<Step> {
-        self.ask(|progress| Switch { wish, configured: true, families: Vec::new(), drain: None, progress })
+        self.ask(|progress| Switch {
+            wish,
+            target: None,
+            configured: true,
+            families: Vec::new(),
+            drain: None,
+            progress,
+        })
     }
 
     fn ask(&self, switch: impl FnOnce(Progress) -> Switch) -> mpsc::UnboundedReceiver<Step> {

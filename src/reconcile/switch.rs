@@ -20,6 +20,8 @@ const REASONS: usize = 3;
 pub struct Switch {
     /// Which one.
     pub wish: Wish,
+    /// What [`Wish::Auto`] leads to, where that is known; if not, whether IPVS works is tried.
+    pub target: Option<Mode>,
     /// The configuration asks for it, not a command: it is what the next start finds there.
     pub configured: bool,
     /// In which families; none = in all that are programmed.
@@ -93,10 +95,10 @@ impl Reconciler {
 
     fn switch(&mut self, switch: Switch, now: Instant) -> Result<(), String> {
         let families = self.families_of(&switch)?;
-        let target = match switch.wish {
-            Wish::Only(mode) => mode,
-            Wish::Auto if self.planes.modes.probe(Mode::Ipvs).is_ok() => Mode::Ipvs,
-            Wish::Auto => Mode::Iptables,
+        let target = match (switch.wish, switch.target) {
+            (Wish::Only(mode), _) | (Wish::Auto, Some(mode)) => mode,
+            (Wish::Auto, None) if self.planes.modes.probe(Mode::Ipvs).is_ok() => Mode::Ipvs,
+            (Wish::Auto, None) => Mode::Iptables,
         };
         let moving: Vec<IpFamily> =
             families.iter().copied().filter(|family| *self.planes.active.get(*family) != target).collect();
@@ -321,6 +323,8 @@ impl Reconciler {
         self.hysteresis.moved(now);
         self.switches.push_back(Switch {
             wish: Wish::Auto,
+            // A probe is made beside what stands here, and may succeed where that is stuck.
+            target: Some(target),
             configured: false,
             families,
             drain: None,

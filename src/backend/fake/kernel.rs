@@ -25,6 +25,8 @@ pub struct FakeKernel {
     pub calls: u64,
     /// After so many calls whoever made them is dead: nothing happens any more.
     pub dead_after: Option<u64>,
+    /// The device is somebody else's.
+    pub takes_no_routes: bool,
     faults_per_thousand: u32,
     random: u64,
 }
@@ -98,7 +100,7 @@ impl FakeKernel {
                 refuse(!self.sets.get_mut(set).ok_or("no such set")?.remove(entry), "ENOENT")?;
             }
             Op::Route(route) => {
-                refuse(!self.interface, "ENODEV")?;
+                refuse(!self.interface || self.takes_no_routes, "ENODEV")?;
                 self.routes.insert(route.net, *route);
             }
             Op::Unroute(route) => refuse(self.routes.remove(&route.net).is_none(), "ESRCH")?,

@@ -2,6 +2,7 @@
 //! is proved on real kernels.
 
 mod annotations;
+mod auto;
 mod convergence;
 mod events;
 mod histories;

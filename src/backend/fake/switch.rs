@@ -35,9 +35,9 @@ impl FlowTable for NoFlows {
 /// The node: its kernel, and what outlives the program beside it.
 #[derive(Clone)]
 pub struct Node {
-    kernel: Shared,
-    record: Arc<Mutex<Option<PerFamily<Wish>>>>,
-    missing: Arc<Mutex<Option<String>>>,
+    pub(super) kernel: Shared,
+    pub(super) record: Arc<Mutex<Option<PerFamily<Wish>>>>,
+    pub(super) missing: Arc<Mutex<Option<String>>>,
     disk_full: Arc<Mutex<bool>>,
     families: Vec<IpFamily>,
 }
@@ -170,12 +170,13 @@ pub fn settle(reconciler: &mut Reconciler, mut now: Instant) -> Instant {
 pub fn ask(reconciler: &mut Reconciler, mode: Mode) -> UnboundedReceiver<Step> {
     let (sender, steps) = unbounded_channel();
     let wish = Wish::Only(mode);
-    let switch = Switch { wish, configured: false, families: Vec::new(), drain: None, progress: Progress::to(sender) };
+    let progress = Progress::to(sender);
+    let switch = Switch { wish, target: None, configured: false, families: Vec::new(), drain: None, progress };
     reconciler.take_trigger(Trigger::Switch(switch));
     steps
 }
 
-fn all(mut steps: UnboundedReceiver<Step>) -> Vec<Step> {
+pub fn all(mut steps: UnboundedReceiver<Step>) -> Vec<Step> {
     std::iter::from_fn(|| steps.try_recv().ok()).collect()
 }
 
@@ -355,31 +356,4 @@ fn a_mode_that_cannot_work_is_told_and_the_old_one_stays() {
     let reason = "ipvs does not work on this node: scheduler twos (module ip_vs_twos): no such file".to_owned();
     assert_eq!(all(steps), [Step::Failed { reason }]);
     node.assert_only(Mode::Iptables, "nothing was tried");
-}
-
-/// `auto` moves when it is certain, and back.
-#[test]
-fn auto_follows_ipvs() {
-    let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(PerFamily::default());
-    *node.missing.lock().unwrap() = Some("no module".into());
-    let mut reconciler = node.start(Mode::Iptables);
-    let mut now = settle(&mut reconciler, Instant::now());
-    let mut probe = |reconciler: &mut Reconciler, works: bool, times: usize| {
-        *node.missing.lock().unwrap() = (!works).then(|| "no module".to_owned());
-        for _ in 0..times {
-            reconciler.take_trigger(Trigger::Probed(if works { Ok(()) } else { Err("no module".into()) }));
-            reconciler.round(now);
-            now += Duration::from_secs(15);
-        }
-        reconciler.status().families.v4.mode.unwrap()
-    };
-    assert_eq!(probe(&mut reconciler, true, 2), Mode::Iptables, "not certain yet");
-    assert_eq!(probe(&mut reconciler, true, 1), Mode::Ipvs);
-    assert_eq!(probe(&mut reconciler, false, 3), Mode::Ipvs, "the second move needs more");
-    assert_eq!(probe(&mut reconciler, true, 10), Mode::Ipvs);
-    assert_eq!(probe(&mut reconciler, false, 6), Mode::Iptables);
-    let steps = ask(&mut reconciler, Mode::Iptables);
-    assert_eq!(probe(&mut reconciler, true, 500), Mode::Iptables, "somebody wants this one");
-    assert_eq!(all(steps).last(), Some(&Step::Done));
 }

@@ -1,0 +1,59 @@
+//! `auto` over both fake modes: it moves on what was seen again and again, be it in a probe or in what serves.
+
+use super::switch::{Node, all, ask, settle};
+use crate::model::PerFamily;
+use crate::reconcile::{Mode, Reconciler, Step, Trigger};
+use std::time::{Duration, Instant};
+
+/// `auto` moves when it is certain, and back.
+#[test]
+fn auto_follows_ipvs() {
+    let node = Node::new(0, 1);
+    *node.record.lock().unwrap() = Some(PerFamily::default());
+    *node.missing.lock().unwrap() = Some("no module".into());
+    let mut reconciler = node.start(Mode::Iptables);
+    let mut now = settle(&mut reconciler, Instant::now());
+    let mut probe = |reconciler: &mut Reconciler, works: bool, times: usize| {
+        *node.missing.lock().unwrap() = (!works).then(|| "no module".to_owned());
+        for _ in 0..times {
+            reconciler.take_trigger(Trigger::Probed(if works { Ok(()) } else { Err("no module".into()) }));
+            reconciler.round(now);
+            now += Duration::from_secs(15);
+        }
+        reconciler.status().families.v4.mode.unwrap()
+    };
+    assert_eq!(probe(&mut reconciler, true, 2), Mode::Iptables, "not certain yet");
+    assert_eq!(probe(&mut reconciler, true, 1), Mode::Ipvs);
+    assert_eq!(probe(&mut reconciler, false, 3), Mode::Ipvs, "the second move needs more");
+    assert_eq!(probe(&mut reconciler, true, 10), Mode::Ipvs);
+    assert_eq!(probe(&mut reconciler, false, 6), Mode::Iptables);
+    let steps = ask(&mut reconciler, Mode::Iptables);
+    assert_eq!(probe(&mut reconciler, true, 500), Mode::Iptables, "somebody wants this one");
+    assert_eq!(all(steps).last(), Some(&Step::Done));
+}
+
+/// A probe is made in a namespace of its own: it tells nothing of an interface that somebody else took here.
+#[test]
+fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
+    let node = Node::new(0, 1);
+    *node.record.lock().unwrap() = Some(PerFamily::default());
+    let mut reconciler = node.start(Mode::Ipvs);
+    let mut now = settle(&mut reconciler, Instant::now());
+    let mut probe = |reconciler: &mut Reconciler, stuck: bool, times: usize| {
+        node.kernel.lock().unwrap().v4.takes_no_routes = stuck;
+        if stuck {
+            node.kernel.lock().unwrap().v4.routes.clear();
+        }
+        for _ in 0..times {
+            reconciler.take_trigger(Trigger::Probed(Ok(())));
+            reconciler.take_trigger(Trigger::Lost);
+            reconciler.round(now);
+            now += Duration::from_secs(15);
+        }
+        reconciler.status().families.v4.mode.unwrap()
+    };
+    assert_eq!(probe(&mut reconciler, true, 3), Mode::Ipvs, "not for long yet");
+    assert_eq!(probe(&mut reconciler, true, 4), Mode::Iptables);
+    assert_eq!(probe(&mut reconciler, true, 100), Mode::Iptables, "it tries, and is still refused");
+    assert_eq!(probe(&mut reconciler, false, 300), Mode::Ipvs, "within an hour");
+}
