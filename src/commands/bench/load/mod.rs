@@ -123,7 +123,8 @@ impl Shared {
     /// Whether the connection or flow of this number is to begin anew since it last looked.
     fn is_renewed(&self, number: u32, seen: &mut u32) -> bool {
         let before = std::mem::replace(seen, self.renewal.load(Ordering::Relaxed));
-        *seen != before && number.is_multiple_of(self.renew_every.load(Ordering::Relaxed))
+        // The last two bits say whose it is: of every caller's some.
+        *seen != before && (number / 4).is_multiple_of(self.renew_every.load(Ordering::Relaxed))
     }
 }
 
@@ -310,8 +311,7 @@ async fn heartbeat(shared: Arc<Shared>) {
     }
 }
 
-/// The next turn of something that happens every so often. A turn that was missed is left out: catching up would be a
-/// burst of our own making.
+/// The next turn of something that happens every so often.
 struct Turns {
     next: tokio::time::Instant,
     every: Duration,
@@ -324,6 +324,7 @@ impl Turns {
         Self { next: tokio::time::Instant::now() + offset, every }
     }
 
+    /// The next one. A turn that was missed is left out: who waits for its answer does not ask twice then.
     async fn turn(&mut self) {
         let now = tokio::time::Instant::now();
         while self.next < now {
@@ -331,6 +332,17 @@ impl Turns {
         }
         sleep_until(self.next).await;
         self.next += self.every;
+    }
+
+    /// How many there are by the time of the next one. None is left out: those who connect do not know of each other.
+    async fn due(&mut self) -> u32 {
+        sleep_until(self.next).await;
+        let (now, mut due) = (tokio::time::Instant::now(), 0);
+        while due == 0 || self.next <= now {
+            self.next += self.every;
+            due += 1;
+        }
+        due
     }
 }
 

@@ -42,20 +42,22 @@ pub async fn stream(shared: Arc<Shared>, quarters: u32, to: Vec<SocketAddr>) {
     let mut tasks = tokio::task::JoinSet::new();
     let mut number = 0_u32;
     while !shared.stopping() {
-        turns.turn().await;
+        let due = turns.due().await;
         while tasks.try_join_next().is_some() {}
-        number = number.wrapping_add(1);
-        if under_way.load(Ordering::Relaxed) >= MOST_AT_ONCE {
-            shared.ledger().not_made(1);
-            continue;
+        for _ in 0..due {
+            number = number.wrapping_add(1);
+            if under_way.load(Ordering::Relaxed) >= MOST_AT_ONCE {
+                shared.ledger().not_made(1);
+                continue;
+            }
+            let Some(to) = pick(&to, number) else { return };
+            let (shared, under_way) = (Arc::clone(&shared), Arc::clone(&under_way));
+            under_way.fetch_add(1, Ordering::Relaxed);
+            tasks.spawn(async move {
+                request(&shared, Kind::Connections, to, None, number.into()).await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+            });
         }
-        let Some(to) = pick(&to, number) else { return };
-        let (shared, under_way) = (Arc::clone(&shared), Arc::clone(&under_way));
-        under_way.fetch_add(1, Ordering::Relaxed);
-        tasks.spawn(async move {
-            request(&shared, Kind::Connections, to, None, number.into()).await;
-            under_way.fetch_sub(1, Ordering::Relaxed);
-        });
     }
     while tasks.join_next().await.is_some() {}
 }
@@ -81,7 +83,8 @@ pub async fn client(shared: Arc<Shared>, number: u32, to: SocketAddr) {
     }
 }
 
-/// One connection, one question. The time that counts is that of the handshake: the first packet and its answer.
+/// One connection, one question. The time that counts is that of the handshake: the first packet and its answer. Its gap is
+/// all of its time.
 pub async fn request(
     shared: &Shared,
     kind: Kind,
@@ -103,6 +106,7 @@ pub async fn request(
     match outcome {
         Ok((shaken, line)) => {
             ledger.ended(kind, End::Answered(shaken));
+            ledger.gap(kind, started.elapsed());
             return Some(line);
         }
         Err(error) => ledger.lost(kind, between, &error),

@@ -103,7 +103,11 @@ impl Run {
             unit: "ms",
             height: 220.0,
             series: vec![
-                series("longest gap between two answers of one connection", "c5", over_time(|one| one.longest_gap_ms)),
+                series(
+                    "longest gap between two answers of one connection, or whole time of a new one",
+                    "c5",
+                    over_time(|one| one.longest_gap_ms),
+                ),
                 series("the load generator itself stood still for", "c6", over_time(|one| one.late_ms)),
             ],
             bands: self.bands(),

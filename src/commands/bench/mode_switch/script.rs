@@ -12,7 +12,7 @@ use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
 use crate::control::protocol::Event;
 use crate::reconcile::{Mode, Wish};
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ fn switch(
     let mut switched = Switched::new(number, to, load.at(asked));
     let mut follow = Follow { events, asked, switched: &mut switched, over: false };
     follow.until(asked + PATIENCE, |switched| switched.in_force_ms.is_some())?;
+    let name = to.name();
+    ensure!(follow.switched.in_force_ms.is_some(), "switch {number}: {name} mode does not serve after {PATIENCE:?}");
     run.period(&format!("switch {number}"), to.other(), load.cut());
     follow.until(Instant::now() + args.hold, |_| false)?;
     if to == Mode::Iptables {
@@ -73,6 +75,7 @@ fn switch(
     } else {
         // Nothing of iptables mode has to drain; it takes as long as taking away the rules does.
         follow.until(Instant::now() + PATIENCE, |switched| switched.gone_ms.is_some())?;
+        ensure!(follow.switched.gone_ms.is_some(), "switch {number}: the old mode is not gone after {PATIENCE:?}");
     }
     if let Some(every) = renew {
         load.renew(every);
@@ -85,7 +88,7 @@ fn switch(
         }
     }
     run.period(&format!("after {number}"), to, load.cut());
-    anyhow::ensure!(load.is_alive(), "the load generator has ended: {:?}", daemon.last_words(3));
+    ensure!(load.is_alive(), "the load generator has ended: {:?}", daemon.last_words(3));
     switched.take_usage(before, daemon.usage()?);
     Ok(switched)
 }
