@@ -7,11 +7,12 @@ use crate::backend::kube_proxy::Leftovers;
 use crate::backend::{Conntrack, Dataplane, Driver};
 use crate::config::{Config, ProxyMode};
 use crate::control::Record;
+use crate::desired::Settings;
 use crate::kernel::interface::{Detour, Interface};
 use crate::kernel::ipset;
 use crate::kernel::sysctl::{KernelVersion, Ledger, Sysctl};
 use crate::model::{Event, Events, IpFamily, PerFamily, Reason};
-use crate::reconcile::{Mode, Modes, Planes, Status, Trigger, Wish};
+use crate::reconcile::{Kept, Mode, Modes, Planes, Status, Trigger, Wish};
 use anyhow::Context;
 use iptables::{Chain, ChainName, Commands, Family, Rule, SetDir, Table, Target, Transaction};
 use ipvs::{Client, Command, Protocol, Scheduler, Service, ServiceId};
@@ -41,27 +42,31 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
     let families: Vec<IpFamily> =
         IpFamily::BOTH.into_iter().filter(|family| modes.commands.get(*family).is_some()).collect();
     let recorded = modes.record.read();
-    let mut wish = recorded.unwrap_or(PerFamily { v4: asked, v6: asked });
+    let configured = Kept { wish: PerFamily { v4: asked, v6: asked }, ..Kept::default() };
+    let Kept { mut wish, fell_back } = recorded.unwrap_or(configured);
     let wanted =
         |wish: &PerFamily<Wish>| families.iter().any(|family| *wish.get(*family) != Wish::Only(Mode::Iptables));
     let missing = if wanted(&wish) { modes.probe(Mode::Ipvs).err() } else { None };
-    if let (Some(_), Some(missing)) = (&recorded, &missing) {
+    if let Some(missing) = &missing
+        && without_ipvs(&mut wish, asked, &families)
+    {
         let note = format!("what was switched to does not work any more: {missing}; back to what is configured");
         warn!("{note}");
         events.tell(Event::of_node(Reason::ModeFallback, note));
-        wish = PerFamily { v4: asked, v6: asked };
     }
     let active = PerFamily::from_fn(|family| match wish.get(family) {
-        Wish::Auto if missing.is_none() => Mode::Ipvs,
+        // It takes over once it was seen working for a while, as ever after a fall-back.
+        Wish::Auto if missing.is_none() && !fell_back.get(family) => Mode::Ipvs,
         Wish::Auto => Mode::Iptables,
         Wish::Only(mode) => *mode,
     });
+    let needs_ipvs = families.iter().any(|family| *wish.get(*family) == Wish::Only(Mode::Ipvs));
     match (asked, missing) {
-        (Wish::Only(Mode::Ipvs), Some(missing)) => {
+        (_, Some(missing)) if needs_ipvs => {
             anyhow::bail!("--proxy-mode ipvs does not work on this node: {missing}; nothing was changed")
         }
-        _ if recorded.is_some_and(|recorded| recorded == wish) => {
-            info!(ipv4 = %active.v4, ipv6 = %active.v6, "proxy modes as they were switched to");
+        _ if recorded.is_some_and(|recorded| recorded.wish == wish) => {
+            info!(ipv4 = %active.v4, ipv6 = %active.v6, "proxy modes as they were before");
         }
         (Wish::Auto, Some(missing)) => {
             let note = format!("proxy mode iptables, as IPVS does not work here: {missing}");
@@ -69,6 +74,7 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
             events.tell(Event::of_node(Reason::ModeFallback, note));
         }
         (Wish::Only(Mode::Iptables), _) => info!("proxy mode iptables, as asked for"),
+        (Wish::Only(Mode::Ipvs), Some(missing)) => info!(%missing, "proxy modes as they were before"),
         (_, None) => info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs"),
     }
     let iptables = Some(modes.open_iptables());
@@ -90,6 +96,26 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
         flows: Box::new(Conntrack::default()),
         families,
     })
+}
+
+/// Where IPVS does not work, who switched to nothing else gets what is configured; `auto` and iptables mode work all the same.
+/// Whether that changes anything.
+fn without_ipvs(wish: &mut PerFamily<Wish>, configured: Wish, families: &[IpFamily]) -> bool {
+    let before = *wish;
+    for family in families {
+        let wish = wish.get_mut(*family);
+        if *wish == Wish::Only(Mode::Ipvs) {
+            *wish = configured;
+        }
+    }
+    *wish != before
+}
+
+/// Forgets what was switched to under a configuration that asked for another mode: this one counts, and is newer than that.
+pub fn forget_overruled(config: &Config) {
+    if Record::open(wish_of(config.mode)).is_ok_and(|record| record.forget_overruled()) {
+        info!("what was switched to before does not count any more: the configuration asks for another mode since");
+    }
 }
 
 /// What a flag wishes for.
@@ -150,16 +176,24 @@ impl Modes for NodeModes {
         }
     }
 
-    fn record(&mut self, wish: &PerFamily<Wish>, configured: Option<Wish>) -> Result<(), String> {
+    fn take_settings(&mut self, settings: &Settings) {
+        self.scheduler = settings.scheduler.clone();
+    }
+
+    fn record(&mut self, kept: &Kept, configured: Option<Wish>) -> Result<(), String> {
         let record = self.record.under(configured);
-        record.write(wish).map_err(|error| error.to_string())?;
+        record.write(kept).map_err(|error| error.to_string())?;
         self.record = record;
         Ok(())
     }
 }
 
 /// Tries IPVS from time to time for as long as some family follows it, and tells the reconciler, who judges.
-pub async fn watch_ipvs(config: Config, status: watch::Receiver<Status>, triggers: mpsc::UnboundedSender<Trigger>) {
+pub async fn watch_ipvs(
+    config: watch::Receiver<Config>,
+    status: watch::Receiver<Status>,
+    triggers: mpsc::UnboundedSender<Trigger>,
+) {
     let mut commands = None;
     loop {
         tokio::time::sleep(PROBE_EVERY).await;
@@ -172,7 +206,7 @@ pub async fn watch_ipvs(config: Config, status: watch::Receiver<Status>, trigger
         if !follows {
             continue;
         }
-        let (scheduler, known) = (config.settings.scheduler.clone(), commands.take());
+        let (scheduler, known) = (config.borrow().settings.scheduler.clone(), commands.take());
         let tried = tokio::task::spawn_blocking(move || {
             // Where it serves, a look is enough: syncs tell the rest.
             if serves {
@@ -311,5 +345,26 @@ fn probe(scheduler: Scheduler, commands: &PerFamily<Option<Commands>>) -> Result
     match written {
         Some(Err(error)) => Err(format!("iptables match set and target NETMAP: {}", error.stderr().trim())),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipvs_only_who_wanted_nothing_else_gets_what_is_configured() {
+        let (ipvs, iptables) = (Wish::Only(Mode::Ipvs), Wish::Only(Mode::Iptables));
+        for (configured, before, after, changes) in [
+            (ipvs, [Wish::Auto, Wish::Auto], [Wish::Auto, Wish::Auto], false),
+            (Wish::Auto, [Wish::Auto, iptables], [Wish::Auto, iptables], false),
+            (iptables, [Wish::Auto, Wish::Auto], [Wish::Auto, Wish::Auto], false),
+            (Wish::Auto, [ipvs, iptables], [Wish::Auto, iptables], true),
+            (ipvs, [ipvs, iptables], [ipvs, iptables], false),
+        ] {
+            let mut wish = PerFamily { v4: before[0], v6: before[1] };
+            let told = without_ipvs(&mut wish, configured, &IpFamily::BOTH);
+            assert_eq!(([wish.v4, wish.v6], told), (after, changes), "{configured}: {before:?}");
+        }
     }
 }

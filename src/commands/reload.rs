@@ -16,8 +16,10 @@ use tracing::{error, info, warn};
 const QUIET: Duration = Duration::from_millis(100);
 /// Network file systems don't tell of changes; then they are found this late.
 const POLL: Duration = Duration::from_secs(10);
-/// A mode that could not be had is asked for again this much later.
+/// A mode that could not be had is asked for again this much later, then after twice as long …
 const AGAIN: Duration = Duration::from_secs(30);
+/// … but no more than this: each time the other mode is written and taken back.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What becomes of the configuration.
 #[derive(Debug)]
@@ -39,6 +41,11 @@ impl Following {
     /// The configuration that is in force, as `/configz` shows it.
     pub fn configz(&self) -> watch::Receiver<String> {
         self.configz.clone()
+    }
+
+    /// The configuration that is in force, and whatever is taken over.
+    pub fn configs(&self) -> watch::Receiver<Config> {
+        self.config.clone()
     }
 
     /// The configuration that is in force.
@@ -168,9 +175,11 @@ impl Follower {
         let switcher = Switcher::new(self.triggers.clone());
         self.asking.abort_all();
         self.asking.spawn(async move {
+            let mut again = AGAIN;
             while !is_had(switcher.configure(wish)).await {
                 // Why not, the reconciler has told.
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(again).await;
+                again = again.saturating_mul(2).min(LONGEST_WAIT);
             }
         });
     }

@@ -79,6 +79,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     let server = if args.once { None } else { listen(args.control_socket.as_deref())? };
     let source = Opened::open(&config).await?;
     let (events, queue) = Events::queue();
+    dataplane::forget_overruled(&config);
     let planes = dataplane::choose_and_tell(&config, &events)?;
     let later = !duties::tracking_is_loaded();
     let (mode, settings) = (starting_mode(&planes).name(), duties::perform(&config));
@@ -116,7 +117,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         if let Some(server) = server {
             servers.spawn(server.run(Switcher::new(sender.clone()), handle.status.clone(), snapshots));
         }
-        servers.spawn(dataplane::watch_ipvs(config, handle.status.clone(), sender));
+        servers.spawn(dataplane::watch_ipvs(following.configs(), handle.status.clone(), sender));
     }
     let mut running = Running { status: handle.status.clone(), stop, following, later, once: args.once };
     let exit = running.serve().await?;

@@ -64,7 +64,7 @@ pub fn run(args: &SwitchArgs) -> anyhow::Result<Exit> {
             Event::InForce { .. } => in_force += 1,
             _ => {}
         }
-        if args.no_wait && in_force > 0 && in_force == verified {
+        if args.no_wait && in_force > 0 && in_force >= verified {
             return Ok(Exit::Success);
         }
     }

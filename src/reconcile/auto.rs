@@ -40,6 +40,11 @@ impl Hysteresis {
         self.count = 0;
     }
 
+    /// What was seen until now does not count any more.
+    pub fn begin_anew(&mut self) {
+        self.count = 0;
+    }
+
     fn needed(&self) -> Duration {
         STEADY.saturating_mul(1u32.checked_shl(self.moves).unwrap_or(u32::MAX)).min(LONGEST)
     }

@@ -23,7 +23,7 @@ pub use round::Reconciler;
 pub use schedule::Timing;
 pub use status::{DrainingEndpoint, FamilyStatus, Status};
 pub use switch::{Progress, Step, Switch};
-pub use wish::{Mode, Modes, Planes, Wish};
+pub use wish::{Kept, Mode, Modes, Planes, Wish};
 
 use crate::backend::Lost;
 use crate::desired::{Desired, HealthChecks, NodeFacts, Settings};

@@ -9,7 +9,7 @@ use super::meter::Tally;
 use super::retire::Retirement;
 use super::schedule::{AUDIT_SLICE, Schedule, Timing};
 use super::status::Status;
-use super::switch::{Follower, Switch};
+use super::switch::{Configuration, Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
 use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
@@ -55,6 +55,7 @@ pub struct Reconciler {
     pub(super) handed_over: bool,
     pub(super) probed: Option<Result<(), String>>,
     pub(super) hysteresis: Hysteresis,
+    pub(super) configuration: Configuration,
     pub(super) tally: Tally,
     pub(super) told: BTreeSet<Refusal>,
     /// Services that were told that iptables mode has not what they ask for.
@@ -83,6 +84,7 @@ impl Reconciler {
             handed_over: false,
             probed: None,
             hysteresis: Hysteresis::default(),
+            configuration: Configuration::default(),
             tally: Tally::new(Box::new(())),
             told: BTreeSet::new(),
             told_without_effect: OrdSet::new(),
@@ -129,6 +131,7 @@ impl Reconciler {
                 self.timing = timing;
                 self.status.sync_period = timing.audit;
                 self.tally.period(timing.audit);
+                self.planes.modes.take_settings(&settings);
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::{Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
 use crate::desired::{Desired, UdpFlows};
-use crate::reconcile::wish::{Mode, Modes, Wish};
+use crate::reconcile::wish::{Kept, Mode, Modes, Wish};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Modes for Fixed {
         Err("there are no more".into())
     }
 
-    fn record(&mut self, _: &PerFamily<Wish>, _: Option<Wish>) -> Result<(), String> {
+    fn record(&mut self, _: &Kept, _: Option<Wish>) -> Result<(), String> {
         Ok(())
     }
 }

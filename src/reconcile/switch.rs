@@ -3,7 +3,7 @@
 
 use super::retire::State;
 use super::round::Reconciler;
-use super::wish::{Mode, Wish};
+use super::wish::{Kept, Mode, Wish};
 use crate::backend::Report;
 use crate::model::{Event, IpFamily, PerFamily, Reason};
 use std::time::{Duration, Instant};
@@ -81,6 +81,27 @@ pub(super) struct Follower {
     told: PerFamily<(u64, usize)>,
 }
 
+/// What the configuration asked for while we run.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    /// The mode, whether it came to it or not.
+    asked: Option<Wish>,
+    /// Somebody switched since, and is obeyed until it asks for something else.
+    overruled: bool,
+}
+
+impl Configuration {
+    /// Takes in a switch; whether it is one of the configuration's that somebody's own came after.
+    fn overrules(&mut self, switch: &Switch) -> bool {
+        if !switch.configured {
+            return false;
+        }
+        self.overruled &= self.asked == Some(switch.wish);
+        self.asked = Some(switch.wish);
+        self.overruled
+    }
+}
+
 impl Reconciler {
     /// Carries out what was asked for since the last round.
     pub(super) fn switch_all(&mut self, now: Instant) {
@@ -94,6 +115,10 @@ impl Reconciler {
     }
 
     fn switch(&mut self, switch: Switch, now: Instant) -> Result<(), String> {
+        if self.configuration.overrules(&switch) {
+            switch.progress.tell(Step::Done);
+            return Ok(());
+        }
         let families = self.families_of(&switch)?;
         let target = match (switch.wish, switch.target) {
             (Wish::Only(mode), _) | (Wish::Auto, Some(mode)) => mode,
@@ -103,19 +128,9 @@ impl Reconciler {
         let moving: Vec<IpFamily> =
             families.iter().copied().filter(|family| *self.planes.active.get(*family) != target).collect();
         let drain = switch.drain.unwrap_or(self.settings.drain_timeout);
-        let outcome = self.prepare(target, &moving, &switch.progress, now).and_then(|reports| {
-            let mut wish = self.planes.wish;
-            families.iter().for_each(|family| *wish.get_mut(*family) = switch.wish);
-            let configured = switch.configured.then_some(switch.wish);
-            if wish != self.planes.wish || configured.is_some() {
-                self.planes
-                    .modes
-                    .record(&wish, configured)
-                    .map_err(|error| format!("the next start would take it back: {error}"))?;
-            }
-            self.planes.wish = wish;
-            Ok(reports)
-        });
+        let outcome = self
+            .prepare(target, &moving, &switch.progress, now)
+            .and_then(|reports| self.keep_wish(&switch, &families, target).map(|()| reports));
         let reports = match outcome {
             Ok(reports) => reports,
             Err(reason) => {
@@ -136,8 +151,35 @@ impl Reconciler {
             }
         }
         let waits_for = families.iter().map(|family| (*family, target.other())).collect();
-        let news = moving.iter().map(|family| Step::InForce { family: *family, mode: target }).collect();
+        // Where it served already, too: who waits for it need not wait for the other one's end.
+        let news = families.iter().map(|family| Step::InForce { family: *family, mode: target }).collect();
         self.followers.push(Follower { progress: switch.progress, news, waits_for, told: PerFamily::default() });
+        Ok(())
+    }
+
+    /// Takes over the wish, and keeps what the next start is to know.
+    fn keep_wish(&mut self, switch: &Switch, families: &[IpFamily], target: Mode) -> Result<(), String> {
+        let planes = &mut self.planes;
+        let mut wish = planes.wish;
+        families.iter().for_each(|family| *wish.get_mut(*family) = switch.wish);
+        let fell_back = PerFamily::from_fn(|family| {
+            let serves = if families.contains(&family) { target } else { *planes.active.get(family) };
+            planes.families.contains(&family) && *wish.get(family) == Wish::Auto && serves == Mode::Iptables
+        });
+        let moves = families.iter().any(|family| *planes.active.get(*family) != target);
+        if wish != planes.wish || switch.configured || (moves && switch.wish == Wish::Auto) {
+            match planes.modes.record(&Kept { wish, fell_back }, self.configuration.asked) {
+                // To stay where IPVS does not work would be worse than to begin there once more.
+                Err(error) if switch.target.is_some() => warn!("the next start may take it back: {error}"),
+                kept => kept.map_err(|error| format!("the next start would take it back: {error}"))?,
+            }
+        }
+        planes.wish = wish;
+        if switch.target.is_none() {
+            // Whoever asked for it knows better than what was seen before.
+            self.hysteresis.begin_anew();
+            self.configuration.overruled = !switch.configured;
+        }
         Ok(())
     }
 
@@ -146,13 +188,17 @@ impl Reconciler {
         if let Some(family) = switch.families.iter().find(|family| !programmed.contains(family)) {
             return Err(format!("{family} is not served on this node"));
         }
-        let families = if switch.families.is_empty() { programmed } else { &switch.families };
+        let mut families = if switch.families.is_empty() { programmed.clone() } else { switch.families.clone() };
+        if switch.target.is_some() {
+            // Somebody's own wish may have come in between.
+            families.retain(|family| *self.planes.wish.get(*family) == Wish::Auto);
+        }
         if families.iter().any(|family| self.builder.desired().get(*family).incomplete) || !self.snapshot.complete {
             return Err("the Services have not all been listed yet, so that the new mode would lack some; \
                         try again in a moment"
                 .to_owned());
         }
-        Ok(families.clone())
+        Ok(families)
     }
 
     /// Brings the new mode up beside the old one, in all families or in none.

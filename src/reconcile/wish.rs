@@ -1,6 +1,7 @@
 //! The modes, which of them is wished for, and where they come from.
 
 use crate::backend::{Dataplane, FlowTable};
+use crate::desired::Settings;
 use crate::model::{IpFamily, PerFamily};
 use std::fmt;
 
@@ -57,6 +58,15 @@ impl fmt::Display for Wish {
     }
 }
 
+/// What the next start is to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What is wished for.
+    pub wish: PerFamily<Wish>,
+    /// It is `auto`, and iptables mode serves: what stood in the way of IPVS may stand there still, and no probe may see it.
+    pub fell_back: PerFamily<bool>,
+}
+
 /// The modes that this node could have.
 pub trait Modes: Send {
     /// Tries a mode without touching anything of the node.
@@ -71,11 +81,14 @@ pub trait Modes: Send {
     /// What it could not talk to.
     fn open(&mut self, mode: Mode) -> Result<Box<dyn Dataplane>, String>;
 
-    /// Keeps what is wished for from now on, for the next start; and what the configuration asks for, if that is new.
+    /// Keeps what is wished for and what serves from now on, for the next start; and what the configuration asks for, if that is new.
     ///
     /// # Errors
     /// Why it could not be kept. A switch does not happen then: the next start would take it back.
-    fn record(&mut self, wish: &PerFamily<Wish>, configured: Option<Wish>) -> Result<(), String>;
+    fn record(&mut self, kept: &Kept, configured: Option<Wish>) -> Result<(), String>;
+
+    /// These are the settings from now on.
+    fn take_settings(&mut self, _: &Settings) {}
 }
 
 /// The ways of programming the kernel that are at hand.

@@ -1,15 +1,14 @@
 //! `auto` over both fake modes: it moves on what was seen again and again, be it in a probe or in what serves.
 
 use super::switch::{Node, all, ask, settle};
-use crate::model::PerFamily;
-use crate::reconcile::{Mode, Reconciler, Step, Trigger};
+use crate::reconcile::{Kept, Mode, Progress, Reconciler, Step, Switch, Trigger, Wish};
 use std::time::{Duration, Instant};
 
 /// `auto` moves when it is certain, and back.
 #[test]
 fn auto_follows_ipvs() {
     let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(PerFamily::default());
+    *node.record.lock().unwrap() = Some(Kept::default());
     *node.missing.lock().unwrap() = Some("no module".into());
     let mut reconciler = node.start(Mode::Iptables);
     let mut now = settle(&mut reconciler, Instant::now());
@@ -36,7 +35,7 @@ fn auto_follows_ipvs() {
 #[test]
 fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
     let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(PerFamily::default());
+    *node.record.lock().unwrap() = Some(Kept::default());
     let mut reconciler = node.start(Mode::Ipvs);
     let mut now = settle(&mut reconciler, Instant::now());
     let mut probe = |reconciler: &mut Reconciler, stuck: bool, times: usize| {
@@ -55,5 +54,58 @@ fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
     assert_eq!(probe(&mut reconciler, true, 3), Mode::Ipvs, "not for long yet");
     assert_eq!(probe(&mut reconciler, true, 4), Mode::Iptables);
     assert_eq!(probe(&mut reconciler, true, 100), Mode::Iptables, "it tries, and is still refused");
+    let kept = node.record.lock().unwrap().unwrap();
+    assert!(kept.fell_back.v4 && !kept.fell_back.v6, "the next start knows: {kept:?}");
+    reconciler = node.start(Mode::Ipvs);
+    assert_eq!(probe(&mut reconciler, true, 1), Mode::Iptables, "after a restart as before");
     assert_eq!(probe(&mut reconciler, false, 300), Mode::Ipvs, "within an hour");
+    assert_eq!(*node.record.lock().unwrap(), Some(Kept::default()));
+}
+
+/// What somebody wants comes before what `auto` has just decided on.
+#[test]
+fn a_wish_that_comes_with_the_deciding_probe_counts() {
+    let node = Node::new(0, 1);
+    *node.record.lock().unwrap() = Some(Kept::default());
+    let mut reconciler = node.start(Mode::Ipvs);
+    let mut now = settle(&mut reconciler, Instant::now());
+    for _ in 0..3 {
+        let steps = ask(&mut reconciler, Mode::Iptables);
+        reconciler.take_trigger(Trigger::Probed(Err("no module".into())));
+        reconciler.round(now);
+        drop(steps);
+        now += Duration::from_secs(15);
+    }
+    let family = reconciler.status().families.v4;
+    assert_eq!((family.mode, family.wish), (Some(Mode::Iptables), Wish::Only(Mode::Iptables)));
+}
+
+/// Who switches after the configuration asked in vain is not overruled when it asks once more, only when it asks for another mode.
+#[test]
+fn a_configuration_that_asks_again_does_not_undo_a_later_switch() {
+    let node = Node::new(0, 1);
+    let mut reconciler = node.start(Mode::Iptables);
+    let mut now = settle(&mut reconciler, Instant::now());
+    let mut configure = |reconciler: &mut Reconciler, mode: Mode| {
+        let switch = Switch {
+            wish: Wish::Only(mode),
+            target: None,
+            configured: true,
+            families: Vec::new(),
+            drain: None,
+            progress: Progress::default(),
+        };
+        reconciler.take_trigger(Trigger::Switch(switch));
+        now = settle(reconciler, now);
+        reconciler.status().families.v4.mode.unwrap()
+    };
+    *node.missing.lock().unwrap() = Some("no module".into());
+    assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables, "in vain");
+    let steps = ask(&mut reconciler, Mode::Iptables);
+    assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables);
+    assert_eq!(all(steps).last(), Some(&Step::Done));
+    *node.missing.lock().unwrap() = None;
+    assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables, "somebody wants this one since");
+    assert_eq!(configure(&mut reconciler, Mode::Iptables), Mode::Iptables);
+    assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Ipvs, "edited, and edited again");
 }

@@ -11,7 +11,7 @@ use super::{Shared, dataplane, kernel};
 use crate::backend::{Dataplane, FlowError, FlowTable};
 use crate::desired::UdpFlows;
 use crate::model::{IpFamily, PerFamily, Snapshot};
-use crate::reconcile::{Mode, Modes, Planes, Progress, Reconciler, State, Step, Switch, Timing, Trigger, Wish};
+use crate::reconcile::{Kept, Mode, Modes, Planes, Progress, Reconciler, State, Step, Switch, Timing, Trigger, Wish};
 use iptables::Table;
 use ipvs::ServiceId;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ impl FlowTable for NoFlows {
 #[derive(Clone)]
 pub struct Node {
     pub(super) kernel: Shared,
-    pub(super) record: Arc<Mutex<Option<PerFamily<Wish>>>>,
+    pub(super) record: Arc<Mutex<Option<Kept>>>,
     pub(super) missing: Arc<Mutex<Option<String>>>,
     disk_full: Arc<Mutex<bool>>,
     families: Vec<IpFamily>,
@@ -52,11 +52,11 @@ impl Modes for Node {
         Ok(self.plane(mode))
     }
 
-    fn record(&mut self, wish: &PerFamily<Wish>, _: Option<Wish>) -> Result<(), String> {
+    fn record(&mut self, kept: &Kept, _: Option<Wish>) -> Result<(), String> {
         if self.kernel.lock().unwrap().v4.is_dead() || *self.disk_full.lock().unwrap() {
             return Err("No space left on device".into());
         }
-        *self.record.lock().unwrap() = Some(*wish);
+        *self.record.lock().unwrap() = Some(*kept);
         Ok(())
     }
 }
@@ -77,9 +77,11 @@ impl Node {
 
     /// Starts the program, configured to this mode.
     pub fn start(&self, configured: Mode) -> Reconciler {
-        let wish = self.record.lock().unwrap().unwrap_or(PerFamily::from_fn(|_| Wish::Only(configured)));
+        let configured_wish = Kept { wish: PerFamily::from_fn(|_| Wish::Only(configured)), ..Kept::default() };
+        let Kept { wish, fell_back } = self.record.lock().unwrap().unwrap_or(configured_wish);
         let active = PerFamily::from_fn(|family| match wish.get(family) {
             Wish::Only(mode) => *mode,
+            Wish::Auto if *fell_back.get(family) => Mode::Iptables,
             Wish::Auto => configured,
         });
         let planes = Planes {
@@ -199,12 +201,8 @@ fn there_and_back() {
         assert_eq!(steps.last(), Some(&Step::Done));
         now = settle(&mut reconciler, now);
         node.assert_only(mode, "switched");
-        assert_eq!(
-            *node.record.lock().unwrap(),
-            Some(PerFamily::from_fn(|family| {
-                if family == IpFamily::V4 { Wish::Only(mode) } else { Wish::Only(Mode::Ipvs) }
-            }))
-        );
+        let wish = PerFamily { v4: Wish::Only(mode), v6: Wish::Only(Mode::Ipvs) };
+        assert_eq!(*node.record.lock().unwrap(), Some(Kept { wish, ..Kept::default() }));
         assert_eq!(reconciler.status().families.v4.repaired, 0);
     }
     let again = ask(&mut reconciler, Mode::Iptables);

@@ -103,17 +103,13 @@ impl Run {
             unit: "ms",
             height: 220.0,
             series: vec![
-                series(
-                    "longest gap between two answers of one connection, or whole time of a new one",
-                    "c5",
-                    over_time(|one| one.longest_gap_ms),
-                ),
+                series("longest gap", "c5", over_time(|one| one.longest_gap_ms)),
                 series("the load generator itself stood still for", "c6", over_time(|one| one.late_ms)),
             ],
             bands: self.bands(),
             marks: self.marks(),
         };
-        page.figure("Gaps", "the pause between two messages is part of a gap", &gaps.svg());
+        page.figure("Gaps", "between two answers of one connection, the pause between two messages included; a new connection's is all of its time", &gaps.svg());
         self.switching(page);
         let bars = Bars {
             unit: "ms",
