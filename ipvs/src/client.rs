@@ -10,7 +10,7 @@ use crate::family::resolve;
 use crate::message::{Attribute, IpvsCommand, IpvsMessage};
 use crate::netlink::{Counters, Socket, SocketError, SocketOptions};
 use crate::preload::Preloaded;
-use crate::{Attempt, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts};
+use crate::{Attempt, Daemon, DestinationEntry, Error, Info, ServiceEntry, ServiceId, Timeouts, proc};
 
 /// How a [`Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,8 @@ impl Client {
     /// Kernels before 2026 keep the virtual servers of all network namespaces in one table, and a dump of several
     /// messages goes on by the number of rows it has passed, others' included (`ip_vs_genl_dump_services`): while
     /// another namespace's virtual servers come or go, rows are passed over. So a dump of more than one message is
-    /// repeated until two in a row show the same number and nothing new. A virtual server that is removed meanwhile may still be seen.
+    /// repeated until two in a row show the same number and nothing new, and then compared with [`proc`](crate::proc) of the
+    /// calling thread's namespace, which counts in another way. A virtual server that is removed meanwhile may still be seen.
     ///
     /// # Errors
     /// The socket failed; [`SocketError::DumpInterrupted`] when the table changed during every try (kernels that notice
@@ -165,10 +166,28 @@ impl Client {
             }
             // One message of rows and the one that ends the dump: the kernel held its lock for all of it.
             let one_message = self.counters().receives - received <= 2;
-            if one_message || tries == 0 || (seen.len() == known && rows == known) {
+            if one_message {
                 return Ok(());
             }
+            if tries == 0 || (seen.len() == known && rows == known) {
+                return self.each_passed_over(&seen, each);
+            }
         }
+    }
+
+    /// Those that the file has and no dump had.
+    fn each_passed_over(&mut self, seen: &HashSet<ServiceId>, mut each: impl FnMut(ServiceEntry)) -> Result<(), Error> {
+        let mut passed_over = Vec::new();
+        // A thread without the file, or of another namespace, has no more to tell than the dumps.
+        let _ = proc::for_each_row(proc::PATH, |row, _| {
+            passed_over.extend(row.id.service_id().filter(|id| !seen.contains(id)));
+        });
+        for id in passed_over {
+            if let Some(entry) = self.service(&id)? {
+                each(entry);
+            }
+        }
+        Ok(())
     }
 
     /// One dump of the virtual servers, as the kernel gives it, each made into what is to be kept of it, and whether the dump

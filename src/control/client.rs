@@ -6,6 +6,8 @@ use super::protocol::{Answer, Ask, Event, Request, VERSION};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing::warn;
 
 /// Why the daemon could not be talked to, and what helps.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,8 @@ pub enum ClientError {
     },
 }
 
+/// After so long without a first answer people are told.
+const SILENCE: Duration = Duration::from_secs(3);
 /// So much is read at a time: the names of a large cluster are megabytes.
 const READ: usize = 64 * 1024;
 /// No piece of names is longer.
@@ -50,6 +54,8 @@ pub struct Client {
     path: PathBuf,
     reader: BufReader<UnixStream>,
     last: u64,
+    /// It has answered already, or it was said that it does not.
+    silent: bool,
 }
 
 impl Client {
@@ -60,7 +66,7 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
         match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Self { path, reader: BufReader::with_capacity(READ, stream), last: 0 }),
+            Ok(stream) => Ok(Self { path, reader: BufReader::with_capacity(READ, stream), last: 0, silent: false }),
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Err(ClientError::Permission { path, source })
             }
@@ -132,6 +138,24 @@ impl Client {
         Ok(())
     }
 
+    /// A line. The daemon listens before it has anything to tell: it is said once that it is waited for.
+    fn read_answer(&mut self, line: &mut String) -> io::Result<usize> {
+        self.reader.get_ref().set_read_timeout(Some(SILENCE))?;
+        let read = self.reader.read_line(line);
+        self.reader.get_ref().set_read_timeout(None)?;
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !std::mem::replace(&mut self.silent, true) {
+                    warn!(
+                        "no answer yet; a daemon that has just started waits until the API server has listed everything"
+                    );
+                }
+                self.reader.read_line(line)
+            }
+            read => read,
+        }
+    }
+
     /// The next answer to what was asked last.
     ///
     /// # Errors
@@ -139,7 +163,7 @@ impl Client {
     pub fn answer(&mut self) -> Result<Event, ClientError> {
         loop {
             let mut line = String::new();
-            if self.reader.read_line(&mut line).map_err(|error| self.broken(error))? == 0 {
+            if self.read_answer(&mut line).map_err(|error| self.broken(error))? == 0 {
                 return Err(self.broken(
                     "the daemon ended before it was done. What was asked for may have happened: see kube-ipvs status",
                 ));
@@ -147,6 +171,7 @@ impl Client {
             let answer: Answer =
                 serde_json::from_str(&line).map_err(|error| self.broken(format!("not understood: {error}: {line}")))?;
             if answer.id == self.last || answer.id == 0 {
+                self.silent = true;
                 return Ok(answer.event);
             }
         }

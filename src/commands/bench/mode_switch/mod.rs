@@ -25,7 +25,8 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use report::{Report, Run};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Arguments of `bench mode-switch`.
 #[derive(Debug, Clone, Args)]
@@ -90,6 +91,8 @@ impl ModeSwitchArgs {
 
 /// Longest time for the daemon's start and for the end of an old mode.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// So late at most it is noticed that somebody wants an end.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Measures all sizes and prints.
 ///
@@ -100,9 +103,14 @@ pub fn run(args: &ModeSwitchArgs) -> anyhow::Result<ExitCode> {
     outlive_interrupts()?;
     let machine = Machine::read();
     machine.introduce();
-    let mut runs = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     for services in &args.services {
-        runs.push(size(args, *services)?);
+        match (size(args, *services), runs.last_mut()) {
+            (Ok(run), _) => runs.push(run),
+            (Err(error), None) => return Err(error),
+            // What was measured of other sizes is worth having.
+            (Err(error), Some(last)) => last.ended_early = Some(format!("{services} services: {error:#}")),
+        }
         if runs.iter().any(|run| run.ended_early.is_some()) {
             break;
         }
@@ -154,11 +162,40 @@ fn size(args: &ModeSwitchArgs, services: u32) -> anyhow::Result<Run> {
     Ok(run)
 }
 
-/// An interrupt ends the daemon, which gets it as well, and with it the measurement; the results until then are printed.
+/// Somebody wants an end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the measurement where somebody wants that.
+///
+/// # Errors
+/// Then.
+fn go_on() -> anyhow::Result<()> {
+    anyhow::ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    Ok(())
+}
+
+/// Sleeps, unless somebody wants an end.
+///
+/// # Errors
+/// Then.
+fn hold(time: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        go_on()?;
+        std::thread::sleep(left.min(GLANCE));
+    }
+    go_on()
+}
+
+/// An interrupt ends the measurement in order; the results until then are printed.
 fn outlive_interrupts() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     std::thread::Builder::new().name("interrupts".into()).spawn(move || {
-        runtime.block_on(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                INTERRUPTED.store(true, Ordering::Relaxed);
+            }
+        });
     })?;
     Ok(())
 }

@@ -16,6 +16,9 @@ impl Report {
             &format!("kube-ipvs {}, {} build, {}", machine.version, machine.build, machine.describe()),
         );
         page.verdict(self.is_clean(), &self.verdict());
+        if let Some(reason) = &self.ended_early {
+            page.verdict(false, &format!("It ended early: {reason}"));
+        }
         if let Some(starved) = self.starved() {
             page.verdict(false, &starved);
         }

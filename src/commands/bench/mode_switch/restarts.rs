@@ -2,7 +2,7 @@
 //! under traffic, and started again, is not noticed.
 
 use super::report::{Restarted, Run};
-use super::{ModeSwitchArgs, PATIENCE};
+use super::{ModeSwitchArgs, PATIENCE, hold};
 use crate::commands::bench::field::Field;
 use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
@@ -19,7 +19,7 @@ pub fn play(
 ) -> anyhow::Result<()> {
     let because = run.only_mode_because.clone().unwrap_or_default();
     eprintln!("bench: this kernel has iptables mode only ({because}); measuring restarts instead of switches");
-    std::thread::sleep(args.hold);
+    hold(args.hold)?;
     run.period("before", Mode::Iptables, load.cut());
     for number in 1..=args.switches {
         let killed = number % 2 == 1;
@@ -33,7 +33,7 @@ pub fn play(
         let (next, ready) = Daemon::start(field, "auto", PATIENCE)?;
         daemon = next;
         run.period(&format!("restart {number}"), Mode::Iptables, load.cut());
-        std::thread::sleep(args.hold);
+        hold(args.hold)?;
         run.period(&format!("after {number}"), Mode::Iptables, load.cut());
         let usage = daemon.usage()?;
         let restarted = Restarted {

@@ -7,7 +7,7 @@
 //! could see, so that it forgets one `UDP_TIMEOUT` (`proxy.rs`) after its last datagram.
 
 use super::report::{Run, Switched};
-use super::{ModeSwitchArgs, PATIENCE};
+use super::{GLANCE, ModeSwitchArgs, PATIENCE, go_on, hold};
 use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
 use crate::control::protocol::Event;
@@ -23,7 +23,7 @@ const DRAIN: Duration = Duration::from_secs(86_400);
 
 /// Switches as often as asked for, and enters everything.
 pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: &Load, run: &mut Run) -> anyhow::Result<()> {
-    std::thread::sleep(args.hold);
+    hold(args.hold)?;
     run.period("before", Mode::Ipvs, load.cut());
     run.daemon = daemon.usage()?;
     let last_to_iptables = args.switches - (args.switches + 1) % 2;
@@ -106,11 +106,12 @@ impl Follow<'_> {
         while !done(self.switched) {
             let left = end.saturating_duration_since(Instant::now());
             if self.over {
-                std::thread::sleep(left);
-                return Ok(());
+                return hold(left);
             }
-            match self.events.recv_timeout(left) {
+            go_on()?;
+            match self.events.recv_timeout(left.min(GLANCE)) {
                 Ok((at, event)) => self.take(at, event)?,
+                Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Err(RecvTimeoutError::Disconnected) if self.over => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("the daemon ended in the midst of a switch"),

@@ -35,6 +35,13 @@ pub struct Churn {
     pub lost: usize,
 }
 
+impl Churn {
+    /// The worst of several runs: what lost most, then what took longest.
+    pub fn worst(runs: impl Iterator<Item = Self>) -> Option<Self> {
+        runs.max_by(|one, other| one.lost.cmp(&other.lost).then(one.p99_ms.total_cmp(&other.p99_ms)))
+    }
+}
+
 impl Load {
     /// Changes endpoints, and follows.
     ///

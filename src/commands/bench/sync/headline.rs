@@ -75,7 +75,7 @@ impl<'a> Headline<'a> {
             messages_per_change: talk,
             peak_rss_mb: median(&memory)?,
             kernel: &report.machine.kernel,
-            churn: size.trials.iter().find_map(|found| found.churn),
+            churn: Churn::worst(size.trials.iter().filter_map(|found| found.churn)),
             report,
         })
     }
