@@ -11,11 +11,12 @@
 
 mod support;
 
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::switching::{Traffic, addresses, assert_only, cluster, modes, refused, switch, text, wait_gone};
+use support::switching::{Traffic, addresses, assert_only, cluster, modes, refused, status, switch, text, wait_gone};
 use support::{Cluster, Mode, Proxy, may_run, wait_until};
 
 /// iptables-restore of both families behind a script that fails when it is told to.
@@ -34,10 +35,11 @@ impl Wrapper {
             let script = format!(
                 "#!/bin/sh\n\
                  case \"$*\" in *-V*|*--version*) exec {real} \"$@\";; esac\n\
-                 pass=$(cat {folder_name}/pass 2>/dev/null || echo 1000000)\n\
-                 fail=$(cat {folder_name}/fail 2>/dev/null || echo 0)\n\
-                 if [ \"$pass\" -gt 0 ]; then echo $((pass-1)) > {folder_name}/pass; exec {real} \"$@\"; fi\n\
-                 if [ \"$fail\" -gt 0 ]; then echo $((fail-1)) > {folder_name}/fail\n\
+                 order=$(cat {folder_name}/order 2>/dev/null || echo 0)\n\
+                 pass=$(cat {folder_name}/pass-$order 2>/dev/null || echo 1000000)\n\
+                 fail=$(cat {folder_name}/fail-$order 2>/dev/null || echo 0)\n\
+                 if [ \"$pass\" -gt 0 ]; then echo $((pass-1)) > {folder_name}/pass-$order; exec {real} \"$@\"; fi\n\
+                 if [ \"$fail\" -gt 0 ]; then echo $((fail-1)) > {folder_name}/fail-$order\n\
                  cat > /dev/null; echo 'injected: no buffer space' >&2; exit 4; fi\n\
                  exec {real} \"$@\"\n"
             );
@@ -48,10 +50,14 @@ impl Wrapper {
         Self(folder)
     }
 
-    /// After so many calls so many fail.
+    /// After so many calls so many fail. What is under way counts by the order before, and changes nothing of this one.
     fn arm(&self, pass: u32, fail: u32) {
-        fs::write(self.0.join("fail"), fail.to_string()).unwrap();
-        fs::write(self.0.join("pass"), pass.to_string()).unwrap();
+        let path = |name: &str| self.0.join(name);
+        let order = fs::read_to_string(path("order")).map_or(0, |order| order.parse::<u32>().unwrap()) + 1;
+        fs::write(path(&format!("fail-{order}")), fail.to_string()).unwrap();
+        fs::write(path(&format!("pass-{order}")), pass.to_string()).unwrap();
+        fs::write(path("order.new"), order.to_string()).unwrap();
+        fs::rename(path("order.new"), path("order")).unwrap();
     }
 
     fn heal(&self) {
@@ -94,6 +100,15 @@ fn launched(cluster: &Cluster, mut command: Command) -> Proxy {
     proxy
 }
 
+/// The old mode needs no iptables-restore any more: the next run is the next switch's.
+fn wait_idle(cluster: &Cluster, serves: &str) {
+    if serves == "ipvs" {
+        return wait_gone(cluster);
+    }
+    let counted = |family: &Value| family["retiring"]["connections"].as_u64() >= Some(1);
+    wait_until("IPVS mode to drain", || status(cluster).iter().all(counted));
+}
+
 fn assert_works(cluster: &Cluster) {
     addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some(), "{address}"));
 }
@@ -112,9 +127,10 @@ fn iptables_restore_that_fails_once_is_tried_again() {
         wrapper.arm(pass, 1);
         switch(&cluster, &[to, "--no-wait"]);
         assert_eq!(modes(&cluster), [to, to]);
+        wrapper.heal();
         traffic.goes_on();
+        wait_idle(&cluster, to);
     }
-    wrapper.heal();
     traffic.end();
     proxy.stop();
 }
@@ -138,6 +154,7 @@ fn iptables_restore_that_fails_for_ever_leaves_the_old_mode() {
             traffic.goes_on();
             wrapper.heal();
             traffic.goes_on();
+            wait_gone(&cluster);
         }
         traffic.end();
         wait_gone(&cluster);
