@@ -61,7 +61,7 @@ fn damage_and_repair(mode: Mode, flags: &[&str], damages: &[&str]) {
     assert_served(&cluster, &addresses);
     // A damage of several commands may come between what the proxy reads and what it writes: that is an error, and tried
     // again. None may be left.
-    let errors = || proxy.log().lines().filter(|line| line.contains("ERROR")).count();
+    let errors = || proxy.said("ERROR");
     let before = errors();
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(errors(), before, "{}", proxy.log());

@@ -10,15 +10,11 @@
 
 mod support;
 
-use support::switching::{Traffic, addresses, assert_only, cluster, modes, text, wait_gone};
-use support::{Cluster, Mode, Proxy, may_run, wait_until};
+use support::switching::{Traffic, assert_only, assert_works, cluster, modes, text, wait_gone};
+use support::{Cluster, Mode, may_run, wait_until};
 
 const BROKE: &str = "IPVS does not work any more";
 const WORKS: &str = "IPVS has become available";
-
-fn times(proxy: &Proxy, words: &str) -> usize {
-    proxy.log().lines().filter(|line| line.contains(words)).count()
-}
 
 /// Somebody else's device takes the name of ours. The daemon makes its own again at once, so that there is little time for it.
 fn take_the_name(cluster: &Cluster) {
@@ -29,10 +25,6 @@ fn take_the_name(cluster: &Cluster) {
          done
          exit 1",
     );
-}
-
-fn assert_works(cluster: &Cluster) {
-    addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some(), "{address}"));
 }
 
 #[test]
@@ -60,6 +52,6 @@ fn it_moves_when_ipvs_breaks_and_back() {
     eprintln!("connections, requests, datagrams, requests with affinity: {:?}", traffic.end());
     wait_gone(&cluster);
     assert_only(&cluster, Mode::Ipvs);
-    assert_eq!((times(&proxy, BROKE), times(&proxy, WORKS)), (1, 1), "it flaps: {}", proxy.log());
+    assert_eq!((proxy.said(BROKE), proxy.said(WORKS)), (1, 1), "it flaps: {}", proxy.log());
     proxy.stop();
 }

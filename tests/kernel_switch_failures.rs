@@ -16,7 +16,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::switching::{Traffic, addresses, assert_only, cluster, modes, refused, status, switch, text, wait_gone};
+use support::switching::{
+    Traffic, assert_only, assert_works, cluster, modes, refused, status, switch, text, wait_gone,
+};
 use support::{Cluster, Mode, Proxy, may_run, wait_until};
 
 /// iptables-restore of both families behind a script that fails when it is told to.
@@ -107,10 +109,6 @@ fn wait_idle(cluster: &Cluster, serves: &str) {
     }
     let counted = |family: &Value| family["retiring"]["connections"].as_u64() >= Some(1);
     wait_until("IPVS mode to drain", || status(cluster).iter().all(counted));
-}
-
-fn assert_works(cluster: &Cluster) {
-    addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some(), "{address}"));
 }
 
 #[test]

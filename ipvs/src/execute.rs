@@ -102,14 +102,6 @@ pub struct Prepared {
     encoded: Encoded,
 }
 
-impl Prepared {
-    /// The commands, in the order in which they will be executed.
-    #[must_use]
-    pub fn commands(&self) -> &[Command] {
-        &self.commands
-    }
-}
-
 /// Some commands of a batch.
 #[derive(Debug)]
 struct Encoded {

@@ -74,8 +74,9 @@ pub fn choose_and_tell(config: &Config, events: &Events) -> anyhow::Result<Plane
             events.tell(Event::of_node(Reason::ModeFallback, note));
         }
         (Wish::Only(Mode::Iptables), _) => info!("proxy mode iptables, as asked for"),
-        (Wish::Only(Mode::Ipvs), Some(missing)) => info!(%missing, "proxy modes as they were before"),
-        (_, None) => info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs"),
+        (Wish::Only(Mode::Ipvs), _) | (Wish::Auto, None) => {
+            info!(scheduler = &*config.settings.scheduler, "proxy mode ipvs")
+        }
     }
     let iptables = Some(modes.open_iptables());
     // Without IPVS in the kernel there is nothing of that mode to retire. What a run left of it before it broke still

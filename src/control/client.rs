@@ -54,8 +54,8 @@ pub struct Client {
     path: PathBuf,
     reader: BufReader<UnixStream>,
     last: u64,
-    /// It has answered already, or it was said that it does not.
-    silent: bool,
+    /// It has answered already, or it was said that it is waited for.
+    heard: bool,
 }
 
 impl Client {
@@ -66,7 +66,7 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
         match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Self { path, reader: BufReader::with_capacity(READ, stream), last: 0, silent: false }),
+            Ok(stream) => Ok(Self { path, reader: BufReader::with_capacity(READ, stream), last: 0, heard: false }),
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Err(ClientError::Permission { path, source })
             }
@@ -140,16 +140,15 @@ impl Client {
 
     /// A line. The daemon listens before it has anything to tell: it is said once that it is waited for.
     fn read_answer(&mut self, line: &mut String) -> io::Result<usize> {
+        if std::mem::replace(&mut self.heard, true) {
+            return self.reader.read_line(line);
+        }
         self.reader.get_ref().set_read_timeout(Some(SILENCE))?;
         let read = self.reader.read_line(line);
         self.reader.get_ref().set_read_timeout(None)?;
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !std::mem::replace(&mut self.silent, true) {
-                    warn!(
-                        "no answer yet; a daemon that has just started waits until the API server has listed everything"
-                    );
-                }
+                warn!("no answer yet; a daemon that has just started waits until the API server has listed everything");
                 self.reader.read_line(line)
             }
             read => read,
@@ -171,7 +170,6 @@ impl Client {
             let answer: Answer =
                 serde_json::from_str(&line).map_err(|error| self.broken(format!("not understood: {error}: {line}")))?;
             if answer.id == self.last || answer.id == 0 {
-                self.silent = true;
                 return Ok(answer.event);
             }
         }

@@ -130,7 +130,7 @@ impl Reconciler {
         let drain = switch.drain.unwrap_or(self.settings.drain_timeout);
         let outcome = self
             .prepare(target, &moving, &switch.progress, now)
-            .and_then(|reports| self.keep_wish(&switch, &families, target).map(|()| reports));
+            .and_then(|reports| self.keep_wish(&switch, &families, &moving, target).map(|()| reports));
         let reports = match outcome {
             Ok(reports) => reports,
             Err(reason) => {
@@ -158,7 +158,13 @@ impl Reconciler {
     }
 
     /// Takes over the wish, and keeps what the next start is to know.
-    fn keep_wish(&mut self, switch: &Switch, families: &[IpFamily], target: Mode) -> Result<(), String> {
+    fn keep_wish(
+        &mut self,
+        switch: &Switch,
+        families: &[IpFamily],
+        moving: &[IpFamily],
+        target: Mode,
+    ) -> Result<(), String> {
         let planes = &mut self.planes;
         let mut wish = planes.wish;
         families.iter().for_each(|family| *wish.get_mut(*family) = switch.wish);
@@ -166,8 +172,7 @@ impl Reconciler {
             let serves = if families.contains(&family) { target } else { *planes.active.get(family) };
             planes.families.contains(&family) && *wish.get(family) == Wish::Auto && serves == Mode::Iptables
         });
-        let moves = families.iter().any(|family| *planes.active.get(*family) != target);
-        if wish != planes.wish || switch.configured || (moves && switch.wish == Wish::Auto) {
+        if wish != planes.wish || switch.configured || (!moving.is_empty() && switch.wish == Wish::Auto) {
             match planes.modes.record(&Kept { wish, fell_back }, self.configuration.asked) {
                 // To stay where IPVS does not work would be worse than to begin there once more.
                 Err(error) if switch.target.is_some() => warn!("the next start may take it back: {error}"),

@@ -40,6 +40,11 @@ impl Proxy {
         self.log.lock().unwrap().iter().any(|line| words.iter().all(|word| line.contains(word)))
     }
 
+    /// How many lines of the log have these words.
+    pub fn said(&self, words: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+    }
+
     /// Waits for a line with all of these words.
     pub fn wait_to_say(&mut self, words: &[&str]) {
         let log = Arc::clone(&self.log);

@@ -67,6 +67,11 @@ pub fn wait_gone(cluster: &Cluster) {
     wait_until("the old mode to be gone", || status(cluster).iter().all(gone));
 }
 
+/// Somebody answers at every address of [`web`].
+pub fn assert_works(cluster: &Cluster) {
+    addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some(), "{address}"));
+}
+
 /// Nothing of the mode that does not serve is in the kernel.
 pub fn assert_only(cluster: &Cluster, mode: Mode) {
     let state = State::of(cluster);

@@ -4,14 +4,20 @@ use super::switch::{Node, all, ask, settle};
 use crate::reconcile::{Kept, Mode, Progress, Reconciler, Step, Switch, Trigger, Wish};
 use std::time::{Duration, Instant};
 
+/// The program, told to follow IPVS and in this mode.
+fn follower(node: &Node, mode: Mode) -> (Reconciler, Instant) {
+    *node.record.lock().unwrap() = Some(Kept::default());
+    let mut reconciler = node.start(mode);
+    let now = settle(&mut reconciler, Instant::now());
+    (reconciler, now)
+}
+
 /// `auto` moves when it is certain, and back.
 #[test]
 fn auto_follows_ipvs() {
     let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(Kept::default());
     *node.missing.lock().unwrap() = Some("no module".into());
-    let mut reconciler = node.start(Mode::Iptables);
-    let mut now = settle(&mut reconciler, Instant::now());
+    let (mut reconciler, mut now) = follower(&node, Mode::Iptables);
     let mut probe = |reconciler: &mut Reconciler, works: bool, times: usize| {
         *node.missing.lock().unwrap() = (!works).then(|| "no module".to_owned());
         for _ in 0..times {
@@ -35,9 +41,7 @@ fn auto_follows_ipvs() {
 #[test]
 fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
     let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(Kept::default());
-    let mut reconciler = node.start(Mode::Ipvs);
-    let mut now = settle(&mut reconciler, Instant::now());
+    let (mut reconciler, mut now) = follower(&node, Mode::Ipvs);
     let mut probe = |reconciler: &mut Reconciler, stuck: bool, times: usize| {
         node.kernel.lock().unwrap().v4.takes_no_routes = stuck;
         if stuck {
@@ -66,13 +70,13 @@ fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
 #[test]
 fn a_wish_that_comes_with_the_deciding_probe_counts() {
     let node = Node::new(0, 1);
-    *node.record.lock().unwrap() = Some(Kept::default());
-    let mut reconciler = node.start(Mode::Ipvs);
-    let mut now = settle(&mut reconciler, Instant::now());
-    for _ in 0..3 {
-        let steps = ask(&mut reconciler, Mode::Iptables);
+    let (mut reconciler, mut now) = follower(&node, Mode::Ipvs);
+    for deciding in [false, false, true] {
+        let steps = deciding.then(|| ask(&mut reconciler, Mode::Iptables));
         reconciler.take_trigger(Trigger::Probed(Err("no module".into())));
         reconciler.round(now);
+        let before = if deciding { Mode::Iptables } else { Mode::Ipvs };
+        assert_eq!(reconciler.status().families.v4.mode, Some(before));
         drop(steps);
         now += Duration::from_secs(15);
     }

@@ -75,7 +75,7 @@ impl<'a> Headline<'a> {
             messages_per_change: talk,
             peak_rss_mb: median(&memory)?,
             kernel: &report.machine.kernel,
-            churn: Churn::worst(size.trials.iter().filter_map(|found| found.churn)),
+            churn: size.churn(),
             report,
         })
     }

@@ -101,6 +101,11 @@ const LEGEND: &str = "\n\
     single changes: from the new snapshot to the kernel's last word, building what is desired included\n";
 
 impl Size {
+    /// The churn of its worst run.
+    pub fn churn(&self) -> Option<Churn> {
+        Churn::worst(self.trials.iter().filter_map(|found| found.churn))
+    }
+
     fn table(&self) -> String {
         let mut rows = vec![HEADER.map(str::to_owned)];
         let single = |of: fn(&Found) -> Step| -> Vec<Step> { self.trials.iter().map(of).collect() };
@@ -125,7 +130,7 @@ impl Size {
         if let Some(line) = self.floor(cold.map(|cold| cold.median.cost.wall)) {
             text.push_str(&line);
         }
-        if let Some(churn) = Churn::worst(self.trials.iter().filter_map(|found| found.churn)) {
+        if let Some(churn) = self.churn() {
             let Churn { changes, syncs, p50_ms, p99_ms, max_ms, longest_queue, lost } = churn;
             let _ = writeln!(
                 text,
