@@ -1,16 +1,12 @@
 //! Single histories that went wrong once: what each of them must never do again.
 
 use super::ipvs::FakeIpvs;
-use super::kernel::FakeKernel;
 use super::{Shared, dataplane, kernel};
-use crate::backend::iptables;
 use crate::backend::ipvs::{Context, FoundDestination, FoundServer, Observed, VipBinding, plan_for_tests};
-use crate::backend::rules::{Found, Run, Writer};
 use crate::desired::{Builder, Desired, NodeFacts, Settings, Touched};
 use crate::model::{
     Endpoint, EndpointPort, EndpointSlice, IpFamily, Protocol, Service, ServiceName, ServicePort, ServiceType, Snapshot,
 };
-use ::iptables::Transaction;
 use ::ipvs::{Scheduler, ServiceId};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -203,49 +199,4 @@ fn a_node_port_and_an_external_ip_on_the_node_contend_and_the_first_by_name_hold
     let serving: Vec<String> = servers[&id].destinations.keys().map(ToString::to_string).collect();
     assert_eq!(serving, ["10.180.0.1:8080"]);
     assert_eq!(builder.refusals().count(), 0);
-}
-
-/// A kernel without SCTP matching.
-struct WithoutSctp(FakeKernel);
-
-impl Run for &mut WithoutSctp {
-    fn steps_per_run(&self) -> usize {
-        100
-    }
-
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
-        if transaction.render().contains("sctp") {
-            return Err("Couldn't load match `sctp'".into());
-        }
-        self.0.tables.apply(transaction).map_err(|error| error.to_string())
-    }
-}
-
-#[test]
-fn one_service_that_the_kernel_refuses_does_not_stop_the_others() {
-    let (mut builder, mut snapshot) = (builder(), complete());
-    let serving = || vec![endpoint("10.180.0.1", "me", false)];
-    for n in 1..20 {
-        put(&mut snapshot, service(&format!("a{n}"), &format!("172.30.0.{n}"), 80, None, &[]), serving());
-    }
-    let mut refused = service("z", "172.30.9.9", 80, None, &[]);
-    refused.ports[0].protocol = Protocol::Sctp;
-    put(&mut snapshot, refused, serving());
-    builder.update(&snapshot, &facts(), Instant::now());
-    let mut kernel = WithoutSctp(FakeKernel::new(0, 1));
-    let desired = builder.desired().get(IpFamily::V4);
-    for _ in 0..2 {
-        let mut observed = iptables::Observed::of_rules(Found::from_saved(&kernel.0.tables, iptables::Ours));
-        let ops = iptables::plan_for_tests(IpFamily::V4, desired, &observed, Touched::All);
-        let rules = |op| if let iptables::Op::Rule(rule) = op { Some(rule) } else { None };
-        let ops = ops.into_iter().filter_map(rules).collect();
-        let failures = Writer::new(&mut kernel, &iptables::Ours).write(ops, observed.rules_for_tests());
-        assert!(!failures.is_empty(), "the refused one is told");
-    }
-    let table = &kernel.0.tables.tables[&::iptables::Table::Nat];
-    let services = &table.chains[&iptables::names::services()];
-    // Nineteen services and the jump to the node ports.
-    assert_eq!(services.rules.len(), 20);
-    let prerouting = &table.chains[&::iptables::ChainName::from_static("PREROUTING")];
-    assert_eq!(prerouting.rules.len(), 1, "and packets get there");
 }

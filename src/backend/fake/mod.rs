@@ -9,6 +9,7 @@ mod histories;
 mod iptables;
 mod ipvs;
 mod kernel;
+mod refusals;
 mod scenarios;
 mod switch;
 

@@ -37,10 +37,10 @@ pub fn guests(desired: &Desired, affinities: &[Affinity]) -> Guests {
 }
 
 /// Puts them on their lists. Who does not get there is balanced anew: no reason to fail.
-pub fn seat(guests: Guests) {
+pub fn seat(guests: &Guests) {
     let (mut seated, mut first) = (0_usize, None);
     for (list, client) in guests {
-        match recent::put(list.as_str(), client) {
+        match recent::put(list.as_str(), *client) {
             Ok(()) => seated += 1,
             Err(error) => first = first.or(Some(format!("{list}, {client}: {error}"))),
         }

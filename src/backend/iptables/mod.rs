@@ -9,9 +9,10 @@ mod plan;
 mod rehearsal;
 pub mod service;
 
+pub use affinity::Guests;
 pub use packets::RuleCounters;
 
-use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Writer};
+use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Run, Writer};
 use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
@@ -30,7 +31,7 @@ pub struct Iptables {
     commands: PerFamily<Option<Commands>>,
     sysctl: Ledger,
     kernel: KernelVersion,
-    guests: PerFamily<affinity::Guests>,
+    guests: PerFamily<Guests>,
     /// The next sync brings this mode up beside another one that serves: nothing may be seen of it before it is complete.
     beside: PerFamily<bool>,
     audits: PerFamily<Option<Box<audit::Reading>>>,
@@ -143,7 +144,7 @@ impl Iptables {
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
-        self.commands.get(family).as_ref().ok_or_else(|| format!("no iptables-restore for {family} was found"))
+        self.commands.get(family).as_ref().ok_or_else(|| no_commands(family))
     }
 
     fn unset(&self, family: IpFamily) -> Result<Vec<Setting>, ObserveError> {
@@ -155,6 +156,60 @@ impl Iptables {
         };
         super::unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))
     }
+}
+
+impl Iptables {
+    fn apply_rules(
+        &mut self,
+        family: IpFamily,
+        rules: Vec<RuleOp>,
+        observed: &mut Observed,
+        failures: &mut Vec<Failure>,
+    ) {
+        let Some(commands) = self.commands.get(family) else {
+            let reason = no_commands(family);
+            let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
+            return failures.extend(rules.into_iter().map(failure));
+        };
+        let mut writer = Writer::new(commands, self.ownership);
+        let beside = self.beside.get_mut(family);
+        // With the jumps this mode serves; beside another one with all of them or none.
+        if *beside && rules.iter().any(is_jump) {
+            let refused = arrive(&mut writer, rules, self.guests.get(family), &mut observed.rules);
+            if refused.is_empty() {
+                *beside = false;
+                self.guests.get_mut(family).clear();
+            }
+            failures.extend(refused);
+        } else {
+            failures.extend(writer.write(rules, &mut observed.rules));
+        }
+        let effort = writer.effort;
+        self.effort += effort;
+    }
+}
+
+/// Brings the mode up beside another one: that one serves, and better than half of this one would, so that the jumps come
+/// only where all else is there.
+pub(super) fn arrive<R: Run>(
+    writer: &mut Writer<'_, R>,
+    rules: Vec<RuleOp>,
+    guests: &Guests,
+    found: &mut Found,
+) -> Vec<Failure> {
+    let (jumps, chains) = rules.into_iter().partition(is_jump);
+    let failures = writer.write(chains, found);
+    affinity::seat(guests);
+    if failures.is_empty() { writer.write_all_or_none(jumps, found) } else { failures }
+}
+
+/// Whether packets come in by it.
+fn is_jump(op: &RuleOp) -> bool {
+    matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain))
+}
+
+fn no_commands(family: IpFamily) -> String {
+    format!("no iptables-restore for {family} was found")
 }
 
 impl Backend for Iptables {
@@ -215,33 +270,11 @@ impl Backend for Iptables {
                 },
             }
         }
-        let is_jump = |op: &RuleOp| matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain));
-        // With the jumps this mode serves, be it beside another one or not; until then nobody needs a seat.
-        let serves = rules.iter().any(is_jump);
-        *self.beside.get_mut(family) &= !serves;
-        let guests = if serves { std::mem::take(self.guests.get_mut(family)) } else { affinity::Guests::default() };
         // Refused or not: what was tried may be there.
         if let Some(reading) = self.audits.get_mut(family) {
             rules.iter().for_each(|op| reading.passed_over(op));
         }
-        let commands = match self.commands(family) {
-            Ok(commands) => commands,
-            Err(reason) => {
-                let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
-                failures.extend(rules.into_iter().map(failure));
-                return failures;
-            }
-        };
-        let mut writer = Writer::new(commands, self.ownership);
-        if !guests.is_empty() {
-            let (jumps, chains) = rules.into_iter().partition(is_jump);
-            rules = jumps;
-            failures.extend(writer.write(chains, &mut observed.rules));
-            affinity::seat(guests);
-        }
-        failures.extend(writer.write(rules, &mut observed.rules));
-        let effort = writer.effort;
-        self.effort += effort;
+        self.apply_rules(family, rules, observed, &mut failures);
         failures
     }
 

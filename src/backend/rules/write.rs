@@ -67,6 +67,8 @@ pub struct Writer<'a, R> {
     /// Runs so far.
     pub effort: Effort,
     search: usize,
+    /// Why nothing can be written at all, be it what it may: found out once, not for each object.
+    broken: Option<String>,
 }
 
 /// [`Ownership`] that can be printed.
@@ -76,17 +78,36 @@ impl<T: Ownership + std::fmt::Debug + Sync> OwnershipDebug for T {}
 impl<'a, R: Run> Writer<'a, R> {
     /// A writer through this means.
     pub fn new(run: R, ownership: &'a dyn OwnershipDebug) -> Self {
-        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS }
+        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS, broken: None }
     }
 
     /// Carries out the steps. `found` moves forward for those that the kernel took.
     pub fn write(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
         let mut failures = Vec::new();
         for phase in phases(ops) {
+            let ways_in: Vec<String> = phase.iter().filter(|op| is_way_in(op)).map(ToString::to_string).collect();
+            let before = failures.len();
             if !phase.is_empty() {
                 self.write_phase(phase, found, &mut failures);
             }
+            // Packets that still come in need what comes behind it: masquerading, say. The next round begins here again.
+            if failures.iter().skip(before).any(|failure| ways_in.contains(&failure.step)) {
+                break;
+            }
         }
+        failures
+    }
+
+    /// Carries out a few steps without looking for a culprit: the first that is refused is the last.
+    pub fn write_all_or_none(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let search = std::mem::take(&mut self.search);
+        for phase in phases(ops).into_iter().filter(|phase| !phase.is_empty()) {
+            if failures.is_empty() {
+                self.write_phase(phase, found, &mut failures);
+            }
+        }
+        self.search = search;
         failures
     }
 
@@ -104,19 +125,20 @@ impl<'a, R: Run> Writer<'a, R> {
     }
 
     fn write_or_search(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
-        self.effort.restores += 1;
-        let reason = match self.run.run(&transaction(&ops)) {
+        let reason = match self.run(&ops) {
             Ok(()) => return ops.iter().for_each(|op| found.acknowledge(op, self.ownership)),
             Err(reason) => reason,
         };
         self.effort.refused += 1;
+        self.try_means(&ops);
         if let [RuleOp::Write { table, chain, .. }] = ops.as_slice()
+            && self.broken.is_none()
             && self.ownership.is_shared(*table, &chain.name)
             && chain.rules.len() > 1
         {
             return self.write_without_culprits(*table, chain, found, failures);
         }
-        if ops.len() == 1 || self.search == 0 {
+        if ops.len() == 1 || self.search == 0 || self.broken.is_some() {
             let failure = |op: &RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: false };
             return failures.extend(ops.iter().map(failure));
         }
@@ -125,6 +147,21 @@ impl<'a, R: Run> Writer<'a, R> {
         let second = first.split_off(first.len() / 2);
         self.write_or_search(first, found, failures);
         self.write_or_search(second, found, failures);
+    }
+
+    fn run(&mut self, ops: &[RuleOp]) -> Result<(), String> {
+        if let Some(reason) = &self.broken {
+            return Err(reason.clone());
+        }
+        self.effort.restores += 1;
+        self.run.run(&transaction(ops))
+    }
+
+    /// Not even an empty chain can be made and deleted: then what is refused is not to blame, and looking for a culprit among
+    /// thousands of chains would take for ever.
+    fn try_means(&mut self, ops: &[RuleOp]) {
+        let Some(op) = ops.first() else { return };
+        self.broken = self.run(&[RuleOp::Delete { table: op.table(), name: scratch() }]).err();
     }
 }
 
@@ -136,8 +173,7 @@ impl<R: Run> Writer<'_, R> {
         self.try_out(table, &chain.name, &chain.rules, &mut accepted, failures);
         let chain = Arc::new(Chain { name: chain.name, rules: accepted });
         let op = RuleOp::Write { table, chain, replaces: false };
-        self.effort.restores += 1;
-        match self.run.run(&transaction(std::slice::from_ref(&op))) {
+        match self.run(std::slice::from_ref(&op)) {
             Ok(()) => found.acknowledge(&op, self.ownership),
             Err(reason) => failures.push(Failure { step: op.to_string(), reason, lasting: false }),
         }
@@ -154,14 +190,18 @@ impl<R: Run> Writer<'_, R> {
         let scratch = scratch();
         let tried = Arc::new(Chain { name: scratch, rules: rules.to_vec() });
         let write = RuleOp::Write { table, chain: tried, replaces: false };
-        self.effort.restores += 2;
-        let outcome = self.run.run(&transaction(&[write]));
-        let removed = self.run.run(&transaction(&[RuleOp::Delete { table, name: scratch }]));
+        let outcome = self.run(&[write]);
+        let removed = self.run(&[RuleOp::Delete { table, name: scratch }]);
+        // Where nothing was written, that is the trial of the means.
+        self.broken = self.broken.take().or_else(|| removed.clone().err().filter(|_| outcome.is_err()));
         match (outcome, rules) {
             (Ok(()), _) => accepted.extend(rules.iter().cloned()),
-            (Err(reason), [rule]) => {
-                let step = format!("add to {table}/{chain}: {rule}");
-                failures.push(Failure { step, reason, lasting: false });
+            (Err(reason), _) if rules.len() == 1 || self.broken.is_some() => {
+                let failure = |rule: &Rule| {
+                    let step = format!("add to {table}/{chain}: {rule}");
+                    Failure { step, reason: reason.clone(), lasting: false }
+                };
+                failures.extend(rules.iter().map(failure));
             }
             (Err(_), _) => {
                 let (first, second) = rules.split_at(rules.len() / 2);
