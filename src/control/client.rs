@@ -148,7 +148,9 @@ impl Client {
         self.reader.get_ref().set_read_timeout(None)?;
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                warn!("no answer yet; a daemon that has just started waits until the API server has listed everything");
+                warn!(
+                    "no answer yet: the daemon answers between two rounds; its first one waits until the API server has listed everything"
+                );
                 self.reader.read_line(line)
             }
             read => read,

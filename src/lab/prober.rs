@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -206,23 +206,28 @@ async fn make_all(batch: Batch) {
         let results = batch.results.clone();
         tokio::spawn(async move {
             let started = Instant::now();
-            let local = OnceLock::new();
+            let local = Mutex::new(None);
             let outcome = match tokio::time::timeout(probe.timeout, make(&probe, &local)).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => explain(&error),
                 Err(_) => Outcome::TimedOut,
             };
             // The asker may not want to know any more.
-            let _ = results.send(Finished { probe, outcome, local: local.into_inner(), elapsed: started.elapsed() });
+            let _ = results.send(Finished {
+                probe,
+                outcome,
+                local: local.into_inner().ok().flatten(),
+                elapsed: started.elapsed(),
+            });
             drop(slot);
         });
     }
 }
 
-async fn make(probe: &Probe, local: &OnceLock<SocketAddr>) -> io::Result<Outcome> {
+async fn make(probe: &Probe, local: &Mutex<Option<SocketAddr>>) -> io::Result<Outcome> {
     let sent_from = |address: io::Result<SocketAddr>| {
-        if let Ok(address) = address {
-            local.get_or_init(|| address);
+        if let (Ok(address), Ok(mut local)) = (address, local.lock()) {
+            *local = Some(address);
         }
     };
     let question = match &probe.request {
@@ -244,6 +249,7 @@ async fn make(probe: &Probe, local: &OnceLock<SocketAddr>) -> io::Result<Outcome
         }
         Protocol::Tcp | Protocol::Sctp => {
             let socket = connecting(probe.protocol, probe.to, probe.source_address(), probe.reset)?;
+            sent_from(socket.local_addr());
             let mut stream = socket.connect(probe.to).await?;
             sent_from(stream.local_addr());
             match ask(&mut stream, question.as_bytes(), &probe.request).await {

@@ -6,6 +6,7 @@ use super::program::{self, Usage};
 use crate::control::Client;
 use crate::control::protocol::{Ask, Event, Families, Status, WishName};
 use anyhow::{Context, bail};
+use ipvs::connections::{self, Connection};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -140,6 +141,18 @@ impl Daemon {
             thread::sleep(PAUSE);
         }
         Ok(())
+    }
+
+    /// What IPVS remembers in the node's namespace; nothing where it can't be read.
+    pub fn ipvs_connections(&self) -> Vec<Connection> {
+        let mut found = Vec::new();
+        let read = connections::for_each(format!("/proc/{}/net/ip_vs_conn", self.child.id()), |connection| {
+            found.push(connection)
+        });
+        if let Err(error) = read {
+            eprintln!("bench: the connections of IPVS: {error}");
+        }
+        found
     }
 
     /// The line that says why the mode is not another one.

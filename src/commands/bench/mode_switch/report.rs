@@ -151,6 +151,8 @@ pub struct Switched {
     pub gone_ms: Option<f64>,
     /// When clients ended what the old mode carried, since the load was started; where that was waited for.
     pub ended_ms: Option<f64>,
+    /// What IPVS still remembered long after that, if it was not gone by then.
+    pub left: Vec<String>,
     /// Connections that the old mode had at once, at most.
     pub drained_most: u64,
     /// Processor seconds of the daemon and its programs, until the next switch.
@@ -194,6 +196,7 @@ impl Switched {
             in_force_ms: None,
             gone_ms: None,
             ended_ms: None,
+            left: Vec::new(),
             drained_most: 0,
             processor: 0.0,
             memory: 0,

@@ -10,14 +10,17 @@ use super::report::{Run, Switched};
 use super::{GLANCE, ModeSwitchArgs, PATIENCE, go_on, hold};
 use crate::commands::bench::load::Load;
 use crate::commands::bench::proxy::Daemon;
-use crate::control::protocol::Event;
+use crate::control::protocol::{Event, Retiring};
 use crate::reconcile::{Mode, Wish};
 use anyhow::{bail, ensure};
+use ipvs::connections::Connection;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// How long the end of IPVS mode is waited for when its clients have left. What IPVS saw half-open it keeps for 120 s.
 const LINGERING: Duration = Duration::from_secs(240);
+/// So many of what is left then are told.
+const MOST_TOLD: usize = 20;
 /// Longer than any benchmark: nothing is to break because time is over.
 const DRAIN: Duration = Duration::from_secs(86_400);
 
@@ -85,12 +88,41 @@ fn switch(
             follow.until(since + LINGERING, |switched| switched.gone_ms.is_some())?;
             let ended = load.at(since) - args.hold.as_secs_f64() * 1000.0;
             follow.switched.ended_ms = follow.switched.gone_ms.map(|_| ended);
+            if follow.switched.gone_ms.is_none() {
+                follow.switched.left = left(daemon);
+            }
         }
     }
     run.period(&format!("after {number}"), to, load.cut());
     ensure!(load.is_alive(), "the load generator has ended: {:?}", daemon.last_words(3));
     switched.take_usage(before, daemon.usage()?);
     Ok(switched)
+}
+
+/// What IPVS still has, when nobody should need it any more.
+fn left(daemon: &Daemon) -> Vec<String> {
+    // One to nowhere takes the place of one that was forgotten, for a second.
+    let is_somewhere = |connection: &&Connection| !connection.destination.ip().is_unspecified();
+    let found = daemon.ipvs_connections();
+    let left: Vec<String> = found.iter().filter(is_somewhere).map(told).collect();
+    eprintln!("bench: IPVS is not gone {LINGERING:?} after its clients have left; it remembers {}:", left.len());
+    left.iter().take(MOST_TOLD).for_each(|connection| eprintln!("    {connection}"));
+    for family in daemon.status().into_iter().flat_map(|status| status.families) {
+        if let Some(retiring) = family.retiring {
+            let Retiring { connections, endpoints, failures, .. } = retiring;
+            eprintln!(
+                "    the daemon tells of {connections} to {endpoints} endpoints ({}) {failures:?}",
+                family.family
+            );
+        }
+    }
+    left.into_iter().take(MOST_TOLD).collect()
+}
+
+fn told(connection: &Connection) -> String {
+    let Connection { protocol, client, server, destination, state, expires } = connection;
+    let state = state.map_or_else(String::new, |state| format!(" {state:?}"));
+    format!("{protocol:?} {client} to {server} at {destination}{state}, for another {expires} s")
 }
 
 struct Follow<'a> {
