@@ -131,7 +131,10 @@ fn beside_another_mode_nothing_comes_in_before_all_is_there() {
     let (failures, ways) = arrive("172.30.0.2");
     assert!(failures > 0);
     assert_eq!(ways, [0, 0, 0]);
-    let (failures, ways) = arrive(" POSTROUTING ");
-    assert!(failures > 0);
-    assert_eq!(ways, [0, 0, 0], "not without masquerading");
+    for refused in [" POSTROUTING ", " PREROUTING ", " FORWARD "] {
+        let (failures, ways) = arrive(refused);
+        assert!(failures > 0);
+        let expected = if refused == " FORWARD " { [1, 1, 1] } else { [0, 0, 0] };
+        assert_eq!(ways, expected, "{refused}: translation comes as a whole, and before what is refused without it");
+    }
 }

@@ -198,9 +198,17 @@ pub(super) fn arrive<R: Run>(
     found: &mut Found,
 ) -> Vec<Failure> {
     let (jumps, chains) = rules.into_iter().partition(is_jump);
-    let failures = writer.write(chains, found);
+    let mut failures = writer.write(chains, found);
     affinity::seat(guests);
-    if failures.is_empty() { writer.write_all_or_none(jumps, found) } else { failures }
+    // Filter refuses what is addressed to a load balancer and was not translated. That is what the other mode gets until nat
+    // translates it.
+    let (nat, filter): (Vec<_>, Vec<_>) = jumps.into_iter().partition(|op: &RuleOp| op.table() == Table::Nat);
+    for jumps in [nat, filter] {
+        if failures.is_empty() {
+            failures = writer.write_as_one(jumps, found);
+        }
+    }
+    failures
 }
 
 /// Whether packets come in by it.

@@ -98,14 +98,12 @@ impl<'a, R: Run> Writer<'a, R> {
         failures
     }
 
-    /// Carries out a few steps without looking for a culprit: the first that is refused is the last.
-    pub fn write_all_or_none(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
-        let mut failures = Vec::new();
+    /// Carries out a few steps of one table, all or none of them.
+    pub fn write_as_one(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
         let search = std::mem::take(&mut self.search);
-        for phase in phases(ops).into_iter().filter(|phase| !phase.is_empty()) {
-            if failures.is_empty() {
-                self.write_phase(phase, found, &mut failures);
-            }
+        let mut failures = Vec::new();
+        if !ops.is_empty() {
+            self.write_or_search(ops, found, &mut failures);
         }
         self.search = search;
         failures
