@@ -230,4 +230,8 @@ where
     fn expect(&mut self, family: IpFamily, desired: &Desired, affinities: &[Affinity]) {
         self.backend.expect(family, desired, affinities);
     }
+
+    fn serve(&mut self, family: IpFamily) {
+        self.backend.serve(family);
+    }
 }

@@ -143,6 +143,9 @@ pub trait Backend {
     /// far as this mode can take that over.
     fn expect(&mut self, _family: IpFamily, _desired: &Desired, _affinities: &[Affinity]) {}
 
+    /// This mode serves: nothing of what [`Backend::expect`] announced is still to come.
+    fn serve(&mut self, _family: IpFamily) {}
+
     /// The kernel now is as desired: what is remembered of that makes the next change cheap.
     fn remember(&self, _desired: &Desired, _touched: Touched<'_>, _observed: &mut Self::Observed) {}
 
@@ -251,8 +254,11 @@ pub trait Dataplane: Send {
         Ok(Vec::new())
     }
 
-    /// These clients come from another mode with the next sync.
+    /// The next sync brings this mode up beside another one that serves; these clients come from there.
     fn expect(&mut self, _family: IpFamily, _desired: &Desired, _affinities: &[Affinity]) {}
+
+    /// This mode serves, and the other one no more.
+    fn serve(&mut self, _family: IpFamily) {}
 }
 
 /// The flows that the kernel remembers, whichever mode serves.

@@ -39,6 +39,10 @@ pub struct Retirement {
     pub endpoints: usize,
     /// What of it would not go.
     pub failures: Vec<String>,
+    /// It never served: it came up beside the other one, and failed.
+    half: bool,
+    /// What of it would refuse or divert packets that the other one is to get has gone.
+    aside: bool,
     /// What drains is looked at again then.
     look_at: Option<Instant>,
 }
@@ -47,6 +51,12 @@ impl Retirement {
     /// From now on it takes no more.
     pub fn begin(&mut self, now: Instant, drain: Duration) {
         *self = Self { state: State::Until(deadline(now, drain)), since: Some(now), ..Self::default() };
+    }
+
+    /// Came up beside the other one, and failed.
+    pub fn begin_half(&mut self, now: Instant, drain: Duration) {
+        self.begin(now, drain);
+        self.half = true;
     }
 
     /// When it is to be looked at again, if it is not gone.
@@ -71,11 +81,14 @@ impl Reconciler {
     pub(super) fn retire(&mut self, family: IpFamily, now: Instant) {
         let desired = self.builder.desired().get(family);
         // What lies with somebody else will not mend by keeping the other mode.
-        if !self.status.families.get(family).settled || desired.incomplete {
-            return;
+        let settled = self.status.families.get(family).settled && !desired.incomplete;
+        // Nobody brings up to date what never served: packets that it still took would go to endpoints that are gone.
+        if settled || self.retirements.get(family).half {
+            self.retire_settled(family, now);
         }
-        self.retire_settled(family, now);
-        self.clear_leftovers(family, now);
+        if settled {
+            self.clear_leftovers(family, now);
+        }
     }
 
     fn retire_settled(&mut self, family: IpFamily, now: Instant) {
@@ -99,12 +112,13 @@ impl Reconciler {
             State::Until(_) => {}
         }
         let State::Until(until) = retirement.state else { return };
-        if now < until {
-            if retirement.look_at.is_some_and(|at| now < at) {
-                return;
-            }
+        if now < until && retirement.look_at.is_some_and(|at| now < at) {
+            return;
+        }
+        // Where time is over before it began, it has to step aside all the same before it goes.
+        if now < until || !retirement.aside {
             let began = Instant::now();
-            let wish = self.builder.desired().get(family).retired(until);
+            let wish = self.builder.desired().get(family).retired(until.max(now + self.timing.drain));
             let mut report = plane.sync(family, &wish, Touched::All, now);
             if report.is_clean() && report.done > 0 && report.draining > 0 {
                 // What took no more only since then may be idle already.
@@ -112,7 +126,8 @@ impl Reconciler {
             }
             retirement.looked(began, &self.timing);
             retirement.take(&report, plane.name(), family);
-            if !report.is_clean() || report.draining > 0 {
+            retirement.aside = report.is_clean();
+            if now < until && (!report.is_clean() || report.draining > 0) {
                 return;
             }
         }

@@ -235,9 +235,9 @@ impl Reconciler {
             None => Vec::new(),
         };
         let plane = self.planes.at(target).ok_or_else(|| format!("{target} mode is not open"))?;
-        plane.expect(family, desired, &affinities);
         let (mut problem, mut steps) = (String::new(), 0);
         for _ in 0..ATTEMPTS {
+            plane.expect(family, desired, &affinities);
             plane.distrust(family);
             let report = plane.sync(family, desired, crate::desired::Touched::All, now);
             steps += report.done;
@@ -269,7 +269,7 @@ impl Reconciler {
             }
             let retirement = self.retirements.get_mut(family);
             if retirement.state == State::Gone {
-                retirement.begin(now.max(Instant::now()), drain);
+                retirement.begin_half(now.max(Instant::now()), drain);
             }
             if let Some(plane) = self.planes.at(target) {
                 plane.distrust(family);
@@ -294,6 +294,9 @@ impl Reconciler {
         }
         *self.planes.active.get_mut(family) = target;
         self.retirements.get_mut(family).begin(now, drain);
+        if let Some(plane) = self.planes.at(target) {
+            plane.serve(family);
+        }
         if let Some(plane) = self.planes.at(old) {
             plane.distrust(family);
         }

@@ -16,8 +16,9 @@ pub fn names() -> Service {
     Service { protocol: "UDP", port: 53, target: 53, ..Service::new("names", 21) }
 }
 
+/// With a target port of its own: see docs/packet-path.md, "What IPVS can't tell apart".
 pub fn sticky() -> Service {
-    Service { sticky: true, ..Service::new("sticky", 22) }
+    Service { sticky: true, target: 8080, ..Service::new("sticky", 22) }
 }
 
 /// All addresses of [`web`].

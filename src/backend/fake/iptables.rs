@@ -1,7 +1,7 @@
 //! iptables mode over the kernel in memory.
 
 use super::{FakeBackend, Shared};
-use crate::backend::iptables::{Observed, Op, Ours, ahead_for_tests, plan_for_tests};
+use crate::backend::iptables::{Guests, Observed, Op, Ours, ahead_for_tests, arrive, is_jump, plan_for_tests};
 use crate::backend::rules::{Found, RuleOp, Writer};
 use crate::backend::{Affinity, Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
@@ -60,11 +60,20 @@ impl Backend for FakeIptables {
         *self.1.get_mut(family) = true;
     }
 
+    fn serve(&mut self, family: IpFamily) {
+        *self.1.get_mut(family) = false;
+    }
+
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         let rules: Vec<RuleOp> =
             plan.into_iter().filter_map(|op| if let Op::Rule(op) = op { Some(op) } else { None }).collect();
         let mut kernel = self.0.lock().unwrap();
-        Writer::new(kernel.get_mut(family), &Ours).write(rules, observed.rules_for_tests())
+        let (mut writer, found) = (Writer::new(kernel.get_mut(family), &Ours), observed.rules_for_tests());
+        if *self.1.get(family) && rules.iter().any(is_jump) {
+            arrive(&mut writer, rules, &Guests::default(), found)
+        } else {
+            writer.write(rules, found)
+        }
     }
 
     fn remember(&self, desired: &Desired, _: Touched<'_>, observed: &mut Observed) {

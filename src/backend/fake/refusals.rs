@@ -93,7 +93,7 @@ fn where_everything_is_refused_nobody_looks_for_a_culprit() {
     let desired = builder.desired().get(IpFamily::V4);
     let (steps, failures) = (kernel.steps(desired).len(), kernel.write(desired));
     assert_eq!(failures.len(), steps, "each is told");
-    assert_eq!(kernel.runs, 2);
+    assert_eq!(kernel.runs, 4, "one for each table, and one more to make sure");
     // What begins in the midst of a search ends it.
     let mut left = 12;
     let mut kernel = Refusing::new(|text: &str| {
@@ -102,6 +102,16 @@ fn where_everything_is_refused_nobody_looks_for_a_culprit() {
     });
     assert!(!kernel.write(desired).is_empty());
     assert!(kernel.runs < 30, "{} runs", kernel.runs);
+}
+
+/// A kernel without the table, say.
+#[test]
+fn a_table_that_takes_nothing_does_not_stop_the_others() {
+    let (builder, _) = with_services(19);
+    let mut kernel = Refusing::new(|text: &str| text.contains("*filter"));
+    assert!(!kernel.write(builder.desired().get(IpFamily::V4)).is_empty());
+    assert_eq!(kernel.rules("KUBE-SERVICES"), 20);
+    assert_eq!(["PREROUTING", "OUTPUT", "POSTROUTING"].map(|chain| kernel.rules(chain)), [1, 1, 1]);
 }
 
 #[test]

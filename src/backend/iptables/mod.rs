@@ -159,6 +159,19 @@ impl Iptables {
 }
 
 impl Iptables {
+    fn set(&self, setting: Setting, observed: &mut Observed) -> Option<Failure> {
+        match self.sysctl.ensure(&setting) {
+            Ok(()) => {
+                observed.unset.retain(|unset| unset.path != setting.path);
+                None
+            }
+            Err(error) => {
+                let step = Op::Sysctl(setting).to_string();
+                Some(Failure { step, reason: error.to_string(), lasting: true })
+            }
+        }
+    }
+
     fn apply_rules(
         &mut self,
         family: IpFamily,
@@ -172,15 +185,9 @@ impl Iptables {
             return failures.extend(rules.into_iter().map(failure));
         };
         let mut writer = Writer::new(commands, self.ownership);
-        let beside = self.beside.get_mut(family);
         // With the jumps this mode serves; beside another one with all of them or none.
-        if *beside && rules.iter().any(is_jump) {
-            let refused = arrive(&mut writer, rules, self.guests.get(family), &mut observed.rules);
-            if refused.is_empty() {
-                *beside = false;
-                self.guests.get_mut(family).clear();
-            }
-            failures.extend(refused);
+        if *self.beside.get(family) && rules.iter().any(is_jump) {
+            failures.extend(arrive(&mut writer, rules, self.guests.get(family), &mut observed.rules));
         } else {
             failures.extend(writer.write(rules, &mut observed.rules));
         }
@@ -212,7 +219,7 @@ pub(super) fn arrive<R: Run>(
 }
 
 /// Whether packets come in by it.
-fn is_jump(op: &RuleOp) -> bool {
+pub(super) fn is_jump(op: &RuleOp) -> bool {
     matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain))
 }
 
@@ -265,17 +272,12 @@ impl Backend for Iptables {
 
     fn apply(&mut self, family: IpFamily, plan: Vec<Op>, observed: &mut Observed) -> Vec<Failure> {
         let mut failures = Vec::new();
-        let mut rules = Vec::with_capacity(plan.len());
+        let (mut rules, mut guarded) = (Vec::with_capacity(plan.len()), Vec::new());
         for op in plan {
             match op {
                 Op::Rule(op) => rules.push(op),
-                Op::Sysctl(setting) => match self.sysctl.ensure(&setting) {
-                    Ok(()) => observed.unset.retain(|unset| unset.path != setting.path),
-                    Err(error) => {
-                        let step = Op::Sysctl(setting).to_string();
-                        failures.push(Failure { step, reason: error.to_string(), lasting: true });
-                    }
-                },
+                Op::Sysctl(setting) if node::needs_guard(&setting) => guarded.push(setting),
+                Op::Sysctl(setting) => failures.extend(self.set(setting, observed)),
             }
         }
         // Refused or not: what was tried may be there.
@@ -283,6 +285,14 @@ impl Backend for Iptables {
             rules.iter().for_each(|op| reading.passed_over(op));
         }
         self.apply_rules(family, rules, observed, &mut failures);
+        for setting in guarded {
+            failures.extend(if node::is_guarded(&observed.rules) {
+                self.set(setting, observed)
+            } else {
+                let reason = "not before the rule that keeps neighbours from what listens on 127.0.0.1".to_owned();
+                Some(Failure { step: Op::Sysctl(setting).to_string(), reason, lasting: false })
+            });
+        }
         failures
     }
 
@@ -315,6 +325,11 @@ impl Backend for Iptables {
     fn expect(&mut self, family: IpFamily, desired: &Desired, affinities: &[Affinity]) {
         *self.guests.get_mut(family) = affinity::guests(desired, affinities);
         *self.beside.get_mut(family) = true;
+    }
+
+    fn serve(&mut self, family: IpFamily) {
+        *self.beside.get_mut(family) = false;
+        self.guests.get_mut(family).clear();
     }
 
     fn remember(&self, desired: &Desired, _touched: Touched<'_>, observed: &mut Observed) {

@@ -1,8 +1,9 @@
 //! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
 
 use super::names;
-use crate::backend::rules::{Jump, forward, off_cluster, postrouting};
+use crate::backend::rules::{Found, Jump, block_localnet, forward, off_cluster, postrouting, target_chain};
 use crate::desired::{NodePortAddresses, NodeRules};
+use crate::kernel::sysctl::Setting;
 use crate::model::IpFamily;
 use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,6 +41,17 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
         jumps.push(jump(Table::Filter, "INPUT", names::localnet_guard(), "kubernetes localnet guard", false));
     }
     jumps
+}
+
+/// Whether a setting is safe with the localnet guard only.
+pub fn needs_guard(setting: &Setting) -> bool {
+    setting.path.ends_with("/route_localnet")
+}
+
+/// Whether the localnet guard is there, and packets meet it.
+pub fn is_guarded(found: &Found) -> bool {
+    let jump = |jump: &Jump| jump.table == Table::Filter && target_chain(&jump.rule) == Some(&names::localnet_guard());
+    found.has(Table::Filter, &names::localnet_guard()) && found.jumps.iter().any(jump)
 }
 
 /// The way to KUBE-CLUSTER-IPS, which has to exist before. What was translated to an endpoint needs no look at it, however
@@ -89,14 +101,6 @@ fn counted_postrouting(node: &NodeRules) -> Vec<Rule> {
 /// The rule that counts.
 pub fn count_localhost() -> Rule {
     Rule::parse("-m conntrack --ctstate DNAT --ctorigdst 127.0.0.0/8 -m comment --comment \"node ports on localhost\"")
-}
-
-/// `route_localnet` lets neighbours reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.
-fn block_localnet() -> Rule {
-    Rule::parse(
-        "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" \
-         -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
-    )
 }
 
 /// The rules that end KUBE-SERVICES: everything to an address of the node goes on to the node ports.

@@ -7,6 +7,7 @@ use crate::backend::rules::{
     Found, RuleOp, adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared,
 };
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
+use crate::kernel::sysctl::Setting;
 use crate::model::IpFamily;
 use imbl::OrdMap;
 use iptables::{Chain, ChainName, Position, Rule, Table};
@@ -100,8 +101,8 @@ const PIECE: usize = if cfg!(test) { 2 } else { 600 };
 const WORTHWHILE: usize = if cfg!(test) { 2 } else { 100 };
 
 fn sysctls(observed: &Observed, rules: &NodeRules) -> Vec<Op> {
-    let wanted = |path: &str| !path.ends_with("route_localnet") || rules.localhost_node_ports;
-    observed.unset.iter().filter(|setting| wanted(setting.path)).copied().map(Op::Sysctl).collect()
+    let wanted = |setting: &&Setting| !node::needs_guard(setting) || rules.localhost_node_ports;
+    observed.unset.iter().filter(wanted).copied().map(Op::Sysctl).collect()
 }
 
 /// The jumps first, so that nothing enters half a chain; then the chains.

@@ -3,7 +3,9 @@
 
 use super::names::{self, Set};
 use super::shadow;
-use crate::backend::rules::{Jump, forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
+use crate::backend::rules::{
+    Jump, block_localnet, forward, if_local, masquerade_if_not_local, off_cluster, postrouting,
+};
 use crate::desired::NodeRules;
 use crate::model::IpFamily;
 use iptables::{AddrType, AnyOf, Chain, ChainName, ConntrackMatch, CtState, Protocol, Rule, SetDir, Table, Target};
@@ -27,11 +29,14 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
         (Table::Filter, chain(names::guard(), guard_rules(family))),
         (Table::Mangle, chain(names::firewall(), firewall_rules(node, family))),
     ]);
+    if node.localhost_node_ports {
+        chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
+    }
     chains
 }
 
 /// The jumps into them.
-pub fn jumps(family: IpFamily) -> Vec<Jump> {
+pub fn jumps(node: &NodeRules, family: IpFamily) -> Vec<Jump> {
     let jump = |table, from, rule: Rule, to: ChainName| Jump {
         table,
         from: ChainName::from_static(from),
@@ -40,7 +45,7 @@ pub fn jumps(family: IpFamily) -> Vec<Jump> {
     let portals = || Rule::new().comment("kubernetes service portals");
     let guarded = Rule::new().comment("kubernetes service addresses").set(Set::Addresses.name(family), &[SetDir::Dst]);
     let firewall = || Rule::new().comment("kubernetes load balancer firewall");
-    vec![
+    let mut jumps = vec![
         jump(Table::Mangle, "INPUT", firewall(), names::firewall()),
         jump(Table::Mangle, "OUTPUT", firewall(), names::firewall()),
         jump(Table::Filter, "INPUT", guarded, names::guard()),
@@ -48,7 +53,12 @@ pub fn jumps(family: IpFamily) -> Vec<Jump> {
         jump(Table::Nat, "OUTPUT", portals(), names::services()),
         jump(Table::Nat, "PREROUTING", portals(), names::services()),
         jump(Table::Nat, "POSTROUTING", Rule::new().comment("kubernetes postrouting rules"), names::postrouting()),
-    ]
+    ];
+    if node.localhost_node_ports {
+        let comment = Rule::new().comment("kubernetes localnet guard");
+        jumps.push(jump(Table::Filter, "INPUT", comment, names::localnet_guard()));
+    }
+    jumps
 }
 
 /// Who is masqueraded, on what kind of address: as kube-proxy's KUBE-SVC and KUBE-EXT chains decide it.

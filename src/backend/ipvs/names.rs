@@ -132,13 +132,15 @@ chain_names! {
     firewall = "KUBE-IPVS-FIREWALL";
     /// filter: refuses what no service has on service addresses.
     guard = "KUBE-IPVS-GUARD";
+    /// filter: what the `route_localnet` of iptables mode would let in from outside.
+    localnet_guard = "KUBE-IPVS-LOCALNET-GUARD";
     /// mangle, while IPVS mode hands over: drops new connections for the instant in which IPVS forgets what their address and
     /// port was used for before.
     pause = "KUBE-IPVS-PAUSE";
 }
 
 /// All chains of this mode; the one place where ownership is decided.
-pub fn chains() -> [(Table, ChainName); 8] {
+pub fn chains() -> [(Table, ChainName); 9] {
     [
         (Table::Mangle, firewall()),
         (Table::Mangle, pause()),
@@ -148,6 +150,7 @@ pub fn chains() -> [(Table, ChainName); 8] {
         (Table::Nat, postrouting()),
         (Table::Filter, forward()),
         (Table::Filter, guard()),
+        (Table::Filter, localnet_guard()),
     ]
 }
 

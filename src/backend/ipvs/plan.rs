@@ -102,7 +102,7 @@ impl Planner<'_> {
         for (table, chain) in helpers::chains(self.rules, family) {
             self.steps.rules.extend(plan_chain(found, table, chain).map(Op::Rule));
         }
-        let (missing, surplus) = plan_jumps(found, &helpers::jumps(family));
+        let (missing, surplus) = plan_jumps(found, &helpers::jumps(self.rules, family));
         self.steps.rules.extend(missing.into_iter().chain(surplus).map(Op::Rule));
         let wanted = helpers::chains(self.rules, family);
         let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);

@@ -163,7 +163,7 @@ fn the_rules_are_the_same_in_number_whatever_is_served() {
         rules.collect::<Vec<String>>()
     };
     let (without, with) = (text(false), text(true));
-    assert_eq!(with.len() - without.len(), 4);
+    assert_eq!(with.len() - without.len(), 5, "four of the detour, and the localnet guard");
     let netmap: Vec<&String> = without.iter().filter(|rule| rule.contains("NETMAP --to 240.0.0.0/4")).collect();
     assert_eq!(netmap.len(), 2, "one for the node, one for each range of pods: {netmap:?}");
     let mode = ["SNAT --to-source 255.0.0.3", "DNAT --to-destination 255.0.0.2", "DNAT --to-destination 255.0.0.1"];

@@ -1,8 +1,17 @@
 //! The rules that both modes write into chains of their own: who is marked for masquerading, what becomes of the mark,
-//! and what FORWARD lets through.
+//! what FORWARD lets through, and who does not get to 127.0.0.1.
 
 use crate::desired::DetectLocal;
 use iptables::{ChainName, CtState, Rule};
+
+/// `route_localnet`, which iptables mode needs for node ports on localhost and which stays set when it leaves, lets neighbours
+/// reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.
+pub fn block_localnet() -> Rule {
+    Rule::parse(
+        "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" \
+         -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+    )
+}
 
 /// Masquerades what is marked. Also what keeps NAT registered in the namespace for as long as this mode serves.
 pub fn postrouting(mark: u32) -> Vec<Rule> {

@@ -5,6 +5,7 @@ use super::found::Ownership;
 use super::{Found, RuleOp};
 use crate::backend::{Effort, Failure};
 use iptables::{Chain, ChainName, Commands, Rule, Table, Transaction};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Runs spent on finding what the kernel refuses, in one sync. What is left is tried again with the next one.
@@ -67,8 +68,8 @@ pub struct Writer<'a, R> {
     /// Runs so far.
     pub effort: Effort,
     search: usize,
-    /// Why nothing can be written at all, be it what it may: found out once, not for each object.
-    broken: Option<String>,
+    /// Tables that take nothing at all, and why: found out once, not for each object.
+    broken: BTreeMap<Table, String>,
 }
 
 /// [`Ownership`] that can be printed.
@@ -78,12 +79,13 @@ impl<T: Ownership + std::fmt::Debug + Sync> OwnershipDebug for T {}
 impl<'a, R: Run> Writer<'a, R> {
     /// A writer through this means.
     pub fn new(run: R, ownership: &'a dyn OwnershipDebug) -> Self {
-        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS, broken: None }
+        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS, broken: BTreeMap::new() }
     }
 
     /// Carries out the steps. `found` moves forward for those that the kernel took.
     pub fn write(&mut self, ops: Vec<RuleOp>, found: &mut Found) -> Vec<Failure> {
         let mut failures = Vec::new();
+        let leaves = ops.iter().all(removes);
         for phase in phases(ops) {
             let ways_in: Vec<String> = phase.iter().filter(|op| is_way_in(op)).map(ToString::to_string).collect();
             let before = failures.len();
@@ -91,7 +93,7 @@ impl<'a, R: Run> Writer<'a, R> {
                 self.write_phase(phase, found, &mut failures);
             }
             // Packets that still come in need what comes behind it: masquerading, say. The next round begins here again.
-            if failures.iter().skip(before).any(|failure| ways_in.contains(&failure.step)) {
+            if leaves && failures.iter().skip(before).any(|failure| ways_in.contains(&failure.step)) {
                 break;
             }
         }
@@ -128,17 +130,23 @@ impl<'a, R: Run> Writer<'a, R> {
             Err(reason) => reason,
         };
         self.effort.refused += 1;
-        self.try_means(&ops);
+        self.try_tables(&ops);
+        let (lost, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| self.broken.contains_key(&op.table()));
+        if !lost.is_empty() {
+            failures.extend(lost.iter().map(|op| refused(op, &reason)));
+            if !ops.is_empty() {
+                self.write_or_search(ops, found, failures);
+            }
+            return;
+        }
         if let [RuleOp::Write { table, chain, .. }] = ops.as_slice()
-            && self.broken.is_none()
             && self.ownership.is_shared(*table, &chain.name)
             && chain.rules.len() > 1
         {
             return self.write_without_culprits(*table, chain, found, failures);
         }
-        if ops.len() == 1 || self.search == 0 || self.broken.is_some() {
-            let failure = |op: &RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: false };
-            return failures.extend(ops.iter().map(failure));
+        if ops.len() == 1 || self.search == 0 {
+            return failures.extend(ops.iter().map(|op| refused(op, &reason)));
         }
         self.search -= 1;
         let mut first = ops;
@@ -148,19 +156,27 @@ impl<'a, R: Run> Writer<'a, R> {
     }
 
     fn run(&mut self, ops: &[RuleOp]) -> Result<(), String> {
-        if let Some(reason) = &self.broken {
+        if let Some(reason) = ops.iter().find_map(|op| self.broken.get(&op.table())) {
             return Err(reason.clone());
         }
         self.effort.restores += 1;
         self.run.run(&transaction(ops))
     }
 
-    /// Not even an empty chain can be made and deleted: then what is refused is not to blame, and looking for a culprit among
-    /// thousands of chains would take for ever.
-    fn try_means(&mut self, ops: &[RuleOp]) {
-        let Some(op) = ops.first() else { return };
-        self.broken = self.run(&[RuleOp::Delete { table: op.table(), name: scratch() }]).err();
+    /// Where not even an empty chain can be made and deleted, what was refused is not to blame, and looking for a culprit
+    /// among thousands of chains would take for ever.
+    fn try_tables(&mut self, ops: &[RuleOp]) {
+        let tables: BTreeSet<Table> = ops.iter().map(RuleOp::table).collect();
+        for table in tables.into_iter().filter(|table| !self.broken.contains_key(table)).collect::<Vec<_>>() {
+            if let Err(reason) = self.run(&[RuleOp::Delete { table, name: scratch() }]) {
+                self.broken.insert(table, reason);
+            }
+        }
     }
+}
+
+fn refused(op: &RuleOp, reason: &str) -> Failure {
+    Failure { step: op.to_string(), reason: reason.to_owned(), lasting: false }
 }
 
 impl<R: Run> Writer<'_, R> {
@@ -190,11 +206,13 @@ impl<R: Run> Writer<'_, R> {
         let write = RuleOp::Write { table, chain: tried, replaces: false };
         let outcome = self.run(&[write]);
         let removed = self.run(&[RuleOp::Delete { table, name: scratch }]);
-        // Where nothing was written, that is the trial of the means.
-        self.broken = self.broken.take().or_else(|| removed.clone().err().filter(|_| outcome.is_err()));
+        // Where nothing was written, that is the trial of the table.
+        if let (Err(_), Err(reason)) = (&outcome, &removed) {
+            self.broken.entry(table).or_insert_with(|| reason.clone());
+        }
         match (outcome, rules) {
             (Ok(()), _) => accepted.extend(rules.iter().cloned()),
-            (Err(reason), _) if rules.len() == 1 || self.broken.is_some() => {
+            (Err(reason), _) if rules.len() == 1 || self.broken.contains_key(&table) => {
                 let failure = |rule: &Rule| {
                     let step = format!("add to {table}/{chain}: {rule}");
                     Failure { step, reason: reason.clone(), lasting: false }
@@ -223,15 +241,18 @@ fn phases(ops: Vec<RuleOp>) -> [Vec<RuleOp>; 4] {
     let mut phases = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     let [adds, translation, masquerade, removals] = &mut phases;
     for op in ops {
-        let removes = matches!(op, RuleOp::Remove { .. } | RuleOp::Delete { .. });
         match op.table() {
-            Table::Nat if leaves && removes && !is_way_in(&op) => masquerade.push(op),
+            Table::Nat if leaves && removes(&op) && !is_way_in(&op) => masquerade.push(op),
             Table::Nat => translation.push(op),
-            _ if removes => removals.push(op),
+            _ if removes(&op) => removals.push(op),
             _ => adds.push(op),
         }
     }
     phases
+}
+
+fn removes(op: &RuleOp) -> bool {
+    matches!(op, RuleOp::Remove { .. } | RuleOp::Delete { .. })
 }
 
 /// Whether a step takes out the jump by which packets reach the translation.
