@@ -10,6 +10,8 @@
 
 mod support;
 
+use std::net::UdpSocket;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use support::switching::{
@@ -240,5 +242,43 @@ fn killed_in_the_midst() {
     let proxy = start(&cluster, &["--drain-timeout", "1s"]);
     wait_gone(&cluster);
     assert_only(&cluster, mode);
+    proxy.stop();
+}
+
+/// A pod that has a way of its own to 127.0.0.1, by the node; and somebody on the node who listens there.
+fn neighbour(cluster: &Cluster) -> UdpSocket {
+    let script = "sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route flush table local root 127.0.0.0/8; \
+                  ip route add 127.0.0.1 $(ip -4 route show default | cut -d ' ' -f 2-)";
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]);
+    assert!(cluster.host("pod-3").ns.spawn_process(command).unwrap().wait().unwrap().success());
+    let listener = cluster.lab.node().ns.run(|| UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    listener
+}
+
+fn is_reached(cluster: &Cluster, listener: &UdpSocket) -> bool {
+    let to = listener.local_addr().unwrap();
+    let send = || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"who is there?", to).unwrap();
+    cluster.host("pod-3").ns.run(send).unwrap();
+    listener.recv(&mut [0; 64]).is_ok()
+}
+
+/// iptables mode sets `route_localnet` for all devices, and it stays set when that mode leaves.
+#[test]
+fn neighbours_do_not_get_to_localhost_in_either_mode() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = cluster(Mode::Iptables);
+    let proxy = start(&cluster, &[]);
+    let listener = neighbour(&cluster);
+    assert!(!is_reached(&cluster, &listener), "iptables mode");
+    switch(&cluster, &["ipvs", "--drain", "1s", "--no-wait"]);
+    assert!(!is_reached(&cluster, &listener), "both");
+    wait_gone(&cluster);
+    assert!(!is_reached(&cluster, &listener), "IPVS mode");
+    cluster.shell("for kind in nft legacy; do iptables-$kind -F KUBE-IPVS-LOCALNET-GUARD 2> /dev/null || true; done");
+    assert!(is_reached(&cluster, &listener), "it is the guard that keeps them away");
     proxy.stop();
 }
