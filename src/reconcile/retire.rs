@@ -39,10 +39,10 @@ pub struct Retirement {
     pub endpoints: usize,
     /// What of it would not go.
     pub failures: Vec<String>,
-    /// It never served: it came up beside the other one, and failed.
-    half: bool,
     /// What of it would refuse or divert packets that the other one is to get has gone.
     aside: bool,
+    /// When time is over and it would not go: it is tried again then.
+    again_at: Option<Instant>,
     /// What drains is looked at again then.
     look_at: Option<Instant>,
 }
@@ -53,10 +53,24 @@ impl Retirement {
         *self = Self { state: State::Until(deadline(now, drain)), since: Some(now), ..Self::default() };
     }
 
-    /// Came up beside the other one, and failed.
-    pub fn begin_half(&mut self, now: Instant, drain: Duration) {
-        self.begin(now, drain);
-        self.half = true;
+    /// It came up beside the other one, and failed. What drained before goes on draining.
+    pub fn take_back(&mut self, now: Instant, drain: Duration) {
+        match self.state {
+            State::Gone | State::Waiting => self.begin(now, drain),
+            State::Until(_) => (self.look_at, self.again_at, self.aside) = (None, None, false),
+        }
+    }
+
+    /// Open connections may go on for so long from now on, if any may.
+    pub fn drain_until(&mut self, until: Instant) {
+        if let State::Until(end) = &mut self.state {
+            (*end, self.look_at, self.again_at) = (until, None, None);
+        }
+    }
+
+    /// It is not looked at before that.
+    fn rest(&mut self, now: Instant, timing: &Timing) {
+        (self.look_at, self.again_at) = (Some(now + timing.drain), Some(now + timing.drain));
     }
 
     /// When it is to be looked at again, if it is not gone.
@@ -64,26 +78,29 @@ impl Retirement {
         match self.state {
             State::Until(until) if now < until => Some(self.look_at.unwrap_or(now + timing.drain).min(until)),
             // It should be gone and is not: once in a while is often enough.
-            State::Until(_) => Some(now + timing.retry_max),
+            State::Until(_) => Some(self.again_at.unwrap_or(now)),
             State::Waiting | State::Gone => None,
         }
     }
 
-    fn looked(&mut self, began: Instant, timing: &Timing) {
-        let ended = Instant::now();
-        let rest = ended.saturating_duration_since(began).saturating_mul(LOOK_REST);
-        self.look_at = Some(ended + rest.clamp(timing.drain, timing.drain.saturating_mul(LONGEST_REST)));
+    fn looked(&mut self, now: Instant, took: Duration, timing: &Timing) {
+        let rest = took.saturating_mul(LOOK_REST);
+        let rest = rest.clamp(timing.drain, timing.drain.saturating_mul(LONGEST_REST));
+        self.look_at = Some(now.max(Instant::now()) + rest);
     }
 }
 
 impl Reconciler {
     /// Lets the other mode go.
     pub(super) fn retire(&mut self, family: IpFamily, now: Instant) {
-        let desired = self.builder.desired().get(family);
+        let retirement = self.retirements.get_mut(family);
+        if self.builder.desired().get(family).incomplete {
+            return retirement.rest(now, &self.timing);
+        }
         // What lies with somebody else will not mend by keeping the other mode.
-        let settled = self.status.families.get(family).settled && !desired.incomplete;
-        // Nobody brings up to date what never served: packets that it still took would go to endpoints that are gone.
-        if settled || self.retirements.get(family).half {
+        let settled = self.status.families.get(family).settled;
+        // Nobody brings up to date what does not serve: packets that it still took would go to endpoints that are gone.
+        if settled || matches!(retirement.state, State::Until(_)) {
             self.retire_settled(family, now);
         }
         if settled {
@@ -112,26 +129,40 @@ impl Reconciler {
             State::Until(_) => {}
         }
         let State::Until(until) = retirement.state else { return };
-        if now < until && retirement.look_at.is_some_and(|at| now < at) {
+        let due = if now < until { retirement.look_at } else { retirement.again_at };
+        if due.is_some_and(|at| now < at) || !self.step_aside(family, until, now) {
             return;
         }
-        // Where time is over before it began, it has to step aside all the same before it goes.
-        if now < until || !retirement.aside {
-            let began = Instant::now();
-            let wish = self.builder.desired().get(family).retired(until.max(now + self.timing.drain));
-            let mut report = plane.sync(family, &wish, Touched::All, now);
-            if report.is_clean() && report.done > 0 && report.draining > 0 {
-                // What took no more only since then may be idle already.
-                report = plane.sync(family, &wish, Touched::All, now);
-            }
-            retirement.looked(began, &self.timing);
-            retirement.take(&report, plane.name(), family);
-            retirement.aside = report.is_clean();
-            if now < until && (!report.is_clean() || report.draining > 0) {
-                return;
-            }
-        }
         self.remove(family, now);
+    }
+
+    /// Takes no more, and takes nothing that is the other mode's. Returns whether it may go.
+    fn step_aside(&mut self, family: IpFamily, until: Instant, now: Instant) -> bool {
+        let retirement = self.retirements.get_mut(family);
+        let Some(plane) = self.planes.retiring(family) else { return false };
+        let over = until <= now;
+        if over && retirement.aside {
+            return true;
+        }
+        let began = Instant::now();
+        // Connections may end where time is over; they do not end before everything else has.
+        let wish = self.builder.desired().get(family).retired(until.max(now + self.timing.drain));
+        let mut report = plane.sync(family, &wish, Touched::All, now);
+        if report.is_clean() && report.done > 0 && report.draining > 0 {
+            // What took no more only since then may be idle already.
+            report = plane.sync(family, &wish, Touched::All, now);
+        }
+        retirement.looked(now, began.elapsed(), &self.timing);
+        retirement.take(&report, plane.name(), family);
+        retirement.aside = report.is_clean();
+        // Going all the same would be worse: its refusals would outlive what they belong to.
+        let patient = retirement.since.is_some_and(|since| now < since + self.timing.retry_max);
+        let connections = *self.planes.active.get(family) == Mode::Iptables;
+        if over {
+            retirement.again_at = Some(now + self.timing.drain);
+            return retirement.aside || !patient;
+        }
+        report.draining == 0 && (retirement.aside || !patient && !connections)
     }
 
     /// Nothing drains any more, or time is over.
@@ -153,6 +184,7 @@ impl Reconciler {
         } else if let State::Until(until) = &mut retirement.state {
             // From here on it is tried once in a while.
             *until = (*until).min(now);
+            retirement.again_at = Some(now + self.timing.retry_max);
         }
     }
 }

@@ -146,8 +146,8 @@ impl Reconciler {
         }
         for family in families.iter().filter(|family| !moving.contains(family)) {
             // It serves already; but somebody may have become less patient with the old one.
-            if let (State::Until(until), Some(drain)) = (&mut self.retirements.get_mut(*family).state, switch.drain) {
-                *until = now.checked_add(drain).unwrap_or(*until);
+            if let Some(until) = switch.drain.and_then(|drain| now.checked_add(drain)) {
+                self.retirements.get_mut(*family).drain_until(until);
             }
         }
         let waits_for = families.iter().map(|family| (*family, target.other())).collect();
@@ -267,10 +267,7 @@ impl Reconciler {
             if self.planes.at(target).is_none() {
                 continue;
             }
-            let retirement = self.retirements.get_mut(family);
-            if retirement.state == State::Gone {
-                retirement.begin_half(now.max(Instant::now()), drain);
-            }
+            self.retirements.get_mut(family).take_back(now.max(Instant::now()), drain);
             if let Some(plane) = self.planes.at(target) {
                 plane.distrust(family);
                 plane.expect(family, self.builder.desired().get(family), &[]);

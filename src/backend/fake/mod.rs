@@ -10,6 +10,7 @@ mod iptables;
 mod ipvs;
 mod kernel;
 mod refusals;
+mod retiring;
 mod scenarios;
 mod switch;
 

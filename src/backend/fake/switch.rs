@@ -99,6 +99,10 @@ impl Node {
         reconciler
     }
 
+    pub fn fill_disk(&self) {
+        *self.disk_full.lock().unwrap() = true;
+    }
+
     fn assert_served(&self, when: &str) {
         let kernel = self.kernel.lock().unwrap();
         for vip in VIPS {
@@ -111,7 +115,7 @@ impl Node {
     }
 
     /// Exactly what a fresh start in this mode makes.
-    fn assert_only(&self, mode: Mode, when: &str) {
+    pub fn assert_only(&self, mode: Mode, when: &str) {
         let fresh = Self { families: self.families.clone(), ..Self::new(0, 1) };
         settle(&mut fresh.start(mode), Instant::now());
         // The kernel's own chains come with the first use of their table, and stay.
@@ -150,7 +154,7 @@ fn ipvs_serves(kernel: &FakeKernel, vip: &str) -> bool {
     kernel.interface && kernel.routes.keys().any(|net| net.contains(&address)) && kernel.servers.iter().any(serves)
 }
 
-fn snapshot() -> Snapshot {
+pub fn snapshot() -> Snapshot {
     let mut snapshot = complete();
     for (name, ip, node_port, external) in [("a", VIPS[0], None, &[][..]), ("b", VIPS[1], Some(30080), &[VIPS[2]][..])]
     {

@@ -12,7 +12,7 @@ pub mod service;
 pub use affinity::Guests;
 pub use packets::RuleCounters;
 
-use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Run, Writer};
+use super::rules::{Found, FoundReader, OwnershipDebug, ROUTE_LOCALNET, RuleOp, Run, Writer};
 use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
@@ -45,6 +45,8 @@ pub struct Observed {
     rules: Found,
     /// Settings of the kernel that are not as this mode needs them.
     unset: Vec<Setting>,
+    /// We have set `route_localnet`, be it in an earlier run or for another configuration.
+    localnet_open: bool,
     /// What was wanted when the kernel was last brought there; `None` after reading.
     previous: Option<Previous>,
 }
@@ -55,6 +57,11 @@ impl Observed {
         self.rules.forget_texts();
         let rules = desired.rules.clone().filter(|_| !desired.retiring);
         self.previous = rules.map(|rules| Previous { ports: desired.ports.clone(), rules });
+    }
+
+    /// Whether neighbours have to be kept from what listens on 127.0.0.1.
+    fn needs_guard(&self, rules: &NodeRules) -> bool {
+        rules.localhost_node_ports || self.localnet_open
     }
 
     #[cfg(test)]
@@ -243,7 +250,8 @@ impl Backend for Iptables {
             .save_into(&[Table::Nat, Table::Filter], &mut reader)
             .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
-        Ok(Observed { rules: reader.finish(), unset: self.unset(family)?, previous: None })
+        let localnet_open = family == IpFamily::V4 && self.sysctl.holds(ROUTE_LOCALNET);
+        Ok(Observed { rules: reader.finish(), unset: self.unset(family)?, localnet_open, previous: None })
     }
 
     fn plan(

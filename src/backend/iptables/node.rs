@@ -1,7 +1,9 @@
 //! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
 
 use super::names;
-use crate::backend::rules::{Found, Jump, block_localnet, forward, off_cluster, postrouting, target_chain};
+use crate::backend::rules::{
+    Found, Jump, ROUTE_LOCALNET, block_localnet, forward, off_cluster, postrouting, target_chain,
+};
 use crate::desired::{NodePortAddresses, NodeRules};
 use crate::kernel::sysctl::Setting;
 use crate::model::IpFamily;
@@ -45,7 +47,7 @@ pub fn jumps(localnet_guard: bool) -> Vec<Jump> {
 
 /// Whether a setting is safe with the localnet guard only.
 pub fn needs_guard(setting: &Setting) -> bool {
-    setting.path.ends_with("/route_localnet")
+    setting.path == ROUTE_LOCALNET
 }
 
 /// Whether the localnet guard is there, and packets meet it.
@@ -70,7 +72,7 @@ pub fn untranslated(family: IpFamily) -> Chain {
 }
 
 /// The chains that hold for the whole node.
-pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
+pub fn chains(node: &NodeRules, localnet_guard: bool) -> Vec<(Table, Chain)> {
     let mark = node.masquerade_mark;
     let chain = |name, rules| Chain { name, rules };
     let mut chains = vec![
@@ -82,7 +84,7 @@ pub fn chains(node: &NodeRules) -> Vec<(Table, Chain)> {
     if !off_cluster.is_empty() {
         chains.push((Table::Nat, chain(names::off_cluster(), off_cluster)));
     }
-    if node.localhost_node_ports {
+    if localnet_guard {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }
     chains

@@ -62,7 +62,9 @@ pub fn ahead(
         let head = desired.ports.iter().filter(|(key, _)| key.service.is_kubernetes());
         let ports: OrdMap<_, _> = head.map(|(key, port)| (key.clone(), port.clone())).collect();
         if beside || ports.is_empty() || found.has(Table::Nat, &names::services()) {
-            let chains = node::chains(rules).into_iter().filter_map(|(table, chain)| plan_chain(found, table, chain));
+            let chains = node::chains(rules, observed.needs_guard(rules))
+                .into_iter()
+                .filter_map(|(table, chain)| plan_chain(found, table, chain));
             return Some(chains.map(Op::Rule).collect());
         }
         // Only additions: what stands there belongs to what is still to come.
@@ -128,7 +130,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         standing += usize::from(found.has(table, &chain.name));
         plan_chain(found, table, chain)
     };
-    for (table, content) in node::chains(rules) {
+    for (table, content) in node::chains(rules, observed.needs_guard(rules)) {
         steps.extend(chain(table, content));
     }
     for port in in_order(desired) {
@@ -144,11 +146,11 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         }
     }
     steps.extend(chain(Table::Filter, node::untranslated(family)));
-    let (missing, surplus) = plan_jumps(found, &node::jumps(rules.localhost_node_ports));
+    let (missing, surplus) = plan_jumps(found, &node::jumps(observed.needs_guard(rules)));
     steps.extend(missing);
     steps.extend(surplus);
     if !desired.incomplete && standing < found.chains.len() {
-        let wanted = wanted(family, desired, rules);
+        let wanted = wanted(family, desired, rules, observed);
         steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
     }
     steps
@@ -189,9 +191,10 @@ fn shared_chain(
 }
 
 /// The names of all chains. Only where something has to go, as it takes time and room.
-fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules) -> HashSet<(Table, ChainName)> {
+fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Observed) -> HashSet<(Table, ChainName)> {
     let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
-    wanted.extend(node::chains(rules).into_iter().map(|(table, chain)| (table, chain.name)));
+    wanted
+        .extend(node::chains(rules, observed.needs_guard(rules)).into_iter().map(|(table, chain)| (table, chain.name)));
     wanted.insert((Table::Filter, node::untranslated(family).name));
     for port in desired.ports.values() {
         wanted.extend(service::render_chains(port, rules).into_iter().map(|chain| (Table::Nat, chain.name)));

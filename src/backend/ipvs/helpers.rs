@@ -14,7 +14,7 @@ use std::net::IpAddr;
 const TO_ADDRESS_AND_PORT: [SetDir; 2] = [SetDir::Dst, SetDir::Dst];
 
 /// The chains, leaves first.
-pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
+pub fn chains(node: &NodeRules, family: IpFamily, localnet_guard: bool) -> Vec<(Table, Chain)> {
     let chain = |name, rules| Chain { name, rules };
     let mark_masq = chain(names::mark_masq(), vec![Rule::new().or_mark(node.masquerade_mark)]);
     let off_cluster = off_cluster(&node.detect_local, names::mark_masq());
@@ -29,14 +29,14 @@ pub fn chains(node: &NodeRules, family: IpFamily) -> Vec<(Table, Chain)> {
         (Table::Filter, chain(names::guard(), guard_rules(family))),
         (Table::Mangle, chain(names::firewall(), firewall_rules(node, family))),
     ]);
-    if node.localhost_node_ports {
+    if localnet_guard {
         chains.push((Table::Filter, chain(names::localnet_guard(), vec![block_localnet()])));
     }
     chains
 }
 
 /// The jumps into them.
-pub fn jumps(node: &NodeRules, family: IpFamily) -> Vec<Jump> {
+pub fn jumps(family: IpFamily, localnet_guard: bool) -> Vec<Jump> {
     let jump = |table, from, rule: Rule, to: ChainName| Jump {
         table,
         from: ChainName::from_static(from),
@@ -54,7 +54,7 @@ pub fn jumps(node: &NodeRules, family: IpFamily) -> Vec<Jump> {
         jump(Table::Nat, "PREROUTING", portals(), names::services()),
         jump(Table::Nat, "POSTROUTING", Rule::new().comment("kubernetes postrouting rules"), names::postrouting()),
     ];
-    if node.localhost_node_ports {
+    if localnet_guard {
         let comment = Rule::new().comment("kubernetes localnet guard");
         jumps.push(jump(Table::Filter, "INPUT", comment, names::localnet_guard()));
     }

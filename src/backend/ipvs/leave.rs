@@ -26,7 +26,7 @@ pub fn everything_goes(observed: &Observed) -> Vec<Op> {
         ops.push(Op::DeleteDetour);
     }
     let foreign = observed.addresses.iter().any(|net| !recorded(&net));
-    if observed.interface && !observed.interface_shared && !foreign {
+    if observed.interface && !observed.interface_foreign && !observed.interface_shared && !foreign {
         ops.push(Op::DeleteInterface);
     }
     ops

@@ -6,7 +6,7 @@ use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
 use crate::backend::kube_proxy::Recorded;
-use crate::backend::rules::FoundReader;
+use crate::backend::rules::{FoundReader, ROUTE_LOCALNET};
 use crate::backend::{Effort, ObserveError, unset_sysctls};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::sysctl::{Needs, settings};
@@ -50,6 +50,7 @@ impl Ipvs {
             strict_arp: self.options.strict_arp,
             localhost_node_ports: false,
         };
+        observed.localnet_open = family == IpFamily::V4 && self.sysctl.holds(ROUTE_LOCALNET);
         observed.unset = unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))?;
         Ok(observed)
     }
@@ -152,7 +153,8 @@ impl Ipvs {
         }
         observed.interface = self.interface.index().map_err(failed)?.is_some();
         observed.interface_up = self.interface.is_up().map_err(failed)?;
-        if !observed.interface {
+        observed.interface_foreign = self.interface.is_foreign().map_err(failed)?;
+        if !observed.interface || observed.interface_foreign {
             return Ok(());
         }
         let mut routes =

@@ -101,6 +101,8 @@ pub struct Observed {
     pub interface: bool,
     /// The device is up: IPv6 takes no routes to one that is down.
     pub interface_up: bool,
+    /// The device is somebody else's, of another kind.
+    pub interface_foreign: bool,
     /// Somebody else's addresses, or the other family's, are on the device.
     pub interface_shared: bool,
     /// The detour of node ports on localhost.
@@ -125,6 +127,8 @@ pub struct Observed {
     pub timeouts: Option<Timeouts>,
     /// Settings that are not as they should be.
     pub unset: Vec<Setting>,
+    /// We have set `route_localnet`, for iptables mode.
+    pub localnet_open: bool,
     /// `None` after reading.
     pub previous: Option<Previous>,
 }

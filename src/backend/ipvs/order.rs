@@ -4,8 +4,10 @@
 use super::Op;
 use super::names::Set;
 use super::observed::address_entry;
+use super::shadow;
 use super::wanted::entry_of;
 use crate::kernel::ipset::Entry;
+use ipnet::IpNet;
 use ipvs::Command;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,6 +17,12 @@ use std::collections::HashSet;
 pub struct Broken {
     unrecorded: HashSet<(bool, Entry)>,
     still_there: HashSet<(bool, Entry)>,
+    /// Virtual servers that could not be made, by their entry.
+    unserved: HashSet<Entry>,
+    /// Routes that could not be made.
+    unrouted: Vec<IpNet>,
+    no_device: bool,
+    no_detour: bool,
 }
 
 /// Whether an entry is of the set of addresses (true) or of the ledger of virtual servers (false).
@@ -34,6 +42,10 @@ impl Broken {
             Op::AddEntry(set, entry) => {
                 self.unrecorded.extend(slot(*set).map(|slot| (slot, *entry)));
             }
+            Op::Ipvs(Command::AddService(service)) => self.unserved.extend(entry_of(&service.id)),
+            Op::Route(route) => self.unrouted.push(route.net),
+            Op::MakeInterface => self.no_device = true,
+            Op::MakeDetour => self.no_detour = true,
             Op::Ipvs(Command::DeleteService(id)) => {
                 self.still_there.extend(entry_of(id).map(|entry| (false, entry)));
             }
@@ -46,17 +58,43 @@ impl Broken {
 
     /// The steps that need not wait; of those that do, `wait` is told why.
     pub fn possible<'a>(&self, ops: &'a [Op], mut wait: impl FnMut(&Op, &'static str)) -> Cow<'a, [Op]> {
-        if self.unrecorded.is_empty() && self.still_there.is_empty() {
+        if self.is_nothing() {
             return ops.into();
         }
         let need_not = |op: &&Op| self.blocks(op).map(|reason| wait(op, reason)).is_none();
         ops.iter().filter(need_not).cloned().collect()
     }
 
+    fn is_nothing(&self) -> bool {
+        let Self { unrecorded, still_there, unserved, unrouted, no_device, no_detour } = self;
+        let empty = unrecorded.is_empty() && still_there.is_empty() && unserved.is_empty() && unrouted.is_empty();
+        empty && !no_device && !no_detour
+    }
+
+    /// Whether an entry would send packets where nobody takes them; another mode may serve them still.
+    fn leads_nowhere(&self, set: Set, entry: Entry) -> bool {
+        let to = match (set, entry) {
+            (Set::Mapped, Entry::IpPort { address, protocol, port }) => {
+                Entry::IpPort { address: shadow::of(address), protocol, port }
+            }
+            (Set::Localhost, Entry::NetPort { protocol, port, .. }) => {
+                Entry::IpPort { address: shadow::LOCALHOST, protocol, port }
+            }
+            _ => return false,
+        };
+        let Entry::IpPort { address, .. } = to else { return false };
+        let unrouted = self.no_device || self.unrouted.iter().any(|net| net.contains(&address));
+        unrouted || self.unserved.contains(&to) || (set == Set::Localhost && self.no_detour)
+    }
+
     /// Why a step must wait for the next round.
     pub fn blocks(&self, op: &Op) -> Option<&'static str> {
         let unrecorded = |slot, entry: Entry| self.unrecorded.contains(&(slot, entry));
         match op {
+            Op::Route(_) | Op::AddAddress(_) if self.no_device => Some("not made, as its device could not be"),
+            Op::AddEntry(set, entry) if self.leads_nowhere(*set, *entry) => {
+                Some("not diverted, as nobody would take it there")
+            }
             // What is ours and not recorded would pass for somebody else's from now on.
             Op::Ipvs(Command::AddService(service)) if entry_of(&service.id).is_some_and(|e| unrecorded(false, e)) => {
                 Some("not made, as it could not be recorded as ours")
@@ -79,5 +117,40 @@ impl Broken {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::ipset::Protocol;
+    use ipvs::{Scheduler, Service, ServiceId};
+
+    fn at(address: &str) -> Entry {
+        Entry::IpPort { address: address.parse().unwrap(), protocol: Protocol::TCP, port: 80 }
+    }
+
+    /// Another mode may serve them still.
+    #[test]
+    fn nobody_is_diverted_to_where_nobody_serves() {
+        let mapped = Op::AddEntry(Set::Mapped, at("192.168.0.2"));
+        let localhost = Op::AddEntry(
+            Set::Localhost,
+            Entry::NetPort { net: "127.0.0.0/8".parse().unwrap(), protocol: Protocol::TCP, port: 80 },
+        );
+        let server = |address: &str| {
+            let id = ServiceId::Address { protocol: ipvs::Protocol::Tcp, address: address.parse().unwrap(), port: 80 };
+            Op::Ipvs(Command::AddService(Service::new(id, "rr".parse::<Scheduler>().unwrap())))
+        };
+        let blocked = |failed: Op| {
+            let mut broken = Broken::default();
+            broken.note(&failed);
+            [&mapped, &localhost].map(|op| !broken.possible(std::slice::from_ref(op), |_, _| {}).contains(op))
+        };
+        assert_eq!(blocked(server("240.168.0.2")), [true, false]);
+        assert_eq!(blocked(server("255.0.0.1")), [false, true]);
+        assert_eq!(blocked(server("172.30.0.1")), [false, false]);
+        assert_eq!(blocked(Op::MakeDetour), [false, true]);
+        assert_eq!(blocked(Op::MakeInterface), [true, true]);
     }
 }

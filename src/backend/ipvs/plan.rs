@@ -82,7 +82,7 @@ impl Planner<'_> {
         let family = self.context.family;
         self.steps.settings.extend(self.observed.unset.iter().copied().map(Op::Sysctl));
         self.steps.settings.extend(timeouts::plan(self.rules.timeouts, self.observed.timeouts));
-        if !self.observed.interface || !self.observed.interface_up {
+        if !self.observed.interface || !self.observed.interface_up || self.observed.interface_foreign {
             self.steps.settings.push(Op::MakeInterface);
         }
         match (self.rules.localhost_node_ports, self.observed.detour) {
@@ -99,12 +99,13 @@ impl Planner<'_> {
             }
         }
         let found = &self.observed.rules;
-        for (table, chain) in helpers::chains(self.rules, family) {
+        let guard = self.rules.localhost_node_ports || self.observed.localnet_open;
+        let wanted = helpers::chains(self.rules, family, guard);
+        for (table, chain) in wanted.clone() {
             self.steps.rules.extend(plan_chain(found, table, chain).map(Op::Rule));
         }
-        let (missing, surplus) = plan_jumps(found, &helpers::jumps(self.rules, family));
+        let (missing, surplus) = plan_jumps(found, &helpers::jumps(family, guard));
         self.steps.rules.extend(missing.into_iter().chain(surplus).map(Op::Rule));
-        let wanted = helpers::chains(self.rules, family);
         let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
         self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
         for range in self.rules.service_ranges.clone() {

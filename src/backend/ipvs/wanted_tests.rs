@@ -148,7 +148,7 @@ fn node_ports_on_localhost_have_a_virtual_server_of_their_own() {
 fn nothing_is_dropped_for_being_invalid_where_connection_tracking_is_liberal() {
     for family in IpFamily::BOTH {
         for drop_invalid in [true, false] {
-            let chains = helpers::chains(&NodeRules { drop_invalid, ..node(true) }, family);
+            let chains = helpers::chains(&NodeRules { drop_invalid, ..node(true) }, family, true);
             let rules = chains.iter().flat_map(|(_, chain)| chain.rules.iter().map(ToString::to_string));
             assert_eq!(rules.filter(|rule| rule.contains("INVALID")).count() > 1, drop_invalid, "{family}");
         }
@@ -158,7 +158,7 @@ fn nothing_is_dropped_for_being_invalid_where_connection_tracking_is_liberal() {
 #[test]
 fn the_rules_are_the_same_in_number_whatever_is_served() {
     let text = |localhost| {
-        let chains = helpers::chains(&node(localhost), IpFamily::V4);
+        let chains = helpers::chains(&node(localhost), IpFamily::V4, localhost);
         let rules = chains.iter().flat_map(|(_, chain)| chain.rules.iter().map(ToString::to_string));
         rules.collect::<Vec<String>>()
     };

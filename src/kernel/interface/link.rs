@@ -73,6 +73,14 @@ impl Interface {
         Ok(self.find("look for")?.is_some_and(|found| found.up))
     }
 
+    /// Whether something of another kind has its name.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn is_foreign(&mut self) -> Result<bool, InterfaceError> {
+        Ok(self.find("look for")?.is_some_and(|found| found.kind.as_deref() != Some(&self.kind)))
+    }
+
     /// Deletes the interface, and with it its routes and addresses; `false` when it was not there.
     ///
     /// # Errors

@@ -88,6 +88,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a setting is as we changed it, in this run or an earlier one.
+    pub fn holds(&self, path: &str) -> bool {
+        let recorded = self.recorded().unwrap_or_default();
+        let before = recorded.into_iter().find(|previous| previous.path == path);
+        before.is_some_and(|before| self.sysctl.read(path).is_ok_and(|now| now != before.value))
+    }
+
     fn record(&self, path: &str, value: &str) -> io::Result<()> {
         let mut known = self.recorded()?;
         if known.iter().any(|previous| previous.path == path) {
@@ -153,9 +160,11 @@ mod tests {
         ledger.ensure(forward).unwrap();
         assert_eq!(ledger.sysctl().read("net/ipv4/ip_forward").unwrap(), "1");
         assert_eq!(ledger.recorded().unwrap().len(), 1);
+        assert!(ledger.holds("net/ipv4/ip_forward"));
         assert!(ledger.restore().unwrap().is_empty());
         assert_eq!(ledger.sysctl().read("net/ipv4/ip_forward").unwrap(), "0");
         assert!(ledger.recorded().unwrap().is_empty());
+        assert!(!ledger.holds("net/ipv4/ip_forward"));
         fs::remove_dir_all(folder).unwrap();
     }
 }
