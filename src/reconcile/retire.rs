@@ -57,7 +57,11 @@ impl Retirement {
     pub fn take_back(&mut self, now: Instant, drain: Duration) {
         match self.state {
             State::Gone | State::Waiting => self.begin(now, drain),
-            State::Until(_) => (self.look_at, self.again_at, self.aside) = (None, None, false),
+            State::Until(until) => {
+                // What it has taken meanwhile is not older than that.
+                self.state = State::Until(until.max(deadline(now, drain)));
+                (self.since, self.look_at, self.again_at, self.aside) = (Some(now), None, None, false);
+            }
         }
     }
 
@@ -159,7 +163,7 @@ impl Reconciler {
         let patient = retirement.since.is_some_and(|since| now < since + self.timing.retry_max);
         let connections = *self.planes.active.get(family) == Mode::Iptables;
         if over {
-            retirement.again_at = Some(now + self.timing.drain);
+            retirement.again_at = Some(now.max(Instant::now()) + self.timing.drain);
             return retirement.aside || !patient;
         }
         report.draining == 0 && (retirement.aside || !patient && !connections)
@@ -184,7 +188,7 @@ impl Reconciler {
         } else if let State::Until(until) = &mut retirement.state {
             // From here on it is tried once in a while.
             *until = (*until).min(now);
-            retirement.again_at = Some(now + self.timing.retry_max);
+            retirement.again_at = Some(now.max(Instant::now()) + self.timing.retry_max);
         }
     }
 }

@@ -134,6 +134,12 @@ impl Reconciler {
                 self.planes.modes.take_settings(&settings);
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
+                // What an earlier configuration did to the kernel may not be known: it is read again.
+                for family in IpFamily::BOTH {
+                    if let Some(plane) = self.planes.active(family) {
+                        plane.distrust(family);
+                    }
+                }
             }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
             Trigger::Switch(switch) => self.switches.push_back(switch),

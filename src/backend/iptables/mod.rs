@@ -170,6 +170,7 @@ impl Iptables {
         match self.sysctl.ensure(&setting) {
             Ok(()) => {
                 observed.unset.retain(|unset| unset.path != setting.path);
+                observed.localnet_open |= node::needs_guard(&setting);
                 None
             }
             Err(error) => {
@@ -250,8 +251,11 @@ impl Backend for Iptables {
             .save_into(&[Table::Nat, Table::Filter], &mut reader)
             .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
-        let localnet_open = family == IpFamily::V4 && self.sysctl.holds(ROUTE_LOCALNET);
-        Ok(Observed { rules: reader.finish(), unset: self.unset(family)?, localnet_open, previous: None })
+        let rules = reader.finish();
+        let localnet_open = family == IpFamily::V4
+            && (self.sysctl.holds(ROUTE_LOCALNET)
+                || node::is_guarded(&rules) && self.sysctl.sysctl().is_on(ROUTE_LOCALNET));
+        Ok(Observed { rules, unset: self.unset(family)?, localnet_open, previous: None })
     }
 
     fn plan(

@@ -42,6 +42,16 @@ fn means(op: &Op) -> Means {
     }
 }
 
+/// Steps that wait for others of the same means are no part of their batch.
+fn dependence(op: &Op) -> u8 {
+    match op {
+        Op::AddEntry(set, _) if set.diverts() => 1,
+        Op::DeleteEntry(..) => 2,
+        Op::DestroySet(_) => 3,
+        _ => 0,
+    }
+}
+
 fn failure(op: &Op, reason: impl ToString) -> Failure {
     Failure { step: op.to_string(), reason: reason.to_string(), lasting: false }
 }
@@ -57,8 +67,8 @@ impl Ipvs {
         let mut broken = Broken::default();
         let mut rest = plan.as_slice();
         while let Some(first) = rest.first() {
-            let kind = means(first);
-            let count = rest.iter().take_while(|op| means(op) == kind).count();
+            let (kind, dependence) = (means(first), dependence(first));
+            let count = rest.iter().take_while(|op| (means(op), self::dependence(op)) == (kind, dependence)).count();
             let (batch, tail) = rest.split_at(count);
             rest = tail;
             let started = Instant::now();

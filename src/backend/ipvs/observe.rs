@@ -1,7 +1,7 @@
 //! Reads what IPVS mode has in the kernel: one dump of virtual servers and one read of /proc/net/ip_vs for all their
 //! destinations (a dump of destinations costs a request each), the routes, the sets, the rules.
 
-use super::names::Set;
+use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
@@ -50,7 +50,10 @@ impl Ipvs {
             strict_arp: self.options.strict_arp,
             localhost_node_ports: false,
         };
-        observed.localnet_open = family == IpFamily::V4 && self.sysctl.holds(ROUTE_LOCALNET);
+        // Who had noted that it was ours may be gone, but left the guard.
+        let guarded = observed.rules.has(Table::Filter, &names::localnet_guard());
+        observed.localnet_open = family == IpFamily::V4
+            && (self.sysctl.holds(ROUTE_LOCALNET) || guarded && self.sysctl.sysctl().is_on(ROUTE_LOCALNET));
         observed.unset = unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))?;
         Ok(observed)
     }

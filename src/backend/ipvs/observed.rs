@@ -168,7 +168,9 @@ impl Observed {
     pub fn acknowledge(&mut self, op: &Op) {
         match op {
             Op::Sysctl(setting) => self.unset.retain(|unset| unset.path != setting.path),
-            Op::MakeInterface => (self.interface, self.interface_up) = (true, true),
+            Op::MakeInterface => {
+                (self.interface, self.interface_up, self.interface_foreign) = (true, true, false);
+            }
             Op::DeleteInterface => {
                 *self = Self { interface: false, interface_up: false, routes: BTreeMap::new(), ..std::mem::take(self) }
             }

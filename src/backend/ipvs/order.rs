@@ -43,6 +43,7 @@ impl Broken {
                 self.unrecorded.extend(slot(*set).map(|slot| (slot, *entry)));
             }
             Op::Ipvs(Command::AddService(service)) => self.unserved.extend(entry_of(&service.id)),
+            Op::LeaveAlone(id) => self.unserved.extend(entry_of(id)),
             Op::Route(route) => self.unrouted.push(route.net),
             Op::MakeInterface => self.no_device = true,
             Op::MakeDetour => self.no_detour = true,
@@ -84,7 +85,9 @@ impl Broken {
         };
         let Entry::IpPort { address, .. } = to else { return false };
         let unrouted = self.no_device || self.unrouted.iter().any(|net| net.contains(&address));
-        unrouted || self.unserved.contains(&to) || (set == Set::Localhost && self.no_detour)
+        // What could not be recorded was not made either.
+        let unserved = self.unserved.contains(&to) || self.unrecorded.contains(&(false, to));
+        unrouted || unserved || (set == Set::Localhost && self.no_detour)
     }
 
     /// Why a step must wait for the next round.
@@ -150,6 +153,7 @@ mod tests {
         assert_eq!(blocked(server("240.168.0.2")), [true, false]);
         assert_eq!(blocked(server("255.0.0.1")), [false, true]);
         assert_eq!(blocked(server("172.30.0.1")), [false, false]);
+        assert_eq!(blocked(Op::AddEntry(Set::Shadow, at("240.168.0.2"))), [true, false]);
         assert_eq!(blocked(Op::MakeDetour), [false, true]);
         assert_eq!(blocked(Op::MakeInterface), [true, true]);
     }

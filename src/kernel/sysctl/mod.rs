@@ -91,6 +91,12 @@ impl Sysctl {
         }
     }
 
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn is_on(&self, path: &str) -> bool {
+        self.read(path).is_ok_and(|value| value == "1")
+    }
+
     /// The names of the folders below a path, such as the interfaces below `net/ipv6/conf`; none if there is no such
     /// path.
     #[must_use]
