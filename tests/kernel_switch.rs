@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 use support::switching::{
     CALLERS, Traffic, addresses, assert_only, cluster, modes, names, refused, start, status, sticky, switch, text,
-    wait_gone,
+    wait_draining, wait_gone,
 };
 use support::{Cluster, Flow, Mode, State, emulated, may_run, no_ipvs, wait_until};
 
@@ -38,10 +38,7 @@ fn there_and_back_under_traffic() {
         traffic.goes_on();
         assert_eq!(modes(&cluster), [mode, mode]);
         if mode == "iptables" {
-            wait_until("open connections to be counted", || {
-                let families = status(&cluster);
-                families.iter().all(|family| family["retiring"]["connections"].as_u64() >= Some(2))
-            });
+            wait_draining(&cluster, 2);
             eprintln!("{}", text(&cluster.program(&["status"])));
         }
     }

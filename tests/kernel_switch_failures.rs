@@ -11,13 +11,12 @@
 
 mod support;
 
-use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::switching::{
-    Traffic, assert_only, assert_works, cluster, modes, refused, status, switch, text, wait_gone,
+    Traffic, assert_only, assert_works, cluster, modes, refused, switch, text, wait_draining, wait_gone,
 };
 use support::{Cluster, Mode, Proxy, may_run, wait_until};
 
@@ -107,8 +106,7 @@ fn wait_idle(cluster: &Cluster, serves: &str) {
     if serves == "ipvs" {
         return wait_gone(cluster);
     }
-    let counted = |family: &Value| family["retiring"]["connections"].as_u64() >= Some(1);
-    wait_until("IPVS mode to drain", || status(cluster).iter().all(counted));
+    wait_draining(cluster, 1);
 }
 
 #[test]

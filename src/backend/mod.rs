@@ -11,6 +11,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod kube_proxy;
 pub mod rules;
+mod settings;
 mod traffic;
 
 pub use driver::Driver;
@@ -18,7 +19,6 @@ pub use flows::{Conntrack, FlowError};
 pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSource};
 
 use crate::desired::{Desired, Extent, ServicePortKey, Touched, UdpFlows};
-use crate::kernel::sysctl::{Setting, Sysctl};
 use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -139,8 +139,8 @@ pub trait Backend {
         Ok(Vec::new())
     }
 
-    /// These clients come from another mode with the next [`Backend::apply`]: they are to stay with their endpoints, as
-    /// far as this mode can take that over.
+    /// The next [`Backend::apply`] brings this mode up beside another one that serves. These clients come from there, and are
+    /// to stay with their endpoints as far as this mode can take that over.
     fn expect(&mut self, _family: IpFamily, _desired: &Desired, _affinities: &[Affinity]) {}
 
     /// This mode serves: nothing of what [`Backend::expect`] announced is still to come.
@@ -184,20 +184,6 @@ pub struct Ahead {
     pub ended: bool,
     /// The pieces were everything: nothing was there before, so that nothing is left for the plan as a whole.
     pub covers: bool,
-}
-
-/// The settings that are not as they should be; those that this kernel does not have are left out.
-fn unset_sysctls(sysctl: &Sysctl, wanted: &[Setting]) -> Result<Vec<Setting>, ObserveError> {
-    let mut unset = Vec::new();
-    for setting in wanted {
-        match sysctl.read(setting.path) {
-            Ok(value) if setting.is_satisfied_by(&value) => {}
-            Ok(_) => unset.push(*setting),
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(ObserveError::new(format!("sysctl {}", setting.path), error)),
-        }
-    }
-    Ok(unset)
 }
 
 /// A client that stays with an endpoint.

@@ -249,6 +249,7 @@ async fn make(probe: &Probe, local: &Mutex<Option<SocketAddr>>) -> io::Result<Ou
         }
         Protocol::Tcp | Protocol::Sctp => {
             let socket = connecting(probe.protocol, probe.to, probe.source_address(), probe.reset)?;
+            // It has its port by now, which is worth knowing where nobody answers.
             sent_from(socket.local_addr());
             let mut stream = socket.connect(probe.to).await?;
             sent_from(stream.local_addr());

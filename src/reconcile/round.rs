@@ -135,11 +135,7 @@ impl Reconciler {
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
                 // What an earlier configuration did to the kernel may not be known: it is read again.
-                for family in IpFamily::BOTH {
-                    if let Some(plane) = self.planes.active(family) {
-                        plane.distrust(family);
-                    }
-                }
+                IpFamily::BOTH.into_iter().for_each(|family| self.read_again(family));
             }
             Trigger::Lost => IpFamily::BOTH.into_iter().for_each(|family| self.distrust(family)),
             Trigger::Switch(switch) => self.switches.push_back(switch),
@@ -147,10 +143,15 @@ impl Reconciler {
         }
     }
 
-    fn distrust(&mut self, family: IpFamily) {
+    /// The next sync reads the kernel.
+    fn read_again(&mut self, family: IpFamily) {
         if let Some(plane) = self.planes.active(family) {
             plane.distrust(family);
         }
+    }
+
+    fn distrust(&mut self, family: IpFamily) {
+        self.read_again(family);
         self.pending.get_mut(family).all = true;
     }
 

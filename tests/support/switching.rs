@@ -68,6 +68,12 @@ pub fn wait_gone(cluster: &Cluster) {
     wait_until("the old mode to be gone", || status(cluster).iter().all(gone));
 }
 
+/// Waits until the mode that retires has so many open connections in each family.
+pub fn wait_draining(cluster: &Cluster, least: u64) {
+    let counted = |family: &Value| family["retiring"]["connections"].as_u64() >= Some(least);
+    wait_until("open connections to be counted", || status(cluster).iter().all(counted));
+}
+
 /// Somebody answers at every address of [`web`].
 pub fn assert_works(cluster: &Cluster) {
     addresses().iter().for_each(|address| assert!(cluster.answered_by("client", address).is_some(), "{address}"));

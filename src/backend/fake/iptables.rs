@@ -1,7 +1,7 @@
 //! iptables mode over the kernel in memory.
 
 use super::{FakeBackend, Shared};
-use crate::backend::iptables::{Guests, Observed, Op, Ours, ahead_for_tests, arrive, is_jump, plan_for_tests};
+use crate::backend::iptables::{Guests, Observed, Op, Ours, ahead_for_tests, plan_for_tests, write};
 use crate::backend::rules::{Found, RuleOp, Writer};
 use crate::backend::{Affinity, Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
@@ -69,11 +69,8 @@ impl Backend for FakeIptables {
             plan.into_iter().filter_map(|op| if let Op::Rule(op) = op { Some(op) } else { None }).collect();
         let mut kernel = self.0.lock().unwrap();
         let (mut writer, found) = (Writer::new(kernel.get_mut(family), &Ours), observed.rules_for_tests());
-        if *self.1.get(family) && rules.iter().any(is_jump) {
-            arrive(&mut writer, rules, &Guests::default(), found)
-        } else {
-            writer.write(rules, found)
-        }
+        let nobody = Guests::default();
+        write(&mut writer, rules, self.1.get(family).then_some(&nobody), found)
     }
 
     fn remember(&self, desired: &Desired, _: Touched<'_>, observed: &mut Observed) {

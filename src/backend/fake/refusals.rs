@@ -134,7 +134,7 @@ fn beside_another_mode_nothing_comes_in_before_all_is_there() {
         let mut kernel = Refusing::new(move |text: &str| text.contains(refused));
         let (steps, mut found) = (kernel.steps(desired), kernel.found());
         let writer = &mut Writer::new(&mut kernel, &Ours);
-        let failures = iptables::arrive(writer, steps, &iptables::Guests::default(), &mut found);
+        let failures = iptables::write(writer, steps, Some(&iptables::Guests::default()), &mut found);
         (failures.len(), ["PREROUTING", "OUTPUT", "POSTROUTING"].map(|chain| kernel.rules(chain)))
     };
     assert_eq!(arrive("nobody refuses this"), (0, [1, 1, 1]));

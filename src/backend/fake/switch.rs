@@ -340,7 +340,7 @@ fn a_mode_that_cannot_work_is_told_and_the_old_one_stays() {
         let node = Node::new(0, 1);
         let mut reconciler = node.start(from);
         let now = settle(&mut reconciler, Instant::now());
-        *node.disk_full.lock().unwrap() = true;
+        node.fill_disk();
         let steps = ask(&mut reconciler, to);
         reconciler.round(now);
         let Some(Step::Failed { reason }) = all(steps).pop() else { panic!("it went on") };

@@ -12,14 +12,15 @@ pub mod service;
 pub use affinity::Guests;
 pub use packets::RuleCounters;
 
-use super::rules::{Found, FoundReader, OwnershipDebug, ROUTE_LOCALNET, RuleOp, Run, Writer};
+use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Run, Writer};
+use super::settings::{localnet_is_open, unset_sysctls};
 use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
 use audit::Step;
 use imbl::OrdMap;
-use iptables::{ChainName, Commands, Table, Variant};
+use iptables::{Chain, ChainName, Commands, Table, Variant};
 pub use rehearsal::Rehearsal;
 use std::fmt;
 use std::sync::Arc;
@@ -62,6 +63,11 @@ impl Observed {
     /// Whether neighbours have to be kept from what listens on 127.0.0.1.
     fn needs_guard(&self, rules: &NodeRules) -> bool {
         rules.localhost_node_ports || self.localnet_open
+    }
+
+    /// The chains that hold for the whole node.
+    fn node_chains(&self, rules: &NodeRules) -> impl Iterator<Item = (Table, Chain)> {
+        node::chains(rules, self.needs_guard(rules)).into_iter()
     }
 
     #[cfg(test)]
@@ -151,7 +157,7 @@ impl Iptables {
     }
 
     fn commands(&self, family: IpFamily) -> Result<&Commands, String> {
-        self.commands.get(family).as_ref().ok_or_else(|| no_commands(family))
+        self.commands.get(family).as_ref().ok_or_else(|| format!("no iptables-restore for {family} was found"))
     }
 
     fn unset(&self, family: IpFamily) -> Result<Vec<Setting>, ObserveError> {
@@ -161,11 +167,9 @@ impl Iptables {
             strict_arp: false,
             localhost_node_ports: family == IpFamily::V4,
         };
-        super::unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))
+        unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))
     }
-}
 
-impl Iptables {
     fn set(&self, setting: Setting, observed: &mut Observed) -> Option<Failure> {
         match self.sysctl.ensure(&setting) {
             Ok(()) => {
@@ -187,31 +191,31 @@ impl Iptables {
         observed: &mut Observed,
         failures: &mut Vec<Failure>,
     ) {
-        let Some(commands) = self.commands.get(family) else {
-            let reason = no_commands(family);
-            let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
-            return failures.extend(rules.into_iter().map(failure));
+        let commands = match self.commands(family) {
+            Ok(commands) => commands,
+            Err(reason) => {
+                let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
+                return failures.extend(rules.into_iter().map(failure));
+            }
         };
         let mut writer = Writer::new(commands, self.ownership);
-        // With the jumps this mode serves; beside another one with all of them or none.
-        if *self.beside.get(family) && rules.iter().any(is_jump) {
-            failures.extend(arrive(&mut writer, rules, self.guests.get(family), &mut observed.rules));
-        } else {
-            failures.extend(writer.write(rules, &mut observed.rules));
-        }
+        let guests = self.beside.get(family).then(|| self.guests.get(family));
+        failures.extend(write(&mut writer, rules, guests, &mut observed.rules));
         let effort = writer.effort;
         self.effort += effort;
     }
 }
 
-/// Brings the mode up beside another one: that one serves, and better than half of this one would, so that the jumps come
-/// only where all else is there.
-pub(super) fn arrive<R: Run>(
+/// Writes the rules. With `guests`, who come from there, this mode is brought up beside another one: that one serves, and
+/// better than half of this one would, so that the jumps come only where all else is there.
+pub(super) fn write<R: Run>(
     writer: &mut Writer<'_, R>,
     rules: Vec<RuleOp>,
-    guests: &Guests,
+    guests: Option<&Guests>,
     found: &mut Found,
 ) -> Vec<Failure> {
+    // With the jumps this mode serves; until then nobody needs a seat.
+    let Some(guests) = guests.filter(|_| rules.iter().any(is_jump)) else { return writer.write(rules, found) };
     let (jumps, chains) = rules.into_iter().partition(is_jump);
     let mut failures = writer.write(chains, found);
     affinity::seat(guests);
@@ -227,12 +231,8 @@ pub(super) fn arrive<R: Run>(
 }
 
 /// Whether packets come in by it.
-pub(super) fn is_jump(op: &RuleOp) -> bool {
+fn is_jump(op: &RuleOp) -> bool {
     matches!(op, RuleOp::Insert { table, chain, .. } if !names::is_ours(*table, chain))
-}
-
-fn no_commands(family: IpFamily) -> String {
-    format!("no iptables-restore for {family} was found")
 }
 
 impl Backend for Iptables {
@@ -252,9 +252,7 @@ impl Backend for Iptables {
             .map_err(|error| ObserveError::new(what(), error))?;
         self.effort.restores += 1;
         let rules = reader.finish();
-        let localnet_open = family == IpFamily::V4
-            && (self.sysctl.holds(ROUTE_LOCALNET)
-                || node::is_guarded(&rules) && self.sysctl.sysctl().is_on(ROUTE_LOCALNET));
+        let localnet_open = localnet_is_open(family, &self.sysctl, node::is_guarded(&rules));
         Ok(Observed { rules, unset: self.unset(family)?, localnet_open, previous: None })
     }
 

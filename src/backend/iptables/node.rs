@@ -1,11 +1,9 @@
 //! The rules that don't depend on services, and the jumps into ours from the kernel's chains.
 
 use super::names;
-use crate::backend::rules::{
-    Found, Jump, ROUTE_LOCALNET, block_localnet, forward, off_cluster, postrouting, target_chain,
-};
+use crate::backend::rules::{Found, Jump, block_localnet, forward, off_cluster, postrouting, target_chain};
 use crate::desired::{NodePortAddresses, NodeRules};
-use crate::kernel::sysctl::Setting;
+use crate::kernel::sysctl::{ROUTE_LOCALNET, Setting};
 use crate::model::IpFamily;
 use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -62,9 +62,7 @@ pub fn ahead(
         let head = desired.ports.iter().filter(|(key, _)| key.service.is_kubernetes());
         let ports: OrdMap<_, _> = head.map(|(key, port)| (key.clone(), port.clone())).collect();
         if beside || ports.is_empty() || found.has(Table::Nat, &names::services()) {
-            let chains = node::chains(rules, observed.needs_guard(rules))
-                .into_iter()
-                .filter_map(|(table, chain)| plan_chain(found, table, chain));
+            let chains = observed.node_chains(rules).filter_map(|(table, chain)| plan_chain(found, table, chain));
             return Some(chains.map(Op::Rule).collect());
         }
         // Only additions: what stands there belongs to what is still to come.
@@ -130,7 +128,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         standing += usize::from(found.has(table, &chain.name));
         plan_chain(found, table, chain)
     };
-    for (table, content) in node::chains(rules, observed.needs_guard(rules)) {
+    for (table, content) in observed.node_chains(rules) {
         steps.extend(chain(table, content));
     }
     for port in in_order(desired) {
@@ -193,8 +191,7 @@ fn shared_chain(
 /// The names of all chains. Only where something has to go, as it takes time and room.
 fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Observed) -> HashSet<(Table, ChainName)> {
     let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
-    wanted
-        .extend(node::chains(rules, observed.needs_guard(rules)).into_iter().map(|(table, chain)| (table, chain.name)));
+    wanted.extend(observed.node_chains(rules).map(|(table, chain)| (table, chain.name)));
     wanted.insert((Table::Filter, node::untranslated(family).name));
     for port in desired.ports.values() {
         wanted.extend(service::render_chains(port, rules).into_iter().map(|chain| (Table::Nat, chain.name)));

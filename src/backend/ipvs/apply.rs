@@ -42,14 +42,15 @@ fn means(op: &Op) -> Means {
     }
 }
 
-/// Steps that wait for others of the same means are no part of their batch.
-fn dependence(op: &Op) -> u8 {
-    match op {
+/// What a step can share a batch with: steps that wait for others of the same means are no part of theirs.
+fn batch_of(op: &Op) -> (Means, u8) {
+    let turn = match op {
         Op::AddEntry(set, _) if set.diverts() => 1,
         Op::DeleteEntry(..) => 2,
         Op::DestroySet(_) => 3,
         _ => 0,
-    }
+    };
+    (means(op), turn)
 }
 
 fn failure(op: &Op, reason: impl ToString) -> Failure {
@@ -67,8 +68,9 @@ impl Ipvs {
         let mut broken = Broken::default();
         let mut rest = plan.as_slice();
         while let Some(first) = rest.first() {
-            let (kind, dependence) = (means(first), dependence(first));
-            let count = rest.iter().take_while(|op| (means(op), self::dependence(op)) == (kind, dependence)).count();
+            let shared = batch_of(first);
+            let (kind, _) = shared;
+            let count = rest.iter().take_while(|op| batch_of(op) == shared).count();
             let (batch, tail) = rest.split_at(count);
             rest = tail;
             let started = Instant::now();

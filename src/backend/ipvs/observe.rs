@@ -6,8 +6,9 @@ use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
 use super::{Ipvs, Ours};
 use crate::backend::kube_proxy::Recorded;
-use crate::backend::rules::{FoundReader, ROUTE_LOCALNET};
-use crate::backend::{Effort, ObserveError, unset_sysctls};
+use crate::backend::rules::FoundReader;
+use crate::backend::settings::{localnet_is_open, unset_sysctls};
+use crate::backend::{Effort, ObserveError};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::sysctl::{Needs, settings};
 use crate::model::IpFamily;
@@ -50,10 +51,8 @@ impl Ipvs {
             strict_arp: self.options.strict_arp,
             localhost_node_ports: false,
         };
-        // Who had noted that it was ours may be gone, but left the guard.
         let guarded = observed.rules.has(Table::Filter, &names::localnet_guard());
-        observed.localnet_open = family == IpFamily::V4
-            && (self.sysctl.holds(ROUTE_LOCALNET) || guarded && self.sysctl.sysctl().is_on(ROUTE_LOCALNET));
+        observed.localnet_open = localnet_is_open(family, &self.sysctl, guarded);
         observed.unset = unset_sysctls(self.sysctl.sysctl(), &settings(&needs, self.kernel))?;
         Ok(observed)
     }
@@ -154,10 +153,11 @@ impl Ipvs {
         if family == IpFamily::V4 {
             observed.bridges = self.loopback.local_routes(family).map_err(failed)?.into_iter().collect();
         }
-        observed.interface = self.interface.index().map_err(failed)?.is_some();
-        observed.interface_up = self.interface.is_up().map_err(failed)?;
-        observed.interface_foreign = self.interface.is_foreign().map_err(failed)?;
-        if !observed.interface || observed.interface_foreign {
+        let Some(device) = self.interface.look().map_err(failed)? else { return Ok(()) };
+        observed.interface = true;
+        observed.interface_up = device.up;
+        observed.interface_foreign = device.foreign;
+        if device.foreign {
             return Ok(());
         }
         let mut routes =

@@ -4,9 +4,6 @@
 use crate::desired::DetectLocal;
 use iptables::{ChainName, CtState, Rule};
 
-/// The setting that [`block_localnet`] is for.
-pub const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
-
 /// `route_localnet`, which iptables mode needs for node ports on localhost and which stays set when it leaves, lets neighbours
 /// reach what listens on 127.0.0.1 (kubernetes issue 90259): not through us.
 pub fn block_localnet() -> Rule {

@@ -87,13 +87,14 @@ impl<'a, R: Run> Writer<'a, R> {
         let mut failures = Vec::new();
         let leaves = ops.iter().all(removes);
         for phase in phases(ops) {
-            let ways_in: Vec<String> = phase.iter().filter(|op| is_way_in(op)).map(ToString::to_string).collect();
+            let ways_in = phase.iter().filter(|op| leaves && is_way_in(op));
+            let ways_in: Vec<String> = ways_in.map(ToString::to_string).collect();
             let before = failures.len();
             if !phase.is_empty() {
                 self.write_phase(phase, found, &mut failures);
             }
             // Packets that still come in need what comes behind it: masquerading, say. The next round begins here again.
-            if leaves && failures.iter().skip(before).any(|failure| ways_in.contains(&failure.step)) {
+            if failures.iter().skip(before).any(|failure| ways_in.contains(&failure.step)) {
                 break;
             }
         }
@@ -167,7 +168,7 @@ impl<'a, R: Run> Writer<'a, R> {
     /// among thousands of chains would take for ever.
     fn try_tables(&mut self, ops: &[RuleOp]) {
         let tables: BTreeSet<Table> = ops.iter().map(RuleOp::table).collect();
-        for table in tables.into_iter().filter(|table| !self.broken.contains_key(table)).collect::<Vec<_>>() {
+        for table in tables {
             if let Err(reason) = self.run(&[RuleOp::Delete { table, name: scratch() }]) {
                 self.broken.insert(table, reason);
             }
@@ -189,7 +190,7 @@ impl<R: Run> Writer<'_, R> {
         let op = RuleOp::Write { table, chain, replaces: false };
         match self.run(std::slice::from_ref(&op)) {
             Ok(()) => found.acknowledge(&op, self.ownership),
-            Err(reason) => failures.push(Failure { step: op.to_string(), reason, lasting: false }),
+            Err(reason) => failures.push(refused(&op, &reason)),
         }
     }
 
@@ -208,7 +209,7 @@ impl<R: Run> Writer<'_, R> {
         let removed = self.run(&[RuleOp::Delete { table, name: scratch }]);
         // Where nothing was written, that is the trial of the table.
         if let (Err(_), Err(reason)) = (&outcome, &removed) {
-            self.broken.entry(table).or_insert_with(|| reason.clone());
+            self.broken.insert(table, reason.clone());
         }
         match (outcome, rules) {
             (Ok(()), _) => accepted.extend(rules.iter().cloned()),

@@ -18,6 +18,15 @@ struct Found {
     up: bool,
 }
 
+/// A device of an interface's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// It is up.
+    pub up: bool,
+    /// It is somebody else's, of another kind.
+    pub foreign: bool,
+}
+
 impl Interface {
     /// Makes sure that the interface is there, up, without ARP, and without an IPv6 link-local address of its own (it
     /// has to be up, as a local route needs a device that is).
@@ -46,10 +55,7 @@ impl Interface {
     }
 
     fn make_ready(&mut self, found: Found) -> Result<(), InterfaceError> {
-        let kind = found.kind.unwrap_or_else(|| "none".to_owned());
-        if kind != self.kind {
-            return Err(InterfaceError::OtherKind { name: self.name.clone(), kind: self.kind.clone(), found: kind });
-        }
+        self.check_kind(&found)?;
         if !found.up {
             self.without_link_local(found.index)?;
             self.bring_up(found.index)?;
@@ -73,12 +79,13 @@ impl Interface {
         Ok(self.find("look for")?.is_some_and(|found| found.up))
     }
 
-    /// Whether something of another kind has its name.
+    /// What has its name, `None` when nothing has.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn is_foreign(&mut self) -> Result<bool, InterfaceError> {
-        Ok(self.find("look for")?.is_some_and(|found| found.kind.as_deref() != Some(&self.kind)))
+    pub fn look(&mut self) -> Result<Option<Device>, InterfaceError> {
+        let found = self.find("look for")?;
+        Ok(found.map(|found| Device { up: found.up, foreign: self.check_kind(&found).is_err() }))
     }
 
     /// Deletes the interface, and with it its routes and addresses; `false` when it was not there.
@@ -87,10 +94,7 @@ impl Interface {
     /// [`InterfaceError::OtherKind`] when the interface is not of our kind: it is left alone. Else what the kernel said.
     pub fn delete(&mut self) -> Result<bool, InterfaceError> {
         let Some(found) = self.find("look for")? else { return Ok(false) };
-        let kind = found.kind.unwrap_or_else(|| "none".to_owned());
-        if kind != self.kind {
-            return Err(InterfaceError::OtherKind { name: self.name.clone(), kind: self.kind.clone(), found: kind });
-        }
+        self.check_kind(&found)?;
         let mut message = LinkMessage::default();
         message.header.index = found.index;
         match self.change(RouteNetlinkMessage::DelLink(message), 0) {
@@ -103,6 +107,15 @@ impl Interface {
     /// As [`Self::index`], but a missing interface is an error that names what was tried.
     pub(super) fn existing_index(&mut self, action: &'static str) -> Result<u32, InterfaceError> {
         self.find(action)?.map(|found| found.index).ok_or_else(|| self.missing(action))
+    }
+
+    /// Somebody else's device is left alone.
+    fn check_kind(&self, found: &Found) -> Result<(), InterfaceError> {
+        let kind = found.kind.as_deref().unwrap_or("none");
+        if kind == self.kind {
+            return Ok(());
+        }
+        Err(InterfaceError::OtherKind { name: self.name.clone(), kind: self.kind.clone(), found: kind.to_owned() })
     }
 
     fn find(&mut self, action: &'static str) -> Result<Option<Found>, InterfaceError> {

@@ -11,6 +11,7 @@ mod vips;
 
 pub use detour::{Detour, DetourError, Found as FoundDetour};
 pub use error::{AddressError, InterfaceError, RouteError};
+pub use link::Device;
 pub(super) use routes::local_route;
 pub use routes::{LocalRoute, ROUTE_PROTOCOL};
 

@@ -7,7 +7,7 @@ mod version;
 
 pub use conntrack::{ConntrackError, ConntrackSettings, Outcome, is_liberal};
 pub use ledger::Ledger;
-pub use table::{ALL, Needs, Setting, When, settings};
+pub use table::{ALL, Needs, ROUTE_LOCALNET, Setting, When, settings};
 pub use version::KernelVersion;
 
 use std::io;

@@ -71,6 +71,9 @@ impl Setting {
     }
 }
 
+/// Lets packets from and to 127.0.0.0/8 pass by all devices.
+pub const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+
 /// All settings that there are, in the order to apply them: `vs/conntrack` has to be set before the first virtual
 /// server.
 pub const ALL: &[Setting] = &[
@@ -131,7 +134,7 @@ pub const ALL: &[Setting] = &[
         )
     },
     Setting::new(
-        "net/ipv4/conf/all/route_localnet",
+        ROUTE_LOCALNET,
         "1",
         When::LocalhostNodePorts,
         "packets from 127.0.0.1 may leave to pods after translation",

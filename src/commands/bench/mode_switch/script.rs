@@ -103,10 +103,10 @@ fn switch(
 fn left(daemon: &Daemon) -> Vec<String> {
     // One to nowhere takes the place of one that was forgotten, for a second.
     let is_somewhere = |connection: &&Connection| !connection.destination.ip().is_unspecified();
-    let found = daemon.ipvs_connections();
-    let left: Vec<String> = found.iter().filter(is_somewhere).map(told).collect();
+    let mut left: Vec<String> = daemon.ipvs_connections().iter().filter(is_somewhere).map(told).collect();
     eprintln!("bench: IPVS is not gone {LINGERING:?} after its clients have left; it remembers {}:", left.len());
-    left.iter().take(MOST_TOLD).for_each(|connection| eprintln!("    {connection}"));
+    left.truncate(MOST_TOLD);
+    left.iter().for_each(|connection| eprintln!("    {connection}"));
     for family in daemon.status().into_iter().flat_map(|status| status.families) {
         if let Some(retiring) = family.retiring {
             let Retiring { connections, endpoints, failures, .. } = retiring;
@@ -116,7 +116,7 @@ fn left(daemon: &Daemon) -> Vec<String> {
             );
         }
     }
-    left.into_iter().take(MOST_TOLD).collect()
+    left
 }
 
 fn told(connection: &Connection) -> String {
