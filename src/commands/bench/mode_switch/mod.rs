@@ -146,12 +146,17 @@ fn size(args: &ModeSwitchArgs, services: u32) -> anyhow::Result<Run> {
     let mut run = Run::new(services, args.endpoints, cold);
     let (played, last) = if mode == "ipvs" {
         run.modes = vec!["ipvs".into(), "iptables".into()];
-        let played = script::play(args, &daemon, &load, &mut run);
-        (played, run.switches.last().map_or(Mode::Ipvs, |switched| switched.to))
+        match script::play(args, &daemon, &load, &mut run) {
+            // As it is tried, it is known.
+            Err(error) if error.is::<script::Refused>() && run.switches.is_empty() => {
+                run.only(Mode::Ipvs, format!("{error:#}"));
+                (restarts::play(args, &field, (daemon, Mode::Ipvs), &load, &mut run), Mode::Ipvs)
+            }
+            played => (played, run.switches.last().map_or(Mode::Ipvs, |switched| switched.to)),
+        }
     } else {
-        run.only_mode_because = Some(daemon.about_mode().unwrap_or_else(|| "IPVS does not work here".into()));
-        run.modes = vec![mode];
-        (restarts::play(args, &field, daemon, &load, &mut run), Mode::Iptables)
+        run.only(Mode::Iptables, daemon.about_mode().unwrap_or_else(|| "IPVS does not work here".into()));
+        (restarts::play(args, &field, (daemon, Mode::Iptables), &load, &mut run), Mode::Iptables)
     };
     // What was measured until then is worth having.
     run.ended_early = played.err().map(|error| format!("{error:#}"));

@@ -261,6 +261,11 @@ impl Run {
         }
     }
 
+    /// There is nothing to switch to.
+    pub fn only(&mut self, mode: Mode, because: String) {
+        (self.modes, self.only_mode_because) = (vec![mode.name().to_owned()], Some(because));
+    }
+
     /// Enters a period.
     pub fn period(&mut self, name: &str, mode: Mode, period: Period) {
         let Totals { messages, connections, datagrams, affinity, generator } = &mut self.totals;

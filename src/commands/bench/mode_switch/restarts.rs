@@ -13,14 +13,14 @@ use std::time::Instant;
 pub fn play(
     args: &ModeSwitchArgs,
     field: &Field,
-    mut daemon: Daemon,
+    (mut daemon, mode): (Daemon, Mode),
     load: &Load,
     run: &mut Run,
 ) -> anyhow::Result<()> {
     let because = run.only_mode_because.clone().unwrap_or_default();
-    eprintln!("bench: this kernel has iptables mode only ({because}); measuring restarts instead of switches");
+    eprintln!("bench: this kernel has {} mode only ({because}); measuring restarts instead of switches", mode.name());
     hold(args.hold)?;
-    run.period("before", Mode::Iptables, load.cut());
+    run.period("before", mode, load.cut());
     for number in 1..=args.switches {
         let killed = number % 2 == 1;
         let asked = Instant::now();
@@ -32,9 +32,9 @@ pub fn play(
         let ended = asked.elapsed();
         let (next, ready) = Daemon::start(field, "auto", PATIENCE)?;
         daemon = next;
-        run.period(&format!("restart {number}"), Mode::Iptables, load.cut());
+        run.period(&format!("restart {number}"), mode, load.cut());
         hold(args.hold)?;
-        run.period(&format!("after {number}"), Mode::Iptables, load.cut());
+        run.period(&format!("after {number}"), mode, load.cut());
         let usage = daemon.usage()?;
         let restarted = Restarted {
             number,

@@ -24,7 +24,18 @@ const MOST_TOLD: usize = 20;
 /// Longer than any benchmark: nothing is to break because time is over.
 const DRAIN: Duration = Duration::from_secs(86_400);
 
+/// The daemon did not switch.
+#[derive(Debug, thiserror::Error)]
+#[error("switch {number}: {reason}")]
+pub struct Refused {
+    number: u32,
+    reason: String,
+}
+
 /// Switches as often as asked for, and enters everything.
+///
+/// # Errors
+/// [`Refused`] when the other mode does not work.
 pub fn play(args: &ModeSwitchArgs, daemon: &Daemon, load: &Load, run: &mut Run) -> anyhow::Result<()> {
     hold(args.hold)?;
     run.period("before", Mode::Ipvs, load.cut());
@@ -168,7 +179,9 @@ impl Follow<'_> {
                 self.over = true;
                 switched.gone_ms = Some(ms);
             }
-            Event::Failed { reason } if switched.in_force_ms.is_none() => bail!("switch {}: {reason}", switched.number),
+            Event::Failed { reason } if switched.in_force_ms.is_none() => {
+                bail!(Refused { number: switched.number, reason })
+            }
             Event::Failed { .. } => self.over = true,
             Event::Programming { .. } | Event::Gone { .. } | Event::Status { .. } | Event::Names { .. } => {}
         }
