@@ -21,8 +21,9 @@ use ipvs::connections::{self, Connection, TcpState};
 use ipvs::{ServiceId, sync};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::debug;
 
 /// Seconds that IPVS remembers a connection that both sides have closed (`tcp_timeouts`).
@@ -43,6 +44,8 @@ const AT_ONCE: usize = 256;
 const TICKS: Duration = Duration::from_millis(20);
 /// … and as often as it may take on a busy machine.
 const LOOKS: u32 = 20;
+/// So long somebody waits: some thousand connections are told of in that time.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Virtual servers of ours that hand over.
 pub type Retiring = Arc<HashSet<ServiceId>>;
@@ -76,6 +79,10 @@ pub struct Look {
     pub patient: bool,
     /// The settings of the kernel.
     pub sysctl: Sysctl,
+    /// When it began.
+    pub since: Instant,
+    /// Somebody waits for its end: what it does not come to within a second is for the next time.
+    pub hurry: Arc<AtomicBool>,
 }
 
 impl Look {
@@ -86,7 +93,7 @@ impl Look {
         Arc::new(own)
     }
 
-    /// Looks, and tells the kernel. Returns whether something was to be forgotten.
+    /// Looks, and tells the kernel. Returns whether there may be more to be forgotten in a moment.
     ///
     /// # Errors
     /// Something can't be read, or the kernel does not listen.
@@ -95,7 +102,11 @@ impl Look {
         if forgotten + kept > 0 {
             debug!(family = %self.family, forgotten, kept, "IPVS forgets connections that are over");
         }
-        Ok(forgotten > 0)
+        Ok(forgotten > 0 || self.hurries())
+    }
+
+    fn hurries(&self) -> bool {
+        self.hurry.load(Ordering::Relaxed) && self.since.elapsed() >= PATIENCE
     }
 
     fn look_and_tell(&self) -> Result<Told, ObserveError> {
@@ -103,7 +114,7 @@ impl Look {
         let pause = Pause::open(self.family);
         let mut tracking = conntrack::Client::open().map_err(untold)?;
         let mut found = Vec::new();
-        for connection in self.over()? {
+        for connection in self.over()?.into_iter().take_while(|_| !self.hurries()) {
             if decide(&mut tracking, &connection)?.is_some() {
                 found.push(connection);
             }
@@ -121,7 +132,10 @@ impl Look {
             None => Way::Soon,
         };
         let mut pause = pause.filter(|_| way == Way::AtOnce);
-        for some in found.chunks(AT_ONCE) {
+        for (number, some) in found.chunks(AT_ONCE).enumerate() {
+            if number > 0 && self.hurries() {
+                break;
+            }
             if let Some(pause) = &mut pause {
                 pause.hold(some);
             }
@@ -147,7 +161,7 @@ impl Look {
         Ok(told)
     }
 
-    /// What may have to be told.
+    /// What may have to be told; what ends first comes first, as there may not be time for all.
     fn over(&self) -> Result<Vec<Connection>, ObserveError> {
         let mut found = Vec::new();
         let read = connections::for_each(connections::PATH, |connection| {
@@ -156,7 +170,9 @@ impl Look {
                 found.push(connection);
             }
         });
-        read.map_err(|error| ObserveError::new("the connections of IPVS", error)).map(|()| found)
+        read.map_err(|error| ObserveError::new("the connections of IPVS", error))?;
+        found.sort_unstable_by_key(|connection| connection.expires);
+        Ok(found)
     }
 }
 

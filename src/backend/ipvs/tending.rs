@@ -7,6 +7,8 @@ use crate::backend::ObserveError;
 use crate::kernel::sysctl::Sysctl;
 use crate::model::{IpFamily, PerFamily};
 use ipvs::Client;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -46,7 +48,8 @@ impl Tending {
             IpFamily::V4 => self.retiring.v6.clone(),
             IpFamily::V6 => self.retiring.v4.clone(),
         };
-        let look = Look { family, own, others, patient, sysctl: sysctl.clone() };
+        let (since, hurry) = (Instant::now(), Arc::default());
+        let look = Look { family, own, others, patient, sysctl: sysctl.clone(), since, hurry };
         if let Err(error) = self.forgetting.get_mut(family).begin(look) {
             warn!(%family, "{error}");
         }
@@ -74,6 +77,8 @@ impl Tending {
 #[derive(Debug, Default)]
 struct Forgetting {
     thread: Option<JoinHandle<(Duration, Result<bool, ObserveError>)>>,
+    /// Tells it that somebody waits.
+    hurry: Arc<AtomicBool>,
     not_before: Option<Instant>,
     /// What went wrong last time: it is told once.
     complaint: Option<String>,
@@ -85,6 +90,7 @@ impl Forgetting {
     /// # Errors
     /// When there can be no further thread.
     fn begin(&mut self, look: Look) -> Result<(), ObserveError> {
+        self.hurry = look.hurry.clone();
         let work = move || {
             let began = Instant::now();
             let told = look.forget();
@@ -109,8 +115,10 @@ impl Forgetting {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Waits for the end of what is under way, a fraction of a second where connections are not many.
+    /// Waits for the end of what is under way: a second or two at most beside reading what IPVS remembers. What it does not come to
+    /// is for the next time.
     fn join(&mut self) {
+        self.hurry.store(true, Ordering::Relaxed);
         // A panic has been told by whoever panicked.
         let Some((took, told)) = self.thread.take().and_then(|thread| thread.join().ok()) else { return };
         let longest = if matches!(told, Ok(true)) { REST_AFTER_TELLING } else { LONGEST_REST };
