@@ -55,6 +55,23 @@ impl Hashes {
         }
     }
 
+    /// Those that are not in both, or not the same in both.
+    fn differing(&self, other: &Self) -> Vec<Hashed> {
+        let mut found = Vec::new();
+        for shard in 0..self.0.len().max(other.0.len()) {
+            let (here, there) = (self.list(shard), other.list(shard));
+            if here != there {
+                found.extend(here.iter().filter(|entry| there.binary_search(entry).is_err()).map(|(key, _)| *key));
+                found.extend(there.iter().filter(|(key, _)| place(here, key).is_err()).map(|(key, _)| *key));
+            }
+        }
+        found
+    }
+
+    fn list(&self, shard: usize) -> &[(Hashed, [u8; 12])] {
+        self.0.get(shard).map_or(&[], Vec::as_slice)
+    }
+
     fn keys(&self) -> impl Iterator<Item = &Hashed> {
         self.0.iter().flatten().map(|(key, _)| key)
     }
@@ -101,6 +118,16 @@ impl Chains {
             Some(key) => self.hashed.remove(&key),
             None => drop(self.named.remove(&(table, *name))),
         }
+    }
+
+    /// Tables and names of those that are not in both, or not the same in both.
+    pub fn differing(&self, other: &Self) -> Vec<(Table, ChainName)> {
+        let mut found: Vec<_> = self.hashed.differing(&other.hashed).iter().filter_map(named).collect();
+        found.extend(
+            self.named.iter().filter(|(key, chain)| other.named.get(*key) != Some(*chain)).map(|(key, _)| *key),
+        );
+        found.extend(other.named.keys().filter(|key| !self.named.contains_key(*key)));
+        found
     }
 
     /// Tables and names of all.
@@ -179,6 +206,16 @@ mod tests {
         keys.sort_unstable();
         assert_eq!(keys, expected);
         assert!(!chains.contains(Table::Mangle, &keys[0].1));
+        assert_eq!(chains.differing(&chains.clone()), []);
+        for (table, name) in &keys {
+            let (mut less, mut changed) = (chains.clone(), chains.clone());
+            less.remove(*table, name);
+            changed.insert(*table, *name, FoundChain { hash: 1, rules: 1 });
+            for other in [less, changed] {
+                assert_eq!(chains.differing(&other), [(*table, *name)]);
+                assert_eq!(other.differing(&chains), [(*table, *name)]);
+            }
+        }
         keys.iter().for_each(|(table, name)| chains.remove(*table, name));
         assert_eq!(chains.len(), 0);
     }

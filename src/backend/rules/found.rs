@@ -132,6 +132,10 @@ pub trait Ownership {
     fn is_ours(&self, table: Table, chain: &ChainName) -> bool;
     /// Whether single rules are added to a chain of ours.
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool;
+    /// Whether a chain of ours is a single service's.
+    fn is_of_one(&self, _: Table, _: &ChainName) -> bool {
+        false
+    }
 }
 
 impl<T: Ownership + ?Sized> Ownership for &T {
@@ -142,6 +146,10 @@ impl<T: Ownership + ?Sized> Ownership for &T {
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
         (**self).is_shared(table, chain)
     }
+
+    fn is_of_one(&self, table: Table, chain: &ChainName) -> bool {
+        (**self).is_of_one(table, chain)
+    }
 }
 
 impl Found {
@@ -149,10 +157,14 @@ impl Found {
     /// and of jumps does not count.
     pub fn is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
         let counts = |key: &(Table, ChainName)| !ignored(key.0, &key.1);
-        let same = |key: (Table, ChainName)| match (self.shared.get(&key), other.shared.get(&key)) {
-            (Some(here), Some(there)) => here.is_as(there),
-            (None, None) => self.chains.get(key.0, &key.1) == other.chains.get(key.0, &key.1),
-            _ => false,
+        // Of a chain with single rules it is these that count; it has to be there all the same.
+        let same = |key: (Table, ChainName)| {
+            let in_both = |has: fn(&Self, &(Table, ChainName)) -> bool| has(self, &key) && has(other, &key);
+            in_both(|found, key| found.shared.contains_key(key)) && in_both(|found, key| found.has(key.0, &key.1))
+        };
+        let shared_as = |here: &Self, there: &Self| {
+            let mut compared = here.shared.iter().filter(|(key, _)| counts(key));
+            compared.all(|(key, rules)| there.shared.get(key).is_some_and(|others| rules.is_as(others)))
         };
         let jumps = |found: &Self| {
             let compared = found.jumps.iter().filter(|jump| !ignored(jump.table, &jump.from));
@@ -160,8 +172,9 @@ impl Found {
             texts.sort_unstable();
             texts
         };
-        self.chains.keys().filter(counts).all(same)
-            && other.chains.keys().filter(counts).all(|key| self.chains.contains(key.0, &key.1))
+        self.chains.differing(&other.chains).into_iter().filter(counts).all(same)
+            && shared_as(self, other)
+            && other.shared.keys().filter(|key| counts(key)).all(|key| self.shared.contains_key(key))
             && jumps(self) == jumps(other)
             && self.referenced == other.referenced
     }
