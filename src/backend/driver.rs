@@ -148,7 +148,7 @@ where
             Ok(begun) => begun,
             Err(error) => {
                 let what = format!("read the {family} state of {} mode", self.name());
-                let failure = Failure { step: what, reason: error.to_string(), lasting: false };
+                let failure = Failure { step: what, reason: error.to_string(), lasting: false, of_one: false };
                 return Report { failures: vec![failure], duration: started.elapsed(), ..Report::default() };
             }
         };

@@ -304,6 +304,8 @@ pub struct Failure {
     pub reason: String,
     /// Trying again without a change of wish or kernel can't help (somebody else's object is in the way).
     pub lasting: bool,
+    /// It is about one Service: the others are served all the same.
+    pub of_one: bool,
 }
 
 /// How much the kernel was talked to.
@@ -383,5 +385,11 @@ impl Report {
     /// Whether trying again may help.
     pub fn wants_retry(&self) -> bool {
         self.failures.iter().any(|failure| !failure.lasting)
+    }
+
+    /// Whether most of so many service ports are served, though single ones may not be.
+    pub fn serves(&self, ports: usize) -> bool {
+        // What was refused of one is told for each of its endpoints as well.
+        self.failures.iter().all(|failure| failure.lasting || failure.of_one) && self.failures.len() <= ports
     }
 }

@@ -54,16 +54,11 @@ impl Following {
     }
 }
 
-/// Follows the files, if there are any, for as long as anybody listens. `mode` is the one that serves.
+/// Follows the files, if there are any, for as long as anybody listens.
 ///
 /// # Errors
 /// When their folders cannot be watched.
-pub fn follow(
-    loader: Loader,
-    loaded: Loaded,
-    mode: &'static str,
-    triggers: mpsc::UnboundedSender<Trigger>,
-) -> anyhow::Result<Following> {
+pub fn follow(loader: Loader, loaded: Loaded, triggers: mpsc::UnboundedSender<Trigger>) -> anyhow::Result<Following> {
     let files = loader.files();
     let (current, config) = watch::channel(loaded.config.clone());
     let (shown, configz) = watch::channel(config::configz(&loaded.kube_proxy));
@@ -85,8 +80,7 @@ pub fn follow(
             .map_err(|error| anyhow::anyhow!("watching {}: {error}", folder.display()))?;
     }
     let (restart, receiver) = mpsc::channel(1);
-    let follower =
-        Follower { loader, loaded, mode, triggers, current, shown, texts: Vec::new(), asking: JoinSet::new() };
+    let follower = Follower { loader, loaded, triggers, current, shown, texts: Vec::new(), asking: JoinSet::new() };
     tokio::spawn(follower.run(changed, restart, watcher));
     Ok(Following { restart: Some(receiver), config, configz })
 }
@@ -94,7 +88,6 @@ pub fn follow(
 struct Follower {
     loader: Loader,
     loaded: Loaded,
-    mode: &'static str,
     triggers: mpsc::UnboundedSender<Trigger>,
     current: watch::Sender<Config>,
     shown: watch::Sender<String>,
@@ -160,7 +153,7 @@ impl Follower {
         self.shown.send_replace(config::configz(&new.kube_proxy));
         let settings = duties::perform(&new.config);
         // A closed channel means that the reconciler is gone and the process about to end.
-        let _ = self.triggers.send(Trigger::Settings(settings, new.config.timing(self.mode)));
+        let _ = self.triggers.send(Trigger::Settings(settings, new.config.timings()));
         if new.config.mode != self.loaded.config.mode {
             self.ask_for(dataplane::wish_of(new.config.mode));
         }

@@ -86,7 +86,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     let (sender, triggers) = mpsc::unbounded_channel();
     // Before the source: with an API server that is away it takes as long as that lasts, and another address may be
     // what helps. Nothing of Services is touched before.
-    let mut following = reload::follow(loader, loaded, mode, sender.clone())?;
+    let mut following = reload::follow(loader, loaded, sender.clone())?;
     let observation = match args.once {
         true => None,
         false => Some(Observation::start(&config, mode, following.configz(), &events)?),
@@ -99,7 +99,7 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
     // First listen, then look: what changes in between is seen as a notification.
     node::follow(sender.clone()).context("following the kernel's notifications")?;
     let facts = node::facts().context("reading the node's addresses")?;
-    let mut reconciler = Reconciler::new(settings, config.timing(mode), planes, facts).telling(events.clone());
+    let mut reconciler = Reconciler::new(settings, config.timings(), planes, facts).telling(events.clone());
     if let Some(observation) = &observation {
         reconciler = reconciler.with_meter(observation.meter());
     }

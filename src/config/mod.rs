@@ -32,7 +32,7 @@ pub use write::to_yaml;
 use crate::backend::ipvs::Options;
 use crate::desired::Settings;
 use crate::kernel::sysctl::ConntrackSettings;
-use crate::reconcile::Timing;
+use crate::reconcile::{Timing, Timings};
 use crate::source::cluster::Access;
 use crate::source::manifests::Input;
 use std::collections::BTreeMap;
@@ -149,6 +149,12 @@ impl Config {
     pub fn timing(&self, mode: &str) -> Timing {
         let period = if mode == "ipvs" { self.ipvs_period } else { self.iptables_period };
         Timing { audit: period.sync, min: period.min, ..Timing::default() }
+    }
+
+    /// The periods of both modes.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        Timings { ipvs: self.timing("ipvs"), iptables: self.timing("iptables") }
     }
 
     /// What differs in another configuration that a running program cannot take over; `None`: it can take over all.

@@ -246,7 +246,7 @@ impl Draining {
     #[must_use]
     pub fn of(status: &Status, now: Instant) -> Self {
         let mut all: HashMap<ServiceName, Vec<NamedDrain>> = HashMap::new();
-        for drain in status.families.v4.draining.iter().chain(&status.families.v6.draining) {
+        for drain in status.families.v4.draining().chain(status.families.v6.draining()) {
             let left = drain.until.saturating_duration_since(now).as_millis();
             all.entry(drain.service.service.clone()).or_default().push(NamedDrain {
                 port: (&*drain.service.port).into(),

@@ -325,7 +325,7 @@ impl Status {
 impl FamilyStatus {
     fn of(family: IpFamily, status: &reconcile::FamilyStatus, now: Instant) -> Self {
         let left = |until: Instant| millis(until.saturating_duration_since(now));
-        let draining = |endpoint: &reconcile::DrainingEndpoint| Draining {
+        let draining = |endpoint: reconcile::DrainingEndpoint| Draining {
             service: endpoint.service.to_string(),
             endpoint: endpoint.address.to_string(),
             left_ms: left(endpoint.until),
@@ -354,7 +354,7 @@ impl FamilyStatus {
             last_failure: status.last_failure.as_ref().map(|(_, what)| what.clone()),
             repaired: status.repaired,
             last_repair_ago_ms: ago(now, status.last_repair),
-            draining: status.draining.iter().map(draining).collect(),
+            draining: status.draining().map(draining).collect(),
             draining_connections: status.connections,
             retiring: match retirement.state {
                 State::Until(until) => Some(retiring(until)),

@@ -16,7 +16,7 @@ use super::ranges::Ranges;
 use super::topology::Place;
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain};
 use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -51,7 +51,9 @@ pub struct Builder {
     ranges: Ranges,
     claims: Claims,
     desired: PerFamily<Desired>,
-    draining: PerFamily<BTreeSet<ServicePortKey>>,
+    draining: PerFamily<OrdMap<ServicePortKey, Arc<ServicePort>>>,
+    /// When something of a service port ends to drain, at the soonest.
+    deadlines: PerFamily<BTreeSet<(Instant, ServicePortKey)>>,
     refusals: BTreeMap<(ServicePortKey, IpFamily), Vec<String>>,
     health_checks: HealthChecks,
     /// Services that ask for what only IPVS has.
@@ -75,6 +77,7 @@ impl Builder {
             claims: Claims::default(),
             desired: PerFamily::default(),
             draining: PerFamily::default(),
+            deadlines: PerFamily::default(),
             refusals: BTreeMap::new(),
             health_checks: HealthChecks::default(),
             ipvs_only: OrdSet::new(),
@@ -105,7 +108,7 @@ impl Builder {
     }
 
     /// The service ports of a family of which something drains.
-    pub fn draining(&self, family: IpFamily) -> &BTreeSet<ServicePortKey> {
+    pub fn draining(&self, family: IpFamily) -> &OrdMap<ServicePortKey, Arc<ServicePort>> {
         self.draining.get(family)
     }
 
@@ -189,17 +192,42 @@ impl Builder {
     pub fn expire(&mut self, now: Instant) -> Change {
         let mut change = Change::default();
         for family in IpFamily::BOTH {
-            let desired = self.desired.get_mut(family);
-            self.draining.get_mut(family).retain(|key| {
-                let Some(port) = desired.ports.get(key) else { return false };
-                let Some(expired) = drain::expire(port, now) else { return true };
-                let still = drain::any(&expired);
-                desired.ports.insert(key.clone(), Arc::new(expired));
-                change.ports.get_mut(family).insert(key.clone());
-                still
-            });
+            while self.deadlines.get(family).first().is_some_and(|(at, _)| *at <= now) {
+                let Some((_, key)) = self.deadlines.get_mut(family).pop_first() else { break };
+                // It may serve again since, or drain for longer.
+                let Some(port) = self.draining.get(family).get(&key) else { continue };
+                let port = match drain::expire(port, now) {
+                    Some(expired) => {
+                        let expired = Arc::new(expired);
+                        self.desired.get_mut(family).ports.insert(key.clone(), expired.clone());
+                        change.ports.get_mut(family).insert(key);
+                        expired
+                    }
+                    None => port.clone(),
+                };
+                self.watch_drains(&port, family);
+            }
         }
         change
+    }
+
+    /// Takes note of what drains of a service port.
+    fn watch_drains(&mut self, port: &Arc<ServicePort>, family: IpFamily) {
+        match drain::soonest(port) {
+            Some(until) => {
+                self.draining.get_mut(family).insert(port.key.clone(), port.clone());
+                self.deadlines.get_mut(family).insert((until, port.key.clone()));
+            }
+            None => self.forget_drains(&port.key, family),
+        }
+    }
+
+    fn forget_drains(&mut self, key: &ServicePortKey, family: IpFamily) {
+        let draining = self.draining.get_mut(family);
+        // Others may hold the map, which a removal of nothing would copy.
+        if draining.contains_key(key) {
+            draining.remove(key);
+        }
     }
 
     /// Takes in what is not about single Services; true if every Service has to be looked at again.
@@ -303,7 +331,7 @@ impl Builder {
             }
             for key in gone {
                 self.desired.get_mut(family).ports.remove(&key);
-                self.draining.get_mut(family).remove(&key);
+                self.forget_drains(&key, family);
                 pass.changed.get_mut(family).push(key);
             }
         }
@@ -319,14 +347,11 @@ impl Builder {
         let desired = self.desired.get_mut(family);
         let previous = if pass.first { None } else { desired.ports.get(&port.key) };
         drain::carry(previous.map(|port| &**port), &mut port, pass.now, self.settings.drain_timeout);
-        if drain::any(&port) {
-            self.draining.get_mut(family).insert(port.key.clone());
-        } else {
-            self.draining.get_mut(family).remove(&port.key);
-        }
         if previous.is_none_or(|previous| **previous != port) {
+            let port = Arc::new(port);
             pass.changed.get_mut(family).push(port.key.clone());
-            desired.ports.insert(port.key.clone(), Arc::new(port));
+            desired.ports.insert(port.key.clone(), port.clone());
+            self.watch_drains(&port, family);
         }
     }
 

@@ -59,9 +59,11 @@ fn drained(old: Option<Role>, now: Instant, until: Instant) -> Option<Role> {
     (until > now).then_some(Role::Drain { until })
 }
 
-/// Whether anything drains.
-pub fn any(port: &ServicePort) -> bool {
-    port.left_local.is_some() || port.endpoints.iter().any(Endpoint::drains)
+/// When something of it ends to drain, at the soonest; `None` if nothing drains.
+pub fn soonest(port: &ServicePort) -> Option<Instant> {
+    let roles = port.endpoints.iter().flat_map(|endpoint| [endpoint.cluster, endpoint.local]);
+    let until = roles.filter_map(|role| if let Some(Role::Drain { until }) = role { Some(until) } else { None });
+    until.chain(port.left_local).min()
 }
 
 /// Removes the drains whose deadline has passed; `None` if there are none.
@@ -134,7 +136,7 @@ mod tests {
             assert_eq!(later, after, "the next change keeps the deadline");
             let mut over = port(protocol, true, &list);
             carry(Some(&later), &mut over, now + TIMEOUT, TIMEOUT);
-            assert!(!any(&over));
+            assert_eq!(soonest(&over), None);
         }
     }
 
@@ -144,8 +146,8 @@ mod tests {
         let mut after = port(Protocol::Tcp, false, &[("10.0.0.1:80", true)]);
         carry(Some(&port(Protocol::Tcp, true, &[("10.0.0.1:80", true)])), &mut after, now, TIMEOUT);
         assert_eq!(after.left_local, Some(now + TIMEOUT));
-        assert!(any(&after) && expire(&after, now).is_none());
-        assert!(!any(&expire(&after, now + TIMEOUT).unwrap()));
+        assert!(soonest(&after).is_some() && expire(&after, now).is_none());
+        assert_eq!(soonest(&expire(&after, now + TIMEOUT).unwrap()), None);
         let mut back = port(Protocol::Tcp, true, &[("10.0.0.1:80", true)]);
         carry(Some(&after), &mut back, now, TIMEOUT);
         assert_eq!(back.left_local, None);

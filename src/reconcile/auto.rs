@@ -1,6 +1,11 @@
 //! When `auto` moves from one mode to the other: only on what was seen again and again, and rarely.
 
+use super::round::Reconciler;
+use super::switch::{Progress, Switch};
+use super::wish::{Mode, Wish};
+use crate::model::{Event, IpFamily, Reason};
 use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// Probes in a row that have to agree.
 const PROBES: u32 = 3;
@@ -47,6 +52,67 @@ impl Hysteresis {
 
     fn needed(&self) -> Duration {
         STEADY.saturating_mul(1u32.checked_shl(self.moves).unwrap_or(u32::MAX)).min(LONGEST)
+    }
+}
+
+/// How long IPVS mode may lag behind before `auto` takes it for broken.
+const STUCK: Duration = Duration::from_secs(30);
+
+impl Reconciler {
+    /// Takes in whether IPVS works, and moves the families that follow it once that is certain.
+    pub(super) fn judge(&mut self, now: Instant) {
+        let Some(outcome) = self.probed.take() else { return };
+        let follows = |family: &IpFamily| *self.planes.wish.get(*family) == Wish::Auto;
+        let families: Vec<IpFamily> = self.planes.families.iter().copied().filter(follows).collect();
+        if families.is_empty() || !self.snapshot.complete {
+            return;
+        }
+        // Where it serves and the kernel has not taken what is wanted for long, it does not work either.
+        let stuck = families.iter().find_map(|family| {
+            let status = self.status.families.get(*family);
+            let behind = status.behind_since.is_some_and(|since| now.saturating_duration_since(since) >= STUCK);
+            let problem = || status.failures.first().cloned().unwrap_or_else(|| "it does not keep up".to_owned());
+            (*self.planes.active.get(*family) == Mode::Ipvs && behind).then(problem)
+        });
+        let is_there = outcome.is_ok();
+        let missing = outcome.err().or(stuck);
+        let Some(works) = self.hysteresis.see(missing.is_none(), now) else { return };
+        let target = if works { Mode::Ipvs } else { Mode::Iptables };
+        let moves = |family: &IpFamily| {
+            // A family of which the kernel takes all stays where the other one is stuck.
+            let works = is_there && self.status.families.get(*family).behind_since.is_none();
+            *self.planes.active.get(*family) != target && (target == Mode::Ipvs || !works)
+        };
+        let families: Vec<IpFamily> = families.into_iter().filter(moves).collect();
+        if families.is_empty() {
+            return;
+        }
+        self.tell_move(missing.as_deref());
+        self.hysteresis.moved(now);
+        // Away from what does not work each family goes by itself: that one can't is no reason for the other one to stay.
+        let together = if works { families.len() } else { 1 };
+        for families in families.chunks(together) {
+            self.switches.push_back(Switch {
+                wish: Wish::Auto,
+                // A probe is made beside what stands here, and may succeed where that is stuck.
+                target: Some(target),
+                configured: false,
+                families: families.to_vec(),
+                drain: None,
+                progress: Progress::default(),
+            });
+        }
+    }
+
+    fn tell_move(&self, missing: Option<&str>) {
+        match missing {
+            None => info!("IPVS has become available; moving to it, as auto says"),
+            Some(missing) => {
+                let note = format!("IPVS does not work any more: {missing}; moving to iptables, as auto says");
+                warn!("{note}");
+                self.events.tell(Event::of_node(Reason::ModeFallback, note));
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Leftovers {
 }
 
 impl Reconciler {
-    /// Removes it, as far as that is possible now. The mode that serves is in sync.
+    /// Removes it, as far as that is possible now. The mode that serves needs nothing of it.
     pub(super) fn clear_leftovers(&mut self, family: IpFamily, now: Instant) {
         let alone = self.retirements.get(family).state == State::Gone;
         match *self.leftovers.get(family) {
@@ -45,7 +45,7 @@ impl Reconciler {
             warn!(%family, "what kube-proxy left would not go: {failure}");
         }
         *self.leftovers.get_mut(family) = match (report.is_clean(), alone) {
-            (false, _) => Leftovers::Refused(now + self.timing.retry_max),
+            (false, _) => Leftovers::Refused(now + self.timing.get(family).retry_max),
             (true, false) => Leftovers::Idle,
             (true, true) => Leftovers::Gone,
         };

@@ -8,6 +8,7 @@ mod decide;
 mod flows;
 mod leftovers;
 mod meter;
+mod pending;
 mod retire;
 mod round;
 mod schedule;
@@ -20,7 +21,7 @@ pub use decide::decide;
 pub use meter::{Meter, Synced, WithoutLocal};
 pub use retire::{Retirement, State};
 pub use round::Reconciler;
-pub use schedule::Timing;
+pub use schedule::{Timing, Timings};
 pub use status::{DrainingEndpoint, FamilyStatus, Status};
 pub use switch::{Progress, Step, Switch};
 pub use wish::{Kept, Mode, Modes, Planes, Wish};
@@ -42,7 +43,7 @@ pub enum Trigger {
     /// The node's own addresses or gateways are these now.
     Facts(NodeFacts),
     /// These are the settings and periods from now on.
-    Settings(Arc<Settings>, Timing),
+    Settings(Arc<Settings>, Timings),
     /// Notifications were lost: look at everything again.
     Lost,
     /// Somebody wants another mode.

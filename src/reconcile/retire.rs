@@ -99,20 +99,24 @@ impl Reconciler {
     pub(super) fn retire(&mut self, family: IpFamily, now: Instant) {
         let retirement = self.retirements.get_mut(family);
         if self.builder.desired().get(family).incomplete {
-            return retirement.rest(now, &self.timing);
+            return retirement.rest(now, self.timing.get(family));
         }
-        // What lies with somebody else will not mend by keeping the other mode.
-        let settled = self.status.families.get(family).settled;
+        // What lies with somebody else will not mend by keeping the other mode, nor what is refused of one Service again and
+        // again.
+        let status = self.status.families.get(family);
+        let longest = self.timing.get(family).retry_max;
+        let for_long = status.behind_since.is_some_and(|since| now.saturating_duration_since(since) >= longest);
+        let replaced = status.settled || status.serves && for_long;
         // Nobody brings up to date what does not serve: packets that it still took would go to endpoints that are gone.
-        if settled || matches!(retirement.state, State::Until(_)) {
-            self.retire_settled(family, now);
+        if replaced || matches!(retirement.state, State::Until(_)) {
+            self.retire_replaced(family, now);
         }
-        if settled {
+        if replaced {
             self.clear_leftovers(family, now);
         }
     }
 
-    fn retire_settled(&mut self, family: IpFamily, now: Instant) {
+    fn retire_replaced(&mut self, family: IpFamily, now: Instant) {
         let retirement = self.retirements.get_mut(family);
         let Some(plane) = self.planes.retiring(family) else {
             // What cannot be talked to has nothing that could be seen.
@@ -150,20 +154,20 @@ impl Reconciler {
         }
         let began = Instant::now();
         // Connections may end where time is over; they do not end before everything else has.
-        let wish = self.builder.desired().get(family).retired(until.max(now + self.timing.drain));
+        let wish = self.builder.desired().get(family).retired(until.max(now + self.timing.get(family).drain));
         let mut report = plane.sync(family, &wish, Touched::All, now);
         if report.is_clean() && report.done > 0 && report.draining > 0 {
             // What took no more only since then may be idle already.
             report = plane.sync(family, &wish, Touched::All, now);
         }
-        retirement.looked(now, began.elapsed(), &self.timing);
+        retirement.looked(now, began.elapsed(), self.timing.get(family));
         retirement.take(&report, plane.name(), family);
         retirement.aside = report.is_clean();
         // Going all the same would be worse: its refusals would outlive what they belong to.
-        let patient = retirement.since.is_some_and(|since| now < since + self.timing.retry_max);
+        let patient = retirement.since.is_some_and(|since| now < since + self.timing.get(family).retry_max);
         let connections = *self.planes.active.get(family) == Mode::Iptables;
         if over {
-            retirement.again_at = Some(now.max(Instant::now()) + self.timing.drain);
+            retirement.again_at = Some(now.max(Instant::now()) + self.timing.get(family).drain);
             return retirement.aside || !patient;
         }
         report.draining == 0 && (retirement.aside || !patient && !connections)
@@ -188,7 +192,7 @@ impl Reconciler {
         } else if let State::Until(until) = &mut retirement.state {
             // From here on it is tried once in a while.
             *until = (*until).min(now);
-            retirement.again_at = Some(now.max(Instant::now()) + self.timing.retry_max);
+            retirement.again_at = Some(now.max(Instant::now()) + self.timing.get(family).retry_max);
         }
     }
 }

@@ -6,13 +6,14 @@ use super::decide::decide;
 use super::flows::Flows;
 use super::leftovers::Leftovers;
 use super::meter::Tally;
+use super::pending::Pending;
 use super::retire::Retirement;
-use super::schedule::{AUDIT_SLICE, Schedule, Timing};
+use super::schedule::{AUDIT_SLICE, Schedule, Timing, Timings};
 use super::status::Status;
 use super::switch::{Configuration, Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
-use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, Settings, Touched};
 use crate::model::{Events, IpFamily, PerFamily, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeSet, VecDeque};
@@ -20,26 +21,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, error, info, warn};
 
-/// What has to be handed over with the next sync.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    all: bool,
-    /// Something of ours was taken away: no waiting.
-    urgent: bool,
-    /// A change came too soon after the last sync and waits.
-    held: bool,
-    /// Something else is wanted than at the last sync.
-    news: bool,
-    /// Which ports; kept for as long as it is not all of them.
-    ports: BTreeSet<ServicePortKey>,
-}
-
 /// Owns all state of the loop.
 #[derive(Debug)]
 pub struct Reconciler {
     pub(super) builder: Builder,
     pub(super) settings: Arc<Settings>,
-    pub(super) timing: Timing,
+    pub(super) timings: Timings,
+    /// That of the mode which serves.
+    pub(super) timing: PerFamily<Timing>,
     pub(super) planes: Planes,
     facts: NodeFacts,
     pub(super) snapshot: Snapshot,
@@ -65,12 +54,13 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler that has not touched anything.
-    pub fn new(settings: Arc<Settings>, timing: Timing, planes: Planes, facts: NodeFacts) -> Self {
+    pub fn new(settings: Arc<Settings>, timings: impl Into<Timings>, planes: Planes, facts: NodeFacts) -> Self {
         let mut reconciler = Self {
             builder: Builder::new(settings.clone()),
             settings,
-            timing,
-            status: Status { programmed: planes.families.clone(), sync_period: timing.audit, ..Status::default() },
+            timings: timings.into(),
+            timing: PerFamily::default(),
+            status: Status { programmed: planes.families.clone(), ..Status::default() },
             planes,
             facts,
             snapshot: Snapshot::default(),
@@ -101,14 +91,6 @@ impl Reconciler {
         self
     }
 
-    /// Another mode serves a family now.
-    pub(super) fn moved(&mut self, family: IpFamily) {
-        let status = self.status.families.get_mut(family);
-        status.mode = Some(*self.planes.active.get(family));
-        status.wish = *self.planes.wish.get(family);
-        status.mode_since = Some(Instant::now());
-    }
-
     /// Takes in the newest snapshot; the next round works on it.
     pub fn take_snapshot(&mut self, snapshot: &Snapshot) {
         self.meter_snapshot(snapshot);
@@ -127,10 +109,9 @@ impl Reconciler {
                     (pending.all, pending.urgent) = (true, true);
                 }
             }
-            Trigger::Settings(settings, timing) => {
-                self.timing = timing;
-                self.status.sync_period = timing.audit;
-                self.tally.period(timing.audit);
+            Trigger::Settings(settings, timings) => {
+                self.timings = timings;
+                self.take_timings();
                 self.planes.modes.take_settings(&settings);
                 self.settings = settings.clone();
                 self.builder.set_settings(settings);
@@ -178,16 +159,16 @@ impl Reconciler {
         let next = |family: &IpFamily| {
             let draining = !self.builder.draining(*family).is_empty();
             let schedule = self.schedules.get(*family);
-            let own = schedule.next(now, draining, &self.timing);
+            let own = schedule.next(now, draining, self.timing.get(*family));
             let own = if self.pending.get(*family).held {
                 // The sync that they wait for comes before the flows.
-                own.min(schedule.earliest(now, &self.timing))
+                own.min(schedule.earliest(now, self.timing.get(*family)))
             } else {
                 self.flows.next(*family, now).map_or(own, |at| own.min(at))
             };
-            self.retirements.get(*family).next(now, &self.timing).map_or(own, |at| own.min(at))
+            self.retirements.get(*family).next(now, self.timing.get(*family)).map_or(own, |at| own.min(at))
         };
-        self.planes.families.iter().map(next).min().unwrap_or(now + self.timing.audit)
+        self.planes.families.iter().map(next).min().unwrap_or(now + self.status.sync_period)
     }
 
     /// One round over both families.
@@ -223,7 +204,7 @@ impl Reconciler {
     fn decide(&mut self, now: Instant) -> Change {
         let free = |family: &IpFamily| {
             let schedule = self.schedules.get(*family);
-            !schedule.is_waiting(now) && schedule.earliest(now, &self.timing) <= now
+            !schedule.is_waiting(now) && schedule.earliest(now, self.timing.get(*family)) <= now
         };
         let family = self.planes.families.first().copied().filter(free).filter(|_| self.switches.is_empty());
         let planes = &mut self.planes;
@@ -261,18 +242,19 @@ impl Reconciler {
         if schedule.is_waiting(now) && !fresh {
             return;
         }
-        if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, &self.timing) > now {
+        let timing = self.timing.get(family);
+        if changed && !pending.urgent && !schedule.retry_is_due(now) && schedule.earliest(now, timing) > now {
             pending.held = true;
             self.meter_queued(family, true);
             return;
         }
         // What changed goes first, and a slice of the audit after it.
-        let audit = schedule.audit_is_due(now, &self.timing);
+        let audit = schedule.audit_is_due(now, timing);
         if audit && !changed {
             self.audit(family);
         }
-        if schedule.drain_is_due(now, &self.timing) {
-            let draining = self.builder.draining(family).iter().cloned();
+        if schedule.drain_is_due(now, self.timing.get(family)) {
+            let draining = self.builder.draining(family).keys().cloned();
             self.pending.get_mut(family).ports.extend(draining);
         } else if !audit && !changed && !schedule.retry_is_due(now) {
             return;
@@ -290,9 +272,10 @@ impl Reconciler {
         let wanted_before = pending.ports.is_empty() && !pending.news;
         self.count_repairs(family, &report, wanted_before);
         if report.wants_retry() {
-            *self.pending.get_mut(family) = Pending { all: true, ..Pending::default() };
+            *self.pending.get_mut(family) = Pending::of(&report);
         }
-        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, &self.timing);
+        let timing = self.timing.get(family);
+        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, timing);
         self.record(family, &report);
         if audit && changed && !report.observed {
             self.audit(family);
@@ -329,7 +312,7 @@ impl Reconciler {
         if fresh || self.flows.is_due(family, now) {
             let settled = self.status.families.get(family).settled;
             if let Some((duration, deleted)) =
-                self.flows.forget(family, self.planes.flows.as_mut(), settled, &self.timing)
+                self.flows.forget(family, self.planes.flows.as_mut(), settled, self.timing.get(family))
             {
                 self.tally.flows(family, duration, deleted);
             }
@@ -356,6 +339,7 @@ impl Reconciler {
         let ended = Instant::now();
         status.in_sync = report.is_clean();
         status.settled = !report.wants_retry();
+        status.serves = report.serves(ports);
         status.behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or(ended));
         status.last_sync = Some(ended);
         status.last_duration = report.duration;

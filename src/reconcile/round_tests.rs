@@ -28,7 +28,10 @@ impl Dataplane for Stub {
 
     fn sync(&mut self, _: IpFamily, _: &Desired, _: Touched<'_>, _: Instant) -> Report {
         self.syncs.fetch_add(1, SeqCst);
-        let failure = |lasting: &bool| Failure { step: "a step".into(), reason: "no".into(), lasting: *lasting };
+        let failure = |lasting: &bool| {
+            let (step, reason) = ("a step".into(), "no".into());
+            Failure { step, reason, lasting: *lasting, of_one: false }
+        };
         let failures = self.fails.lock().unwrap().iter().map(failure).collect();
         Report { failures, draining: 1, observed: true, ..Report::default() }
     }
@@ -145,21 +148,34 @@ fn new_settings_are_taken_over() {
     let start = Instant::now();
     reconciler.round(start);
     let syncs = active.syncs.load(SeqCst);
-    reconciler.take_trigger(Trigger::Settings(other_settings(3), Timing::default()));
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), Timing::default().into()));
     reconciler.round(start + Duration::from_millis(10));
     assert_eq!(active.syncs.load(SeqCst), syncs + 1);
     assert_eq!(reconciler.builder.desired().v4.rules.as_ref().unwrap().masquerade_mark, 8);
 }
 
 #[test]
+fn the_periods_are_those_of_the_mode_that_serves() {
+    let (mut reconciler, ..) = loop_over(Duration::from_secs(1));
+    let of = |seconds| Timing { min: Duration::from_secs(seconds), ..Timing::default() };
+    let timings = Timings { ipvs: of(1), iptables: of(2) };
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timings));
+    for mode in [Mode::Ipvs, Mode::Iptables] {
+        reconciler.planes.active.v4 = mode;
+        reconciler.moved(IpFamily::V4);
+        assert_eq!(reconciler.timing.v4, timings.of(mode));
+    }
+}
+
+#[test]
 fn changes_that_follow_too_soon_wait_and_then_come_together() {
     let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
     let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
-    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing.into()));
     reconciler.round(Instant::now());
     let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
     for bit in 4..8 {
-        reconciler.take_trigger(Trigger::Settings(other_settings(bit), timing));
+        reconciler.take_trigger(Trigger::Settings(other_settings(bit), timing.into()));
         reconciler.round(start + Duration::from_secs(1));
     }
     assert_eq!(active.syncs.load(SeqCst), syncs, "held back");
@@ -204,7 +220,7 @@ fn flows_wait_for_the_change_that_makes_them_stale() {
     let table = Table::default();
     reconciler.planes.flows = Box::new(table.clone());
     let timing = Timing { min: Duration::from_secs(10), ..Timing::default() };
-    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing));
+    reconciler.take_trigger(Trigger::Settings(other_settings(3), timing.into()));
     reconciler.round(Instant::now());
     let (syncs, start) = (active.syncs.load(SeqCst), Instant::now());
     reconciler.take_snapshot(&with_udp());

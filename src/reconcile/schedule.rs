@@ -1,5 +1,6 @@
 //! When to look again: retries with backoff, the periodic audit, draining connections.
 
+use super::wish::Mode;
 use std::time::{Duration, Instant};
 
 /// The periods of the loop.
@@ -26,6 +27,32 @@ impl Default for Timing {
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
         }
+    }
+}
+
+/// The periods in each mode, of which kube-proxy's configuration has some apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// In IPVS mode.
+    pub ipvs: Timing,
+    /// In iptables mode.
+    pub iptables: Timing,
+}
+
+impl Timings {
+    /// Those of a mode.
+    #[must_use]
+    pub fn of(&self, mode: Mode) -> Timing {
+        match mode {
+            Mode::Ipvs => self.ipvs,
+            Mode::Iptables => self.iptables,
+        }
+    }
+}
+
+impl From<Timing> for Timings {
+    fn from(timing: Timing) -> Self {
+        Self { ipvs: timing, iptables: timing }
     }
 }
 

@@ -4,7 +4,9 @@ use super::retire::Retirement;
 use super::wish::{Mode, Wish};
 use crate::desired::{Role, ServicePort, ServicePortKey};
 use crate::model::PerFamily;
+use imbl::OrdMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The state of one family.
@@ -14,6 +16,8 @@ pub struct FamilyStatus {
     pub in_sync: bool,
     /// Trying again would change nothing: in sync, or what is left lies with somebody else.
     pub settled: bool,
+    /// Most Services are served: what the kernel refused is about single ones.
+    pub serves: bool,
     /// When the last sync that left nothing undone ended.
     pub last_success: Option<Instant>,
     /// Since when something is wanted that the kernel has not taken, although trying again may help.
@@ -32,10 +36,10 @@ pub struct FamilyStatus {
     pub wish: Wish,
     /// When the last sync ended, whatever came of it.
     pub last_sync: Option<Instant>,
-    /// When a sync last left something undone, and the first of it.
+    /// When a sync last left something undone, and the first of it; or when a switch failed, and why.
     pub last_failure: Option<(Instant, String)>,
-    /// Endpoints that get no new connections while others of their Service do.
-    pub draining: Vec<DrainingEndpoint>,
+    /// Service ports of which endpoints drain; the map is the builder's own, so that it costs nothing to tell.
+    pub draining: OrdMap<ServicePortKey, Arc<ServicePort>>,
     /// Connections that endpoints still have which take no new ones; 0 where only connection tracking knows (iptables).
     pub connections: u64,
     /// How many endpoints have any.
@@ -59,8 +63,15 @@ pub struct DrainingEndpoint {
     pub until: Instant,
 }
 
+impl FamilyStatus {
+    /// Endpoints that get no new connections while others of their Service do.
+    pub fn draining(&self) -> impl Iterator<Item = DrainingEndpoint> {
+        self.draining.values().flat_map(|port| draining_of(port))
+    }
+}
+
 /// What of a service port drains.
-pub fn draining_of(port: &ServicePort) -> impl Iterator<Item = DrainingEndpoint> {
+fn draining_of(port: &ServicePort) -> impl Iterator<Item = DrainingEndpoint> {
     port.endpoints.iter().filter_map(|endpoint| {
         let until = |role: Option<Role>| if let Some(Role::Drain { until }) = role { Some(until) } else { None };
         let until = [endpoint.cluster, endpoint.local].into_iter().filter_map(until).max()?;

@@ -1,6 +1,7 @@
 //! The live switch: the new mode is complete and verified before the old one takes no more; then the old one drains
 //! (`retire.rs`). If the new mode fails half-way, the old one stays and the half goes.
 
+use super::pending::Pending;
 use super::retire::State;
 use super::round::Reconciler;
 use super::wish::{Kept, Mode, Wish};
@@ -106,9 +107,14 @@ impl Reconciler {
     /// Carries out what was asked for since the last round.
     pub(super) fn switch_all(&mut self, now: Instant) {
         while let Some(switch) = self.switches.pop_front() {
-            let progress = switch.progress.clone();
+            let (progress, asked_for) = (switch.progress.clone(), switch.families.clone());
             if let Err(reason) = self.switch(switch, now) {
                 error!("the mode stays as it is: {reason}");
+                let is_meant = |family: &IpFamily| asked_for.is_empty() || asked_for.contains(family);
+                for family in self.planes.families.iter().copied().filter(is_meant) {
+                    let status = self.status.families.get_mut(family);
+                    status.last_failure = Some((Instant::now(), format!("switch the mode: {reason}")));
+                }
                 progress.tell(Step::Failed { reason });
             }
         }
@@ -129,7 +135,7 @@ impl Reconciler {
             families.iter().copied().filter(|family| *self.planes.active.get(*family) != target).collect();
         let drain = switch.drain.unwrap_or(self.settings.drain_timeout);
         let outcome = self
-            .prepare(target, &moving, &switch.progress, now)
+            .prepare(target, &moving, &switch, now)
             .and_then(|reports| self.keep_wish(&switch, &families, &moving, target).map(|()| reports));
         let reports = match outcome {
             Ok(reports) => reports,
@@ -172,8 +178,13 @@ impl Reconciler {
             let serves = if families.contains(&family) { target } else { *planes.active.get(family) };
             planes.families.contains(&family) && *wish.get(family) == Wish::Auto && serves == Mode::Iptables
         });
-        if wish != planes.wish || switch.configured || (!moving.is_empty() && switch.wish == Wish::Auto) {
-            match planes.modes.record(&Kept { wish, fell_back }, self.configuration.asked) {
+        // What the configuration asked for in vain must not come with the next start, if somebody wants this.
+        let in_vain = switch.target.is_none() && self.configuration.asked.is_some();
+        let moves = !moving.is_empty() && switch.wish == Wish::Auto;
+        if wish != planes.wish || switch.configured || in_vain || moves {
+            // `auto` answers to what it was told last.
+            let configured = self.configuration.asked.filter(|_| switch.target.is_none());
+            match planes.modes.record(&Kept { wish, fell_back }, configured) {
                 // To stay where IPVS does not work would be worse than to begin there once more.
                 Err(error) if switch.target.is_some() => warn!("the next start may take it back: {error}"),
                 kept => kept.map_err(|error| format!("the next start would take it back: {error}"))?,
@@ -211,17 +222,20 @@ impl Reconciler {
         &mut self,
         target: Mode,
         families: &[IpFamily],
-        progress: &Progress,
+        switch: &Switch,
         now: Instant,
     ) -> Result<Vec<Report>, String> {
         if families.is_empty() {
             return Ok(Vec::new());
         }
         self.planes.ready(target).map_err(|missing| format!("{target} does not work on this node: {missing}"))?;
-        families.iter().map(|family| self.program(target, *family, progress, now)).collect()
+        families.iter().map(|family| self.program(target, *family, switch, now)).collect()
     }
 
-    fn program(&mut self, target: Mode, family: IpFamily, progress: &Progress, now: Instant) -> Result<Report, String> {
+    fn program(&mut self, target: Mode, family: IpFamily, switch: &Switch, now: Instant) -> Result<Report, String> {
+        let progress = &switch.progress;
+        // What `auto` leaves because it does not work is worse than a mode that single Services are missing in.
+        let lenient = switch.target == Some(Mode::Iptables) && !self.status.families.get(family).serves;
         progress.tell(Step::Programming { family, mode: target });
         let started = Instant::now();
         let desired = self.builder.desired().get(family);
@@ -236,16 +250,25 @@ impl Reconciler {
         };
         let plane = self.planes.at(target).ok_or_else(|| format!("{target} mode is not open"))?;
         let (mut problem, mut steps) = (String::new(), 0);
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             plane.expect(family, desired, &affinities);
+            let at_any_rate = lenient && attempt == ATTEMPTS;
+            if at_any_rate {
+                plane.serve(family);
+            }
             plane.distrust(family);
             let report = plane.sync(family, desired, crate::desired::Touched::All, now);
             steps += report.done;
+            let (services, duration) = (desired.ports.len(), started.elapsed());
             if !report.is_clean() {
                 problem = first_of("could not", report.failures.iter().map(ToString::to_string).collect());
+                if at_any_rate && report.serves(services) {
+                    warn!(%family, "{target} mode {problem}; it serves all the same, as {} mode does not", target.other());
+                    progress.tell(Step::Programmed { family, mode: target, services, steps, duration });
+                    return Ok(report);
+                }
                 continue;
             }
-            let (services, duration) = (desired.ports.len(), started.elapsed());
             progress.tell(Step::Programmed { family, mode: target, services, steps, duration });
             match plane.preview(family, desired, now) {
                 Ok(left) if left.is_empty() => {
@@ -297,11 +320,29 @@ impl Reconciler {
         if let Some(plane) = self.planes.at(old) {
             plane.distrust(family);
         }
-        *self.pending.get_mut(family) = super::round::Pending::default();
-        self.schedules.get_mut(family).synced(Instant::now(), false, report.observed, &self.timing);
+        *self.pending.get_mut(family) = Pending::of(report);
         self.moved(family);
+        let timing = self.timing.get(family);
+        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, timing);
         self.record(family, report);
         self.handed_over = true;
+    }
+
+    /// Another mode serves a family now.
+    pub(super) fn moved(&mut self, family: IpFamily) {
+        let status = self.status.families.get_mut(family);
+        status.mode = Some(*self.planes.active.get(family));
+        status.wish = *self.planes.wish.get(family);
+        status.mode_since = Some(Instant::now());
+        self.take_timings();
+    }
+
+    /// The periods are those of the modes that serve.
+    pub(super) fn take_timings(&mut self) {
+        self.timing = PerFamily::from_fn(|family| self.timings.of(*self.planes.active.get(family)));
+        let period = IpFamily::BOTH.map(|family| self.timing.get(family).audit).into_iter().max().unwrap_or_default();
+        self.status.sync_period = period;
+        self.tally.period(period);
     }
 
     /// Tells what everybody can see by now.
@@ -339,53 +380,7 @@ impl Reconciler {
             !waits_for.is_empty()
         });
     }
-
-    /// Takes in whether IPVS works, and moves the families that follow it once that is certain.
-    pub(super) fn judge(&mut self, now: Instant) {
-        let Some(outcome) = self.probed.take() else { return };
-        let follows = |family: &IpFamily| *self.planes.wish.get(*family) == Wish::Auto;
-        let families: Vec<IpFamily> = self.planes.families.iter().copied().filter(follows).collect();
-        if families.is_empty() || !self.snapshot.complete {
-            return;
-        }
-        // Where it serves and the kernel has not taken what is wanted for long, it does not work either.
-        let stuck = families.iter().find_map(|family| {
-            let status = self.status.families.get(*family);
-            let behind = status.behind_since.is_some_and(|since| now.saturating_duration_since(since) >= STUCK);
-            let problem = || status.failures.first().cloned().unwrap_or_else(|| "it does not keep up".to_owned());
-            (*self.planes.active.get(*family) == Mode::Ipvs && behind).then(problem)
-        });
-        let missing = outcome.err().or(stuck);
-        let Some(works) = self.hysteresis.see(missing.is_none(), now) else { return };
-        let target = if works { Mode::Ipvs } else { Mode::Iptables };
-        let families: Vec<IpFamily> =
-            families.into_iter().filter(|family| *self.planes.active.get(*family) != target).collect();
-        if families.is_empty() {
-            return;
-        }
-        match &missing {
-            None => info!("IPVS has become available; moving to it, as auto says"),
-            Some(missing) => {
-                let note = format!("IPVS does not work any more: {missing}; moving to iptables, as auto says");
-                warn!("{note}");
-                self.events.tell(Event::of_node(Reason::ModeFallback, note));
-            }
-        }
-        self.hysteresis.moved(now);
-        self.switches.push_back(Switch {
-            wish: Wish::Auto,
-            // A probe is made beside what stands here, and may succeed where that is stuck.
-            target: Some(target),
-            configured: false,
-            families,
-            drain: None,
-            progress: Progress::default(),
-        });
-    }
 }
-
-/// How long IPVS mode may lag behind before `auto` takes it for broken.
-const STUCK: Duration = Duration::from_secs(30);
 
 fn first_of(verb: &str, mut lines: Vec<String>) -> String {
     let more = lines.len().saturating_sub(REASONS);

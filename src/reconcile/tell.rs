@@ -1,8 +1,8 @@
 //! What a round tells: what drains, to who asks for the status; what is refused or without effect, to the log and to the
 //! owners of the Services.
 
+use super::Mode;
 use super::round::Reconciler;
-use super::{Mode, status};
 use crate::desired::Refusal;
 use crate::model::{Event, IpFamily, Reason, ServiceName};
 use imbl::OrdSet;
@@ -12,11 +12,9 @@ use tracing::{info, warn};
 impl Reconciler {
     /// What of a family drains, for who asks.
     pub(super) fn tell_draining(&mut self, family: IpFamily) {
-        let desired = self.builder.desired().get(family);
-        let ports = self.builder.draining(family).iter().filter_map(|key| desired.ports.get(key));
         let status = self.status.families.get_mut(family);
         status.wish = *self.planes.wish.get(family);
-        status.draining = ports.flat_map(|port| status::draining_of(port)).collect();
+        status.draining = self.builder.draining(family).clone();
         status.retirement = self.retirements.get(family).clone();
     }
 

@@ -1,6 +1,6 @@
 //! `auto` over both fake modes: it moves on what was seen again and again, be it in a probe or in what serves.
 
-use super::switch::{Node, all, ask, settle};
+use super::switch::{Node, all, ask, iptables_serves, many_services, settle};
 use crate::reconcile::{Kept, Mode, Progress, Reconciler, Step, Switch, Trigger, Wish};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,31 @@ fn auto_leaves_ipvs_that_is_stuck_though_probes_succeed() {
     assert_eq!(*node.record.lock().unwrap(), Some(Kept::default()));
 }
 
+/// A mode in which one Service is missing is better than one that does not work.
+#[test]
+fn auto_leaves_ipvs_that_is_stuck_for_iptables_that_refuses_one_service() {
+    let node = Node::new(0, 1);
+    let (mut reconciler, mut now) = follower(&node, Mode::Ipvs);
+    reconciler.take_snapshot(&many_services());
+    {
+        let kernel = &mut node.kernel.lock().unwrap().v4;
+        kernel.refuses = Some("172.30.0.12/32");
+        kernel.takes_no_routes = true;
+        kernel.routes.clear();
+    }
+    for _ in 0..8 {
+        reconciler.take_trigger(Trigger::Probed(Ok(())));
+        reconciler.take_trigger(Trigger::Lost);
+        reconciler.round(now);
+        now += Duration::from_secs(15);
+    }
+    let status = reconciler.status().families.v4;
+    assert_eq!((status.mode, status.serves), (Some(Mode::Iptables), true), "{:?}", status.failures);
+    assert!(status.failures.iter().any(|failure| failure.contains("172.30.0.12")), "{:?}", status.failures);
+    let serves = |vip: &str| iptables_serves(&node.kernel.lock().unwrap().v4, vip);
+    assert_eq!(["172.30.0.1", "172.30.0.11", "172.30.0.12"].map(serves), [true, true, false]);
+}
+
 /// What somebody wants comes before what `auto` has just decided on.
 #[test]
 fn a_wish_that_comes_with_the_deciding_probe_counts() {
@@ -107,6 +132,8 @@ fn a_configuration_that_asks_again_does_not_undo_a_later_switch() {
     assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables, "in vain");
     let steps = ask(&mut reconciler, Mode::Iptables);
     assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables);
+    let wish = node.record.lock().unwrap().unwrap().wish.v4;
+    assert_eq!(wish, Wish::Only(Mode::Iptables), "the next start, under a configuration that says otherwise, is told");
     assert_eq!(all(steps).last(), Some(&Step::Done));
     *node.missing.lock().unwrap() = None;
     assert_eq!(configure(&mut reconciler, Mode::Ipvs), Mode::Iptables, "somebody wants this one since");

@@ -61,7 +61,7 @@ where
     fn round(&mut self, change: &Change) -> bool {
         let mut clean = true;
         for family in IpFamily::BOTH {
-            let draining = self.builder.draining(family).clone();
+            let draining = self.builder.draining(family).keys().cloned().collect();
             let keys = change.ports.get(family).union(&draining).cloned().collect();
             let all = self.distrusted || *change.node.get(family);
             let touched = if all { Touched::All } else { Touched::Ports(&keys) };

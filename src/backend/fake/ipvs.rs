@@ -1,7 +1,7 @@
 //! IPVS mode over the kernel in memory.
 
 use super::{FakeBackend, Shared};
-use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, ahead_for_tests, plan_for_tests};
+use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, ahead_for_tests, failure, plan_for_tests};
 use crate::backend::rules::{Found, Writer};
 use crate::backend::{Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
@@ -97,7 +97,7 @@ impl Backend for FakeIpvs {
         let mut broken = Broken::default();
         for op in plan {
             if let Some(reason) = broken.blocks(&op) {
-                failures.push(Failure { step: op.to_string(), reason: reason.into(), lasting: false });
+                failures.push(failure(&op, reason));
                 continue;
             }
             if let Op::Rule(rule) = op {
@@ -108,7 +108,7 @@ impl Backend for FakeIpvs {
                 Ok(()) => observed.acknowledge(&op),
                 Err(reason) => {
                     broken.note(&op);
-                    failures.push(Failure { step: op.to_string(), reason, lasting: false });
+                    failures.push(failure(&op, reason));
                 }
             }
         }

@@ -27,6 +27,8 @@ pub struct FakeKernel {
     pub dead_after: Option<u64>,
     /// The device is somebody else's.
     pub takes_no_routes: bool,
+    /// It refuses what has this in it.
+    pub refuses: Option<&'static str>,
     faults_per_thousand: u32,
     random: u64,
 }
@@ -63,12 +65,17 @@ impl FakeKernel {
         self.random % 1000 < u64::from(self.faults_per_thousand)
     }
 
+    fn judge(&self, what: &impl ToString) -> Result<(), String> {
+        let is_refused = self.refuses.is_some_and(|text| what.to_string().contains(text));
+        if is_refused { Err("Protocol not supported".into()) } else { Ok(()) }
+    }
+
     /// Carries out a step of IPVS mode other than a rule.
     pub fn execute(&mut self, op: &Op) -> Result<(), String> {
         if self.fails() {
             return Err("injected fault".into());
         }
-        let outcome = self.try_execute(op);
+        let outcome = self.judge(op).and_then(|()| self.try_execute(op));
         if let Err(reason) = &outcome {
             self.refusals.push(format!("{op}: {reason}"));
         }
@@ -160,7 +167,8 @@ impl Run for &mut FakeKernel {
         if self.fails() {
             return Err("injected fault".into());
         }
-        let outcome = self.tables.apply(transaction).map_err(|error| error.to_string());
+        let outcome =
+            self.judge(transaction).and_then(|()| self.tables.apply(transaction).map_err(|error| error.to_string()));
         if let Err(reason) = &outcome {
             self.refusals.push(format!("{transaction}: {reason}"));
         }

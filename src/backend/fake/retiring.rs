@@ -1,7 +1,7 @@
 //! How a mode leaves that will not go, and what a failed switch left: over the kernel in memory.
 
 use super::histories::{endpoint, put, service};
-use super::switch::{Node, all, ask, settle, snapshot};
+use super::switch::{Node, all, ask, iptables_serves, many_services, settle, snapshot};
 use crate::reconcile::{Mode, Reconciler, State, Step};
 use std::time::{Duration, Instant};
 
@@ -63,4 +63,30 @@ fn what_a_failed_switch_left_goes_though_the_mode_that_serves_has_troubles() {
     node.kernel.lock().unwrap().v4.takes_no_routes = false;
     settle(&mut reconciler, Instant::now());
     node.assert_only(Mode::Ipvs, "its troubles are over");
+}
+
+/// Nobody keeps its endpoints, and the Service that is refused will be refused for as long as it is there.
+#[test]
+fn one_service_that_is_refused_does_not_keep_what_an_earlier_run_left() {
+    let node = Node::new(0, 1);
+    let start = |mode: Mode| {
+        let mut reconciler = node.start(mode);
+        reconciler.take_snapshot(&many_services());
+        reconciler
+    };
+    settle(&mut start(Mode::Iptables), Instant::now());
+    assert!(iptables_serves(&node.kernel.lock().unwrap().v4, "172.30.0.1"));
+    // A virtual server; rules have a prefix length.
+    node.kernel.lock().unwrap().v4.refuses = Some("172.30.0.12:80");
+    let (mut reconciler, now) = (start(Mode::Ipvs), Instant::now());
+    reconciler.round(now);
+    assert_eq!(reconciler.status().families.v4.retirement.state, State::Waiting, "it may mend");
+    settle(&mut reconciler, now + Duration::from_secs(60));
+    let status = reconciler.status().families.v4;
+    assert!(!status.settled && status.serves, "{:?}", status.failures);
+    assert_eq!(status.retirement.state, State::Gone);
+    assert!(!iptables_serves(&node.kernel.lock().unwrap().v4, "172.30.0.1"));
+    node.kernel.lock().unwrap().v4.refuses = None;
+    settle(&mut reconciler, now + Duration::from_secs(9000));
+    assert!(reconciler.status().families.v4.in_sync);
 }

@@ -130,7 +130,7 @@ impl Node {
 }
 
 /// One rule of KUBE-SERVICES sends the address on to a chain that has rules, and packets come there.
-fn iptables_serves(kernel: &FakeKernel, vip: &str) -> bool {
+pub fn iptables_serves(kernel: &FakeKernel, vip: &str) -> bool {
     let Some(nat) = kernel.tables.tables.get(&Table::Nat) else { return false };
     let rules = |name: &str| -> Vec<String> {
         let chain = nat.chains.iter().find(|(chain, _)| chain.as_str() == name);
@@ -160,6 +160,16 @@ pub fn snapshot() -> Snapshot {
     {
         let endpoints = vec![endpoint("10.180.0.1", "me", false), endpoint("10.180.1.1", "other", false)];
         put(&mut snapshot, service(name, ip, 80, node_port, external), endpoints);
+    }
+    snapshot
+}
+
+/// As many Services that one more or less hardly counts.
+pub fn many_services() -> Snapshot {
+    let mut snapshot = snapshot();
+    for number in 10..20 {
+        let (name, ip) = (format!("s{number}"), format!("172.30.0.{number}"));
+        put(&mut snapshot, service(&name, &ip, 80, None, &[]), vec![endpoint("10.180.0.1", "me", false)]);
     }
     snapshot
 }
@@ -344,6 +354,8 @@ fn a_mode_that_cannot_work_is_told_and_the_old_one_stays() {
         let steps = ask(&mut reconciler, to);
         reconciler.round(now);
         let Some(Step::Failed { reason }) = all(steps).pop() else { panic!("it went on") };
+        let told = reconciler.status().families.v4.last_failure.unwrap().1;
+        assert!(told.contains(&reason), "status tells it, too: {told}");
         assert!(reason.contains("No space left on device"), "{reason}");
         node.assert_served("the disk is full");
         settle(&mut reconciler, now);

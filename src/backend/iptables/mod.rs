@@ -120,6 +120,9 @@ impl super::rules::Ownership for OursAlone {
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
         names::is_shared(table, chain)
     }
+    fn is_of_one(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_of_one(table, chain)
+    }
 }
 
 /// Which chains belong to iptables mode.
@@ -132,6 +135,9 @@ impl super::rules::Ownership for Ours {
     }
     fn is_shared(&self, table: Table, chain: &ChainName) -> bool {
         names::is_shared(table, chain)
+    }
+    fn is_of_one(&self, table: Table, chain: &ChainName) -> bool {
+        names::is_of_one(table, chain)
     }
 }
 
@@ -179,7 +185,7 @@ impl Iptables {
             }
             Err(error) => {
                 let step = Op::Sysctl(setting).to_string();
-                Some(Failure { step, reason: error.to_string(), lasting: true })
+                Some(Failure { step, reason: error.to_string(), lasting: true, of_one: false })
             }
         }
     }
@@ -194,7 +200,10 @@ impl Iptables {
         let commands = match self.commands(family) {
             Ok(commands) => commands,
             Err(reason) => {
-                let failure = |op: RuleOp| Failure { step: op.to_string(), reason: reason.clone(), lasting: true };
+                let failure = |op: RuleOp| {
+                    let (step, reason) = (op.to_string(), reason.clone());
+                    Failure { step, reason, lasting: true, of_one: false }
+                };
                 return failures.extend(rules.into_iter().map(failure));
             }
         };
@@ -300,7 +309,8 @@ impl Backend for Iptables {
                 self.set(setting, observed)
             } else {
                 let reason = "not before the rule that keeps neighbours from what listens on 127.0.0.1".to_owned();
-                Some(Failure { step: Op::Sysctl(setting).to_string(), reason, lasting: false })
+                let step = Op::Sysctl(setting).to_string();
+                Some(Failure { step, reason, lasting: false, of_one: false })
             });
         }
         failures

@@ -62,9 +62,13 @@ pub fn fixed() -> [(Table, ChainName); 6] {
 /// what it left is ours too: chains of these names are rewritten, and those that only its IPVS mode has are removed.
 pub fn is_ours(table: Table, chain: &ChainName) -> bool {
     let is = |(t, name): &(Table, ChainName)| *t == table && name == chain;
-    let service = table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
     let constant = is_shared(table, chain) || fixed().iter().any(is) || *chain == scratch();
-    service || constant || kube_proxy::chains().iter().any(is)
+    is_of_one(table, chain) || constant || kube_proxy::chains().iter().any(is)
+}
+
+/// Whether a chain is a single service's.
+pub fn is_of_one(table: Table, chain: &ChainName) -> bool {
+    table == Table::Nat && SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 /// Whether a chain of this mode is none of kube-proxy's.

@@ -53,8 +53,10 @@ fn batch_of(op: &Op) -> (Means, u8) {
     (means(op), turn)
 }
 
-fn failure(op: &Op, reason: impl ToString) -> Failure {
-    Failure { step: op.to_string(), reason: reason.to_string(), lasting: false }
+pub(in crate::backend) fn failure(op: &Op, reason: impl ToString) -> Failure {
+    // Which are the masqueraded ones, and who diverts, is for each service address, too.
+    let of_one = matches!(op, Op::Ipvs(_) | Op::AddEntry(..) | Op::DeleteEntry(..));
+    Failure { step: op.to_string(), reason: reason.to_string(), lasting: false, of_one }
 }
 
 /// The outcome of a batch of one step.

@@ -115,7 +115,7 @@ impl Ipvs {
                 Err(_) => {
                     scribe.under_way = 0;
                     let (step, reason) = ("write virtual servers".to_owned(), "the thread for it ended".to_owned());
-                    failures.push(Failure { step, reason, lasting: false });
+                    failures.push(Failure { step, reason, lasting: false, of_one: false });
                 }
             }
         }
@@ -136,7 +136,8 @@ impl Ipvs {
         for (command, error) in failed {
             self.learn_missing_scheduler(&command, &error);
             observed.take_back(&command);
-            failures.push(Failure { step: command.to_string(), reason: error.to_string(), lasting: false });
+            let (step, reason) = (command.to_string(), error.to_string());
+            failures.push(Failure { step, reason, lasting: false, of_one: true });
         }
         failures
     }

@@ -38,6 +38,8 @@ use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
 use crate::model::{IpFamily, PerFamily, Protocol};
 #[cfg(test)]
 pub(super) use ahead::ahead as ahead_for_tests;
+#[cfg(test)]
+pub(super) use apply::failure;
 use ipnet::IpNet;
 use iptables::{ChainName, Commands, Table};
 use ipvs::{Client, Command, Scheduler, ServiceId, templates};
@@ -271,7 +273,7 @@ impl Backend for Ipvs {
         touched: Touched<'_>,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let draining = plan::draining(desired, touched);
+        let draining = plan::draining(desired, touched, observed);
         self.count_connections(draining, observed)
     }
 

@@ -80,7 +80,7 @@ impl Leftovers {
     }
 
     fn apply_one(&self, family: IpFamily, op: &Op, observed: &mut Observed) -> Result<(), Failure> {
-        let failed = |reason: String| Failure { step: op.to_string(), reason, lasting: false };
+        let failed = |reason: String| Failure { step: op.to_string(), reason, lasting: false, of_one: false };
         match op {
             Op::DeleteTable(family) => {
                 nftables::delete_table(*family, names::TABLE).map_err(|error| failed(error.to_string()))?;

@@ -134,7 +134,7 @@ impl<'a, R: Run> Writer<'a, R> {
         self.try_tables(&ops);
         let (lost, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| self.broken.contains_key(&op.table()));
         if !lost.is_empty() {
-            failures.extend(lost.iter().map(|op| refused(op, &reason)));
+            failures.extend(lost.iter().map(|op| Failure { of_one: false, ..self.refused(op, &reason) }));
             if !ops.is_empty() {
                 self.write_or_search(ops, found, failures);
             }
@@ -147,7 +147,7 @@ impl<'a, R: Run> Writer<'a, R> {
             return self.write_without_culprits(*table, chain, found, failures);
         }
         if ops.len() == 1 || self.search == 0 {
-            return failures.extend(ops.iter().map(|op| refused(op, &reason)));
+            return failures.extend(ops.iter().map(|op| self.refused(op, &reason)));
         }
         self.search -= 1;
         let mut first = ops;
@@ -164,6 +164,20 @@ impl<'a, R: Run> Writer<'a, R> {
         self.run.run(&transaction(ops))
     }
 
+    fn refused(&self, op: &RuleOp, reason: &str) -> Failure {
+        let of_one = match op {
+            RuleOp::Write { table, chain, .. } => {
+                let single = chain.rules.len() == 1 && self.ownership.is_shared(*table, &chain.name);
+                single || self.ownership.is_of_one(*table, &chain.name)
+            }
+            RuleOp::Insert { table, chain, .. } | RuleOp::Remove { table, chain, .. } => {
+                self.ownership.is_shared(*table, chain)
+            }
+            RuleOp::Delete { table, name } => self.ownership.is_of_one(*table, name),
+        };
+        Failure { step: op.to_string(), reason: reason.to_owned(), lasting: false, of_one }
+    }
+
     /// Where not even an empty chain can be made and deleted, what was refused is not to blame, and looking for a culprit
     /// among thousands of chains would take for ever.
     fn try_tables(&mut self, ops: &[RuleOp]) {
@@ -176,10 +190,6 @@ impl<'a, R: Run> Writer<'a, R> {
     }
 }
 
-fn refused(op: &RuleOp, reason: &str) -> Failure {
-    Failure { step: op.to_string(), reason: reason.to_owned(), lasting: false }
-}
-
 impl<R: Run> Writer<'_, R> {
     /// A chain to which all services add rules must not fail as a whole because of one of them (a kernel without SCTP
     /// matching, say): what the kernel takes is tried out in a chain that nothing jumps to, then written.
@@ -190,7 +200,7 @@ impl<R: Run> Writer<'_, R> {
         let op = RuleOp::Write { table, chain, replaces: false };
         match self.run(std::slice::from_ref(&op)) {
             Ok(()) => found.acknowledge(&op, self.ownership),
-            Err(reason) => failures.push(refused(&op, &reason)),
+            Err(reason) => failures.push(self.refused(&op, &reason)),
         }
     }
 
@@ -214,9 +224,10 @@ impl<R: Run> Writer<'_, R> {
         match (outcome, rules) {
             (Ok(()), _) => accepted.extend(rules.iter().cloned()),
             (Err(reason), _) if rules.len() == 1 || self.broken.contains_key(&table) => {
+                let of_one = !self.broken.contains_key(&table);
                 let failure = |rule: &Rule| {
                     let step = format!("add to {table}/{chain}: {rule}");
-                    Failure { step, reason: reason.clone(), lasting: false }
+                    Failure { step, reason: reason.clone(), lasting: false, of_one }
                 };
                 failures.extend(rules.iter().map(failure));
             }
@@ -227,7 +238,8 @@ impl<R: Run> Writer<'_, R> {
             }
         }
         if let Err(reason) = removed {
-            failures.push(Failure { step: format!("delete chain {table}/{scratch}"), reason, lasting: false });
+            let step = format!("delete chain {table}/{scratch}");
+            failures.push(Failure { step, reason, lasting: false, of_one: false });
         }
     }
 }

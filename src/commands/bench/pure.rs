@@ -1,6 +1,6 @@
 //! `bench instructions`: what deciding costs, without kernel and clock: instructions of our own code for a change among few
-//! and among many services, counted by valgrind. The count hardly depends on the machine or on what else it does, so that
-//! a regression is seen in CI.
+//! and among many services, counted by valgrind. The count hardly depends on the machine or on what else it does, so that CI
+//! sees work that grows with the number of services.
 //!
 //! `bench pure` is what is counted: what is desired, the plan, the texts and messages, what is remembered; everything but
 //! talking to the kernel.

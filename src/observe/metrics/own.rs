@@ -155,7 +155,7 @@ fn families(status: &Status, now: Instant) -> Vec<MetricFamily> {
         each(&FAILURES, &|family| size(family.failures.len())),
         each(&BEHIND, &|family| elapsed(family.behind_since)),
         each(&REPAIRED, &|family| number(family.repaired)),
-        each(&DRAINING, &|family| size(family.draining.len())),
+        each(&DRAINING, &|family| size(family.draining().count())),
         each(&DRAINING_CONNECTIONS, &|family| number(family.connections)),
         modes(&RETIRING, &|family, mode| yes(retires(family, mode))),
         modes(&RETIRING_CONNECTIONS, &|family, mode| {

@@ -20,6 +20,7 @@ use crate::reconcile::decide;
 use anyhow::Context;
 use iptables::{Commands, Family};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -271,7 +272,7 @@ impl Proxy<'_> {
 
     /// Lets go of what drains, as the reconciler does a second later.
     pub fn drain(&mut self) -> anyhow::Result<()> {
-        let draining = self.builder.draining(FAMILY).clone();
+        let draining = self.builder.draining(FAMILY).keys().cloned().collect::<BTreeSet<_>>();
         if !draining.is_empty() {
             self.sync(Touched::Ports(&draining)).context("draining")?;
         }
