@@ -1,8 +1,8 @@
 //! `cargo bench`: what deciding and encoding cost on this processor, without a kernel: of a table of 1,000 × 5, and of one
 //! change in it.
 //!
-//! Whole syncs, with the kernel: `cargo xtask bench sync`. Instructions, which no other work on the machine changes, and which
-//! CI holds to a bar: `cargo xtask bench instructions`.
+//! Whole syncs, with the kernel: `cargo xtask bench sync`. Instructions, which no other work on the machine changes, and of which
+//! CI sees that a change among many services costs what it does among few: `cargo xtask bench instructions`.
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
