@@ -79,8 +79,6 @@ pub struct Look {
     pub patient: bool,
     /// The settings of the kernel.
     pub sysctl: Sysctl,
-    /// When it began.
-    pub since: Instant,
     /// Somebody waits for its end: what it does not come to within a second is for the next time.
     pub hurry: Arc<AtomicBool>,
 }
@@ -102,19 +100,25 @@ impl Look {
         if forgotten + kept > 0 {
             debug!(family = %self.family, forgotten, kept, "IPVS forgets connections that are over");
         }
-        Ok(forgotten > 0 || self.hurries())
+        Ok(forgotten > 0 || self.hurry.load(Ordering::Relaxed))
     }
 
-    fn hurries(&self) -> bool {
-        self.hurry.load(Ordering::Relaxed) && self.since.elapsed() >= PATIENCE
+    /// Whether somebody has waited for so long.
+    fn hurries(&self, began: Instant, patience: Duration) -> bool {
+        self.hurry.load(Ordering::Relaxed) && began.elapsed() >= patience
     }
 
     fn look_and_tell(&self) -> Result<Told, ObserveError> {
         // Empties its set as well: an earlier run may have ended with some in it.
         let pause = Pause::open(self.family);
         let mut tracking = conntrack::Client::open().map_err(untold)?;
-        let mut found = Vec::new();
-        for connection in self.over()?.into_iter().take_while(|_| !self.hurries()) {
+        let (over, mut found) = (self.over()?, Vec::new());
+        // Reading is not counted: whatever it took, some are told of.
+        let began = Instant::now();
+        for connection in over {
+            if found.len() >= AT_ONCE && self.hurries(began, PATIENCE / 2) {
+                break;
+            }
             if decide(&mut tracking, &connection)?.is_some() {
                 found.push(connection);
             }
@@ -133,7 +137,7 @@ impl Look {
         };
         let mut pause = pause.filter(|_| way == Way::AtOnce);
         for (number, some) in found.chunks(AT_ONCE).enumerate() {
-            if number > 0 && self.hurries() {
+            if number > 0 && self.hurries(began, PATIENCE) {
                 break;
             }
             if let Some(pause) = &mut pause {

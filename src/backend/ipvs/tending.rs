@@ -48,8 +48,8 @@ impl Tending {
             IpFamily::V4 => self.retiring.v6.clone(),
             IpFamily::V6 => self.retiring.v4.clone(),
         };
-        let (since, hurry) = (Instant::now(), Arc::default());
-        let look = Look { family, own, others, patient, sysctl: sysctl.clone(), since, hurry };
+        let hurry = Arc::default();
+        let look = Look { family, own, others, patient, sysctl: sysctl.clone(), hurry };
         if let Err(error) = self.forgetting.get_mut(family).begin(look) {
             warn!(%family, "{error}");
         }
