@@ -89,19 +89,15 @@ impl Reconciler {
         }
         self.tell_move(missing.as_deref());
         self.hysteresis.moved(now);
-        // Away from what does not work each family goes by itself: that one can't is no reason for the other one to stay.
-        let together = if works { families.len() } else { 1 };
-        for families in families.chunks(together) {
-            self.switches.push_back(Switch {
-                wish: Wish::Auto,
-                // A probe is made beside what stands here, and may succeed where that is stuck.
-                target: Some(target),
-                configured: false,
-                families: families.to_vec(),
-                drain: None,
-                progress: Progress::default(),
-            });
-        }
+        self.switches.push_back(Switch {
+            wish: Wish::Auto,
+            // A probe is made beside what stands here, and may succeed where that is stuck.
+            target: Some(target),
+            configured: false,
+            families,
+            drain: None,
+            progress: Progress::default(),
+        });
     }
 
     fn tell_move(&self, missing: Option<&str>) {

@@ -4,6 +4,7 @@
 //! trigger ends in the same place, [`Reconciler::round`], so that no path can skip a check.
 
 mod auto;
+mod configured;
 mod decide;
 mod flows;
 mod leftovers;

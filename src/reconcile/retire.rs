@@ -105,8 +105,8 @@ impl Reconciler {
         // again.
         let status = self.status.families.get(family);
         let longest = self.timing.get(family).retry_max;
-        let for_long = status.behind_since.is_some_and(|since| now.saturating_duration_since(since) >= longest);
-        let replaced = status.settled || status.serves && for_long;
+        let serves = status.serves_since.is_some_and(|since| now.saturating_duration_since(since) >= longest);
+        let replaced = status.settled || serves;
         // Nobody brings up to date what does not serve: packets that it still took would go to endpoints that are gone.
         if replaced || matches!(retirement.state, State::Until(_)) {
             self.retire_replaced(family, now);

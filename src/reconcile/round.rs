@@ -2,6 +2,7 @@
 
 use super::Trigger;
 use super::auto::Hysteresis;
+use super::configured::Configuration;
 use super::decide::decide;
 use super::flows::Flows;
 use super::leftovers::Leftovers;
@@ -10,7 +11,7 @@ use super::pending::Pending;
 use super::retire::Retirement;
 use super::schedule::{AUDIT_SLICE, Schedule, Timing, Timings};
 use super::status::Status;
-use super::switch::{Configuration, Follower, Switch};
+use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
 use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, Settings, Touched};
@@ -339,7 +340,7 @@ impl Reconciler {
         let ended = Instant::now();
         status.in_sync = report.is_clean();
         status.settled = !report.wants_retry();
-        status.serves = report.serves(ports);
+        status.serves_since = report.serves(ports).then(|| status.serves_since.unwrap_or(ended));
         status.behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or(ended));
         status.last_sync = Some(ended);
         status.last_duration = report.duration;

@@ -16,8 +16,8 @@ pub struct FamilyStatus {
     pub in_sync: bool,
     /// Trying again would change nothing: in sync, or what is left lies with somebody else.
     pub settled: bool,
-    /// Most Services are served: what the kernel refused is about single ones.
-    pub serves: bool,
+    /// Since when nearly all Services are served: what the kernel refused is about single ones.
+    pub serves_since: Option<Instant>,
     /// When the last sync that left nothing undone ended.
     pub last_success: Option<Instant>,
     /// Since when something is wanted that the kernel has not taken, although trying again may help.

@@ -82,24 +82,17 @@ pub(super) struct Follower {
     told: PerFamily<(u64, usize)>,
 }
 
-/// What the configuration asked for while we run.
+/// The families in which a new mode is complete beside the old one, and those in which it can't be.
 #[derive(Debug, Default)]
-pub(super) struct Configuration {
-    /// The mode, whether it came to it or not.
-    asked: Option<Wish>,
-    /// Somebody switched since, and is obeyed until it asks for something else.
-    overruled: bool,
+struct Prepared {
+    ready: Vec<(IpFamily, Report)>,
+    failed: Vec<IpFamily>,
 }
 
-impl Configuration {
-    /// Takes in a switch; whether it is one of the configuration's that somebody's own came after.
-    fn overrules(&mut self, switch: &Switch) -> bool {
-        if !switch.configured {
-            return false;
-        }
-        self.overruled &= self.asked == Some(switch.wish);
-        self.asked = Some(switch.wish);
-        self.overruled
+impl Switch {
+    /// `auto` goes to the second best, as IPVS does not work.
+    fn leaves_ipvs(&self) -> bool {
+        self.target == Some(Mode::Iptables)
     }
 }
 
@@ -111,9 +104,8 @@ impl Reconciler {
             if let Err(reason) = self.switch(switch, now) {
                 error!("the mode stays as it is: {reason}");
                 let is_meant = |family: &IpFamily| asked_for.is_empty() || asked_for.contains(family);
-                for family in self.planes.families.iter().copied().filter(is_meant) {
-                    let status = self.status.families.get_mut(family);
-                    status.last_failure = Some((Instant::now(), format!("switch the mode: {reason}")));
+                for family in self.planes.families.clone().into_iter().filter(is_meant) {
+                    self.note_failed(family, &reason);
                 }
                 progress.tell(Step::Failed { reason });
             }
@@ -125,7 +117,7 @@ impl Reconciler {
             switch.progress.tell(Step::Done);
             return Ok(());
         }
-        let families = self.families_of(&switch)?;
+        let mut families = self.families_of(&switch)?;
         let target = match (switch.wish, switch.target) {
             (Wish::Only(mode), _) | (Wish::Auto, Some(mode)) => mode,
             (Wish::Auto, None) if self.planes.modes.probe(Mode::Ipvs).is_ok() => Mode::Ipvs,
@@ -134,17 +126,19 @@ impl Reconciler {
         let moving: Vec<IpFamily> =
             families.iter().copied().filter(|family| *self.planes.active.get(*family) != target).collect();
         let drain = switch.drain.unwrap_or(self.settings.drain_timeout);
-        let outcome = self
-            .prepare(target, &moving, &switch, now)
-            .and_then(|reports| self.keep_wish(&switch, &families, &moving, target).map(|()| reports));
-        let reports = match outcome {
-            Ok(reports) => reports,
+        let outcome = self.prepare(target, &moving, &switch, now).and_then(|Prepared { ready, failed }| {
+            families.retain(|family| !failed.contains(family));
+            self.take_back(target, &failed, drain, now);
+            self.keep_wish(&switch, &families, &moving, target).map(|()| ready)
+        });
+        let ready = match outcome {
+            Ok(ready) => ready,
             Err(reason) => {
                 self.take_back(target, &moving, drain, now);
                 return Err(reason);
             }
         };
-        for (family, report) in moving.iter().copied().zip(reports) {
+        for (family, report) in ready {
             info!(%family, from = %target.other(), to = %target, "switched; what is open drains");
             let note = format!("{family}: mode {target} serves instead of {}; what is open drains", target.other());
             self.events.tell(Event::of_node(Reason::ModeChanged, note));
@@ -217,25 +211,40 @@ impl Reconciler {
         Ok(families)
     }
 
-    /// Brings the new mode up beside the old one, in all families or in none.
+    /// Brings the new mode up beside the old one, in all families or in none. Where `auto` leaves what does not work, in those
+    /// in which it can be; the others are named.
     fn prepare(
         &mut self,
         target: Mode,
         families: &[IpFamily],
         switch: &Switch,
         now: Instant,
-    ) -> Result<Vec<Report>, String> {
+    ) -> Result<Prepared, String> {
+        let mut prepared = Prepared::default();
         if families.is_empty() {
-            return Ok(Vec::new());
+            return Ok(prepared);
         }
         self.planes.ready(target).map_err(|missing| format!("{target} does not work on this node: {missing}"))?;
-        families.iter().map(|family| self.program(target, *family, switch, now)).collect()
+        for family in families.iter().copied() {
+            match self.program(target, family, switch, now) {
+                Ok(report) => prepared.ready.push((family, report)),
+                Err(reason) if !switch.leaves_ipvs() => return Err(reason),
+                // The last one's reason tells when none is ready.
+                Err(reason) if prepared.ready.is_empty() && families.last() == Some(&family) => return Err(reason),
+                Err(reason) => {
+                    error!(%family, "the mode stays as it is: {reason}");
+                    self.note_failed(family, &reason);
+                    prepared.failed.push(family);
+                }
+            }
+        }
+        Ok(prepared)
     }
 
     fn program(&mut self, target: Mode, family: IpFamily, switch: &Switch, now: Instant) -> Result<Report, String> {
         let progress = &switch.progress;
         // What `auto` leaves because it does not work is worse than a mode that single Services are missing in.
-        let lenient = switch.target == Some(Mode::Iptables) && !self.status.families.get(family).serves;
+        let lenient = switch.leaves_ipvs() && self.status.families.get(family).serves_since.is_none();
         progress.tell(Step::Programming { family, mode: target });
         let started = Instant::now();
         let desired = self.builder.desired().get(family);
@@ -249,10 +258,11 @@ impl Reconciler {
             None => Vec::new(),
         };
         let plane = self.planes.at(target).ok_or_else(|| format!("{target} mode is not open"))?;
-        let (mut problem, mut steps) = (String::new(), 0);
+        let (mut problem, mut steps, mut would_serve) = (String::new(), 0, false);
         for attempt in 1..=ATTEMPTS {
             plane.expect(family, desired, &affinities);
-            let at_any_rate = lenient && attempt == ATTEMPTS;
+            // Its jumps come after all only where what they lead to was seen to be there but for single Services.
+            let at_any_rate = lenient && attempt == ATTEMPTS && would_serve;
             if at_any_rate {
                 plane.serve(family);
             }
@@ -262,7 +272,8 @@ impl Reconciler {
             let (services, duration) = (desired.ports.len(), started.elapsed());
             if !report.is_clean() {
                 problem = first_of("could not", report.failures.iter().map(ToString::to_string).collect());
-                if at_any_rate && report.serves(services) {
+                would_serve = report.serves(services);
+                if at_any_rate && would_serve {
                     warn!(%family, "{target} mode {problem}; it serves all the same, as {} mode does not", target.other());
                     progress.tell(Step::Programmed { family, mode: target, services, steps, duration });
                     return Ok(report);
@@ -326,23 +337,6 @@ impl Reconciler {
         self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, timing);
         self.record(family, report);
         self.handed_over = true;
-    }
-
-    /// Another mode serves a family now.
-    pub(super) fn moved(&mut self, family: IpFamily) {
-        let status = self.status.families.get_mut(family);
-        status.mode = Some(*self.planes.active.get(family));
-        status.wish = *self.planes.wish.get(family);
-        status.mode_since = Some(Instant::now());
-        self.take_timings();
-    }
-
-    /// The periods are those of the modes that serve.
-    pub(super) fn take_timings(&mut self) {
-        self.timing = PerFamily::from_fn(|family| self.timings.of(*self.planes.active.get(family)));
-        let period = IpFamily::BOTH.map(|family| self.timing.get(family).audit).into_iter().max().unwrap_or_default();
-        self.status.sync_period = period;
-        self.tally.period(period);
     }
 
     /// Tells what everybody can see by now.

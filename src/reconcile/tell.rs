@@ -1,12 +1,14 @@
-//! What a round tells: what drains, to who asks for the status; what is refused or without effect, to the log and to the
-//! owners of the Services.
+//! What a round tells: the mode, what drains and what failed, to who asks for the status; what is refused or without effect,
+//! to the log and to the owners of the Services.
 
 use super::Mode;
 use super::round::Reconciler;
+use super::schedule::Timing;
 use crate::desired::Refusal;
-use crate::model::{Event, IpFamily, Reason, ServiceName};
+use crate::model::{Event, IpFamily, PerFamily, Reason, ServiceName};
 use imbl::OrdSet;
 use std::collections::BTreeSet;
+use std::time::Instant;
 use tracing::{info, warn};
 
 impl Reconciler {
@@ -16,6 +18,30 @@ impl Reconciler {
         status.wish = *self.planes.wish.get(family);
         status.draining = self.builder.draining(family).clone();
         status.retirement = self.retirements.get(family).clone();
+    }
+
+    /// Another mode serves a family now.
+    pub(super) fn moved(&mut self, family: IpFamily) {
+        let status = self.status.families.get_mut(family);
+        status.mode = Some(*self.planes.active.get(family));
+        status.wish = *self.planes.wish.get(family);
+        status.mode_since = Some(Instant::now());
+        self.take_timings();
+    }
+
+    /// The periods are those of the modes that serve.
+    pub(super) fn take_timings(&mut self) {
+        self.timing = PerFamily::from_fn(|family| self.timings.of(*self.planes.active.get(family)));
+        let periods = self.planes.families.iter().map(|family| self.timing.get(*family).audit);
+        let period = periods.max().unwrap_or(Timing::default().audit);
+        self.status.sync_period = period;
+        self.tally.period(period);
+    }
+
+    /// Why a family stays in its mode.
+    pub(super) fn note_failed(&mut self, family: IpFamily, reason: &str) {
+        let status = self.status.families.get_mut(family);
+        status.last_failure = Some((Instant::now(), format!("switch the mode: {reason}")));
     }
 
     pub(super) fn tell_refusals(&mut self) {

@@ -83,7 +83,7 @@ fn one_service_that_is_refused_does_not_keep_what_an_earlier_run_left() {
     assert_eq!(reconciler.status().families.v4.retirement.state, State::Waiting, "it may mend");
     settle(&mut reconciler, now + Duration::from_secs(60));
     let status = reconciler.status().families.v4;
-    assert!(!status.settled && status.serves, "{:?}", status.failures);
+    assert!(!status.settled && status.serves_since.is_some(), "{:?}", status.failures);
     assert_eq!(status.retirement.state, State::Gone);
     assert!(!iptables_serves(&node.kernel.lock().unwrap().v4, "172.30.0.1"));
     node.kernel.lock().unwrap().v4.refuses = None;

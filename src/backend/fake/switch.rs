@@ -167,7 +167,7 @@ pub fn snapshot() -> Snapshot {
 /// As many Services that one more or less hardly counts.
 pub fn many_services() -> Snapshot {
     let mut snapshot = snapshot();
-    for number in 10..20 {
+    for number in 10..60 {
         let (name, ip) = (format!("s{number}"), format!("172.30.0.{number}"));
         put(&mut snapshot, service(&name, &ip, 80, None, &[]), vec![endpoint("10.180.0.1", "me", false)]);
     }

@@ -1,6 +1,7 @@
 //! Carries out the steps of IPVS mode. Neighbouring steps of one kind go to the kernel in batches; every step has its
 //! own result, and the belief moves only for those that the kernel acknowledged.
 
+use super::names::Set;
 use super::observed::Observed;
 use super::order::Broken;
 use super::{Ipvs, Op, Ours};
@@ -54,8 +55,13 @@ fn batch_of(op: &Op) -> (Means, u8) {
 }
 
 pub(in crate::backend) fn failure(op: &Op, reason: impl ToString) -> Failure {
-    // Which are the masqueraded ones, and who diverts, is for each service address, too.
-    let of_one = matches!(op, Op::Ipvs(_) | Op::AddEntry(..) | Op::DeleteEntry(..));
+    let of_one = match op {
+        // Timeouts are everybody's.
+        Op::Ipvs(command) => command.service().is_some(),
+        // So are ranges of addresses.
+        Op::AddEntry(set, _) | Op::DeleteEntry(set, _) => *set != Set::Addresses,
+        _ => false,
+    };
     Failure { step: op.to_string(), reason: reason.to_string(), lasting: false, of_one }
 }
 

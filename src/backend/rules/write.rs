@@ -1,7 +1,7 @@
 //! Carries out steps through iptables-restore: one run for a change, chunks for a cold start, and a search for the
 //! culprit when the kernel refuses a run, so that one bad object never stops the others.
 
-use super::found::Ownership;
+use super::found::{Ownership, target_chain};
 use super::{Found, RuleOp};
 use crate::backend::{Effort, Failure};
 use iptables::{Chain, ChainName, Commands, Rule, Table, Transaction};
@@ -164,14 +164,20 @@ impl<'a, R: Run> Writer<'a, R> {
         self.run.run(&transaction(ops))
     }
 
+    /// Whether a rule is a single service's, in a chain that all share; those that lead on to another such chain are not.
+    fn is_single(&self, table: Table, chain: &ChainName, rule: &Rule) -> bool {
+        let leads_on = target_chain(rule).is_some_and(|to| self.ownership.is_shared(table, to));
+        self.ownership.is_shared(table, chain) && !leads_on
+    }
+
     fn refused(&self, op: &RuleOp, reason: &str) -> Failure {
         let of_one = match op {
             RuleOp::Write { table, chain, .. } => {
-                let single = chain.rules.len() == 1 && self.ownership.is_shared(*table, &chain.name);
+                let single = matches!(chain.rules.as_slice(), [rule] if self.is_single(*table, &chain.name, rule));
                 single || self.ownership.is_of_one(*table, &chain.name)
             }
-            RuleOp::Insert { table, chain, .. } | RuleOp::Remove { table, chain, .. } => {
-                self.ownership.is_shared(*table, chain)
+            RuleOp::Insert { table, chain, rule, .. } | RuleOp::Remove { table, chain, rule } => {
+                self.is_single(*table, chain, rule)
             }
             RuleOp::Delete { table, name } => self.ownership.is_of_one(*table, name),
         };
@@ -224,8 +230,9 @@ impl<R: Run> Writer<'_, R> {
         match (outcome, rules) {
             (Ok(()), _) => accepted.extend(rules.iter().cloned()),
             (Err(reason), _) if rules.len() == 1 || self.broken.contains_key(&table) => {
-                let of_one = !self.broken.contains_key(&table);
+                let broken = self.broken.contains_key(&table);
                 let failure = |rule: &Rule| {
+                    let of_one = !broken && self.is_single(table, chain, rule);
                     let step = format!("add to {table}/{chain}: {rule}");
                     Failure { step, reason: reason.clone(), lasting: false, of_one }
                 };
