@@ -120,6 +120,7 @@ const HOUSE: &[Unit] = &[
             ("desired", "makes its Settings"),
             ("model", "reads addresses as the model does"),
             ("reconcile::Timing", "makes it"),
+            ("reconcile::Timings", "of both modes"),
             ("backend::ipvs::Options", "makes them"),
             ("backend::ipvs::VipBinding", "makes it"),
             ("source::manifests::Input", "makes them"),
