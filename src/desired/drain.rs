@@ -52,23 +52,19 @@ pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
 
 /// What becomes of a role that is no longer wanted.
 fn drained(old: Option<Role>, now: Instant, until: Instant) -> Option<Role> {
-    let until = match old? {
-        Role::Serve { .. } => until,
-        Role::Drain { until } => until,
-    };
+    let until = old?.drains_until().unwrap_or(until);
     (until > now).then_some(Role::Drain { until })
 }
 
 /// When something of it ends to drain, at the soonest; `None` if nothing drains.
 pub fn soonest(port: &ServicePort) -> Option<Instant> {
-    let roles = port.endpoints.iter().flat_map(|endpoint| [endpoint.cluster, endpoint.local]);
-    let until = roles.filter_map(|role| if let Some(Role::Drain { until }) = role { Some(until) } else { None });
-    until.chain(port.left_local).min()
+    let roles = port.endpoints.iter().flat_map(|endpoint| [endpoint.cluster, endpoint.local]).flatten();
+    roles.filter_map(Role::drains_until).chain(port.left_local).min()
 }
 
 /// Removes the drains whose deadline has passed; `None` if there are none.
 pub fn expire(port: &ServicePort, now: Instant) -> Option<ServicePort> {
-    let over = |role: Option<Role>| matches!(role, Some(Role::Drain { until }) if until <= now);
+    let over = |role: Option<Role>| role.and_then(Role::drains_until).is_some_and(|until| until <= now);
     let left = port.left_local.is_some_and(|until| until <= now);
     if !left && !port.endpoints.iter().any(|endpoint| over(endpoint.cluster) || over(endpoint.local)) {
         return None;

@@ -79,6 +79,14 @@ impl Role {
     pub fn serves(self) -> bool {
         matches!(self, Self::Serve { .. })
     }
+
+    /// Until when it drains; `None` if it serves.
+    pub fn drains_until(self) -> Option<Instant> {
+        match self {
+            Self::Serve { .. } => None,
+            Self::Drain { until } => Some(until),
+        }
+    }
 }
 
 /// An endpoint of a service port.

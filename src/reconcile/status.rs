@@ -73,8 +73,8 @@ impl FamilyStatus {
 /// What of a service port drains.
 fn draining_of(port: &ServicePort) -> impl Iterator<Item = DrainingEndpoint> {
     port.endpoints.iter().filter_map(|endpoint| {
-        let until = |role: Option<Role>| if let Some(Role::Drain { until }) = role { Some(until) } else { None };
-        let until = [endpoint.cluster, endpoint.local].into_iter().filter_map(until).max()?;
+        let roles = [endpoint.cluster, endpoint.local].into_iter().flatten();
+        let until = roles.filter_map(Role::drains_until).max()?;
         Some(DrainingEndpoint { service: port.key.clone(), address: endpoint.address, until })
     })
 }

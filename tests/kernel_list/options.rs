@@ -2,6 +2,7 @@
 //! the same exit code.
 
 use crate::random::{self, Modules, Wanted};
+use crate::support::wait_for;
 use crate::{as_ipvsadm, execute, modules, output_of, with_ipvs, write};
 use ipvs::{
     Client, Command, Daemon, DaemonState, Destination, Protocol, Scheduler, Service, ServiceFlags, ServiceId, Timeouts,
@@ -12,7 +13,6 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 /// Tables, each in a namespace of its own.
 const TABLES: u64 = 50;
@@ -172,15 +172,7 @@ fn live_connections_large_counters_and_daemons_with_every_option() {
 /// machine (`ip_vs_estimation_kthread`). Until then all of them are 0.
 fn large_counters() -> String {
     let has_them = |stats: &str| stats.lines().any(|line| line.starts_with("UDP") && line.contains('K'));
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let stats = as_ipvsadm(&words("-Ln --stats"));
-        if has_them(&stats) {
-            return stats;
-        }
-        assert!(Instant::now() < end, "{stats}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait_for("counters that are large", || Some(as_ipvsadm(&words("-Ln --stats"))).filter(|stats| has_them(stats)))
 }
 
 fn start_daemons(client: &mut Client) {

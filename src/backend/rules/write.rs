@@ -227,10 +227,10 @@ impl<R: Run> Writer<'_, R> {
         if let (Err(_), Err(reason)) = (&outcome, &removed) {
             self.broken.insert(table, reason.clone());
         }
-        match (outcome, rules) {
-            (Ok(()), _) => accepted.extend(rules.iter().cloned()),
-            (Err(reason), _) if rules.len() == 1 || self.broken.contains_key(&table) => {
-                let broken = self.broken.contains_key(&table);
+        let broken = self.broken.contains_key(&table);
+        match outcome {
+            Ok(()) => accepted.extend(rules.iter().cloned()),
+            Err(reason) if rules.len() == 1 || broken => {
                 let failure = |rule: &Rule| {
                     let of_one = !broken && self.is_single(table, chain, rule);
                     let step = format!("add to {table}/{chain}: {rule}");
@@ -238,7 +238,7 @@ impl<R: Run> Writer<'_, R> {
                 };
                 failures.extend(rules.iter().map(failure));
             }
-            (Err(_), _) => {
+            Err(_) => {
                 let (first, second) = rules.split_at(rules.len() / 2);
                 self.try_out(table, chain, first, accepted, failures);
                 self.try_out(table, chain, second, accepted, failures);

@@ -7,6 +7,7 @@
 //! | `report.rs` | all results of a call |
 //! | `table.rs`, `page.rs` | the same for people, in a terminal and in a browser |
 
+mod causes;
 mod page;
 mod report;
 mod restarts;
