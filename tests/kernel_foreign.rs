@@ -12,7 +12,7 @@ mod support;
 use std::process::Command;
 
 use kube_ipvs::lab::NetNs;
-use support::{Cluster, Mode, Service, State, in_both_modes, may_run};
+use support::{Cluster, Mode, Service, State, in_both_modes, may_run, wait_until};
 
 in_both_modes!(everything_of_others_survives, an_empty_node_is_empty_again);
 
@@ -192,4 +192,24 @@ fn virtual_servers_of_another_namespace_hide_none_of_ours() {
     cluster.cleanup();
     let left = cluster.on_node("ipvsadm -Sn");
     assert_eq!(left, "");
+}
+
+/// The belief knows of it, and must not take it for what the Service left behind.
+#[test]
+fn a_virtual_server_in_the_way_of_a_service_outlives_it() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    cluster.shell("ipvsadm -A -t 192.168.99.1:80 -s wlc; ipvsadm -a -t 192.168.99.1:80 -r 10.180.0.9:80 -m");
+    let theirs = cluster.on_node("ipvsadm -Sn");
+    let web = Service { external_ips: vec!["192.168.99.1".to_owned()], ..Service::new("web", 20) };
+    cluster.apply(&web);
+    let mut proxy = cluster.launch(&[]);
+    proxy.wait_to_say(&["leave virtual server TCP 192.168.99.1:80 alone"]);
+    cluster.delete(&web);
+    wait_until("all but theirs to go", || cluster.on_node("ipvsadm -Sn") == theirs);
+    cluster.wait_in_sync(&[]);
+    proxy.stop();
+    assert_eq!(cluster.on_node("ipvsadm -Sn"), theirs);
 }

@@ -130,6 +130,31 @@ fn a_foreign_virtual_server_stays_foreign_across_audits_and_cleanup() {
 }
 
 #[test]
+fn a_foreign_virtual_server_outlives_the_service_that_it_stood_in_the_way_of() {
+    for (node_port, external, address, port) in
+        [(Some(30080), &[][..], "192.168.0.2", 30080), (None, &["192.168.99.1"][..], "192.168.99.1", 80)]
+    {
+        let shared = kernel(0, 1);
+        let id = foreign(&shared, address, port);
+        let before = shared.lock().unwrap().v4.servers[&id].clone();
+        let (mut builder, mut snapshot) = (builder(), complete());
+        let service = service("a", "172.30.0.1", 80, node_port, external);
+        put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", false)]);
+        builder.update(&snapshot, &facts(), Instant::now());
+        let mut plane = dataplane::<FakeIpvs>(&shared);
+        let mut sync = |builder: &Builder, touched: Touched<'_>| {
+            plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), touched, Instant::now())
+        };
+        sync(&builder, Touched::All);
+        snapshot.services.remove(&ServiceName::new("ns", "a"));
+        let change = builder.update(&snapshot, &facts(), Instant::now());
+        let report = sync(&builder, Touched::Ports(&change.ports.v4));
+        assert!(!report.observed, "the belief told what to do");
+        assert_eq!(shared.lock().unwrap().v4.servers.values().collect::<Vec<_>>(), [&before]);
+    }
+}
+
+#[test]
 fn a_fall_back_in_one_list_does_not_cut_connections_of_the_other() {
     let (mut builder, mut snapshot) = (builder(), complete());
     let service = Service { external_policy_local: true, ..service("a", "172.30.0.1", 80, Some(30080), &[]) };

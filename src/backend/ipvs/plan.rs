@@ -257,7 +257,9 @@ impl Planner<'_> {
         let (mut lost, mut released) = (BTreeMap::<Entry, u32>::new(), BTreeMap::<IpAddr, u32>::new());
         for Wanted { servers, ledger, verdicts, shared } in old {
             for id in servers.into_iter().map(|server| server.service.id) {
-                if !new.servers.contains(&id) && self.observed.servers.contains_key(&id) {
+                // What stood in the way of the Service that goes is somebody else's, and was not recorded.
+                let gone = !new.servers.contains(&id) && self.observed.servers.contains_key(&id);
+                if gone && self.observed.is_recorded(&id) {
                     self.steps.gone_servers.push(Op::Ipvs(Command::DeleteService(id)));
                 }
             }
