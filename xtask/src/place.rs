@@ -27,8 +27,9 @@ pub struct Run {
     pub output: String,
 }
 
-/// How long a virtual machine may take for one suite or a demo. Emulation slows everything by 10 to 20 times.
-pub const VM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How long a virtual machine may take for one suite or a demo. Emulation slows everything by 10 to 20 times: the kernel suite
+/// takes half an hour, and more where the host has other work.
+pub const VM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Memory of the machines of tests and demos, in MiB.
 const VM_MEMORY: u32 = 4096;
