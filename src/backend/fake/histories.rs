@@ -102,22 +102,26 @@ pub fn connect_all(observed: &mut Observed) {
     destinations.for_each(|(_, destination)| destination.connections = 5);
 }
 
-#[test]
-fn a_foreign_virtual_server_stays_foreign_across_audits_and_cleanup() {
+/// A Service asks for a place at which somebody else has a virtual server: by a node port, and by an external IP.
+fn in_the_way(test: impl Fn(&Shared, ServiceId, Builder, Snapshot)) {
     for (node_port, external, address, port) in
         [(Some(30080), &[][..], "192.168.0.2", 30080), (None, &["192.168.99.1"][..], "192.168.99.1", 80)]
     {
         let shared = kernel(0, 1);
         let id = foreign(&shared, address, port);
-        let before = shared.lock().unwrap().v4.servers[&id].clone();
         let (mut builder, mut snapshot) = (builder(), complete());
-        put(
-            &mut snapshot,
-            service("a", "172.30.0.1", 80, node_port, external),
-            vec![endpoint("10.180.0.1", "me", false)],
-        );
+        let service = service("a", "172.30.0.1", 80, node_port, external);
+        put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", false)]);
         builder.update(&snapshot, &facts(), Instant::now());
-        let mut plane = dataplane::<FakeIpvs>(&shared);
+        test(&shared, id, builder, snapshot);
+    }
+}
+
+#[test]
+fn a_foreign_virtual_server_stays_foreign_across_audits_and_cleanup() {
+    in_the_way(|shared, id, builder, _| {
+        let before = shared.lock().unwrap().v4.servers[&id].clone();
+        let mut plane = dataplane::<FakeIpvs>(shared);
         for _ in 0..3 {
             plane.distrust(IpFamily::V4);
             plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), Touched::All, Instant::now());
@@ -126,22 +130,14 @@ fn a_foreign_virtual_server_stays_foreign_across_audits_and_cleanup() {
         plane.distrust(IpFamily::V4);
         plane.sync(IpFamily::V4, &Desired::default(), Touched::All, Instant::now());
         assert_eq!(shared.lock().unwrap().v4.servers.values().collect::<Vec<_>>(), [&before]);
-    }
+    });
 }
 
 #[test]
 fn a_foreign_virtual_server_outlives_the_service_that_it_stood_in_the_way_of() {
-    for (node_port, external, address, port) in
-        [(Some(30080), &[][..], "192.168.0.2", 30080), (None, &["192.168.99.1"][..], "192.168.99.1", 80)]
-    {
-        let shared = kernel(0, 1);
-        let id = foreign(&shared, address, port);
+    in_the_way(|shared, id, mut builder, mut snapshot| {
         let before = shared.lock().unwrap().v4.servers[&id].clone();
-        let (mut builder, mut snapshot) = (builder(), complete());
-        let service = service("a", "172.30.0.1", 80, node_port, external);
-        put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", false)]);
-        builder.update(&snapshot, &facts(), Instant::now());
-        let mut plane = dataplane::<FakeIpvs>(&shared);
+        let mut plane = dataplane::<FakeIpvs>(shared);
         let mut sync = |builder: &Builder, touched: Touched<'_>| {
             plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), touched, Instant::now())
         };
@@ -151,7 +147,7 @@ fn a_foreign_virtual_server_outlives_the_service_that_it_stood_in_the_way_of() {
         let report = sync(&builder, Touched::Ports(&change.ports.v4));
         assert!(!report.observed, "the belief told what to do");
         assert_eq!(shared.lock().unwrap().v4.servers.values().collect::<Vec<_>>(), [&before]);
-    }
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod apply;
 mod audit;
 mod beside;
 mod bindings;
+mod draining;
 mod forget;
 mod helpers;
 mod leave;
@@ -273,7 +274,7 @@ impl Backend for Ipvs {
         touched: Touched<'_>,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let draining = plan::draining(desired, touched, observed);
+        let draining = draining::draining(desired, touched, observed);
         self.count_connections(draining, observed)
     }
 
