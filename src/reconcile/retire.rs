@@ -11,8 +11,9 @@ use tracing::{info, warn};
 /// Between two looks at what drains lies so many times as long as the last one took (with many services it is a reading of its
 /// own) …
 const LOOK_REST: u32 = 10;
-/// … but no more than so many times as long as between two that cost nothing.
-const LONGEST_REST: u32 = 10;
+/// … but no more than so many times as long as between two that cost nothing: a look at IPVS's old connections is begun then, and
+/// five seconds for one with its rest and four here are less than the ten after which IPVS ends what was reset.
+const LONGEST_REST: u32 = 4;
 
 /// How far a mode is from being gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,8 +15,9 @@ use tracing::warn;
 
 /// It rests so many times as long as it took: with very many connections reading them is work …
 const REST: u32 = 5;
-/// … but no longer than that: what is kept must not end meanwhile …
-const LONGEST_REST: Duration = Duration::from_secs(8);
+/// … but from its beginning to the next one no longer than that: what is kept must not end meanwhile, and what was reset ends
+/// ten seconds later (`IP_VS_TCP_S_CLOSE`), within which it has to be forgotten …
+const LONGEST_ROUND: Duration = Duration::from_secs(5);
 /// … nor what was to be forgotten, where the kernel did not hear of it: it is told again.
 const REST_AFTER_TELLING: Duration = Duration::from_secs(1);
 
@@ -73,10 +74,19 @@ impl Tending {
     }
 }
 
+/// What came of a look.
+#[derive(Debug)]
+struct Looked {
+    ended: Instant,
+    took: Duration,
+    /// Whether the kernel was told of anything.
+    told: Result<bool, ObserveError>,
+}
+
 /// Has old connections forgotten, by a thread that comes to its end each time.
 #[derive(Debug, Default)]
 struct Forgetting {
-    thread: Option<JoinHandle<(Duration, Result<bool, ObserveError>)>>,
+    thread: Option<JoinHandle<Looked>>,
     /// Tells it that somebody waits.
     hurry: Arc<AtomicBool>,
     not_before: Option<Instant>,
@@ -94,7 +104,7 @@ impl Forgetting {
         let work = move || {
             let began = Instant::now();
             let told = look.forget();
-            (began.elapsed(), told)
+            Looked { ended: Instant::now(), took: began.elapsed(), told }
         };
         let thread = thread::Builder::new().name("ipvs forget".to_owned()).spawn(work);
         self.thread = Some(thread.map_err(|error| ObserveError::new("connections that are over", error))?);
@@ -120,9 +130,11 @@ impl Forgetting {
     fn join(&mut self) {
         self.hurry.store(true, Ordering::Relaxed);
         // A panic has been told by whoever panicked.
-        let Some((took, told)) = self.thread.take().and_then(|thread| thread.join().ok()) else { return };
-        let longest = if matches!(told, Ok(true)) { REST_AFTER_TELLING } else { LONGEST_REST };
-        self.not_before = Some(Instant::now() + took.saturating_mul(REST).min(longest));
+        let Some(Looked { ended, took, told }) = self.thread.take().and_then(|thread| thread.join().ok()) else {
+            return;
+        };
+        // It may have ended long before somebody asks.
+        self.not_before = Some(ended + rest(took, matches!(told, Ok(true))));
         let complaint = told.err().map(|error| error.to_string());
         if let Some(complaint) = complaint.as_ref().filter(|_| complaint != self.complaint) {
             warn!("{complaint}: a client whose port comes again within two minutes may lose its connection");
@@ -131,9 +143,30 @@ impl Forgetting {
     }
 }
 
+/// How long to rest after a look that took so long, and that told the kernel of something or did not. Always some, so that what
+/// can't be read within a round at all leaves the processor to others.
+fn rest(took: Duration, told: bool) -> Duration {
+    let longest = if told { REST_AFTER_TELLING } else { LONGEST_ROUND.saturating_sub(took).max(REST_AFTER_TELLING) };
+    took.saturating_mul(REST).min(longest)
+}
+
 impl Drop for Forgetting {
     /// The kernel is not to listen any longer than the program runs.
     fn drop(&mut self) {
         self.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_and_its_rest_are_over_before_what_was_closed_ends() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest(ms(100), false), ms(500), "reading is work");
+        assert_eq!(rest(ms(3000), false), ms(2000), "a round takes five seconds");
+        assert_eq!(rest(ms(20_000), false), ms(1000), "others have the processor, too");
+        assert_eq!(rest(ms(3000), true), ms(1000), "it is told again");
     }
 }
