@@ -21,6 +21,7 @@ in_both_modes!(
     udp_flows_that_began_before_the_service_find_it,
     a_connection_ends_with_its_grace,
     a_port_that_is_used_again_connects_at_once,
+    a_port_that_gets_another_name_keeps_its_connections,
 );
 
 const CALLERS: [&str; 3] = ["client", "demo-node", "pod-3"];
@@ -199,4 +200,30 @@ fn repeated_syns(ns: &NetNs) -> u64 {
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let column = names.split_whitespace().position(|name| name == "TCPSynRetrans").unwrap();
     values.split_whitespace().nth(column).unwrap().parse().unwrap()
+}
+
+/// The Service is changed before its slices are: for a while it has a port without endpoints.
+fn a_port_that_gets_another_name_keeps_its_connections(mode: Mode) {
+    let cluster = Cluster::new(mode);
+    let web = Service::new("web", 20);
+    cluster.apply(&web);
+    let proxy = cluster.start(&[]);
+    let to = web.addresses();
+    to.iter().for_each(|address| cluster.wait_answerers(address, &["far-pod-1", "pod-1", "pod-2"]));
+    let talks = Talks::start(&cluster, &CALLERS, &to, 3);
+    let mut objects = web.objects();
+    let write = |objects: &[serde_json::Value]| {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        cluster.write("web.json", &list.to_string());
+    };
+    objects[0]["spec"]["ports"][0]["name"] = "http".into();
+    write(&objects);
+    to.iter().for_each(|address| cluster.wait_refused("client", address));
+    talks.wait_for_more(20);
+    objects.iter_mut().skip(1).for_each(|slice| slice["ports"][0]["name"] = "http".into());
+    write(&objects);
+    to.iter().for_each(|address| cluster.wait_answerers(address, &["far-pod-1", "pod-1", "pod-2"]));
+    talks.wait_for_more(20);
+    talks.end();
+    proxy.stop();
 }

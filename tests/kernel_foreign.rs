@@ -213,3 +213,27 @@ fn a_virtual_server_in_the_way_of_a_service_outlives_it() {
     proxy.stop();
     assert_eq!(cluster.on_node("ipvsadm -Sn"), theirs);
 }
+
+/// It was not there when the kernel was read last, and the Service that asks for its place comes before the next reading.
+#[test]
+fn a_virtual_server_that_has_just_come_is_not_taken_over() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    let web = Service::new("web", 20);
+    cluster.apply(&web);
+    let mut proxy = cluster.start(&["--sync-period", "1h"]);
+    let ours = cluster.on_node("ipvsadm -Sn");
+    cluster.shell("ipvsadm -A -t 192.168.99.1:80 -s wlc; ipvsadm -a -t 192.168.99.1:80 -r 10.180.0.1:80 -m -w 7");
+    let with_theirs = cluster.on_node("ipvsadm -Sn");
+    assert_ne!(with_theirs, ours);
+    cluster.apply(&Service { external_ips: vec!["192.168.99.1".to_owned()], ..web.clone() });
+    proxy.wait_to_say(&["virtual server TCP 192.168.99.1:80 is another program's"]);
+    proxy.wait_to_say(&["leave virtual server TCP 192.168.99.1:80 alone"]);
+    assert_eq!(cluster.on_node("ipvsadm -Sn"), with_theirs);
+    cluster.apply(&web);
+    cluster.wait_in_sync(&[]);
+    assert_eq!(cluster.on_node("ipvsadm -Sn"), with_theirs);
+    proxy.stop();
+}

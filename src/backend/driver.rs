@@ -1,11 +1,14 @@
 //! Keeps what we believe of the kernel for one backend, and decides when it has to be read again.
 //!
-//! The belief moves only by what the kernel acknowledged. After any failure it is dropped, so that a failed call can
-//! never become a wrong belief: the next round reads the kernel and sees the difference again.
+//! The belief moves only by what the kernel acknowledged. After a failure of which nobody knows what it did, it is dropped, so
+//! that a failed call can never become a wrong belief: the next round reads the kernel and sees the difference again. What the
+//! kernel refused, doing nothing, leaves the belief as it is: changes go on from there and cost what they change, and the
+//! failure stands until everything is compared again.
 
-use super::{Affinity, Ahead, Audit, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
-use crate::desired::{Desired, Extent, Touched};
+use super::{Affinity, Aftermath, Ahead, Audit, Backend, Dataplane, Failure, Lost, ObserveError, Report, Times};
+use crate::desired::{Desired, Extent, ServicePort, Touched};
 use crate::model::{IpFamily, PerFamily};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// A backend with its belief.
@@ -13,9 +16,11 @@ use std::time::{Duration, Instant};
 pub struct Driver<B: Backend> {
     backend: B,
     belief: PerFamily<Option<B::Observed>>,
-    /// Something stood in the way of the last sync, for which trying again at once does not help: the audit tries.
-    obstructed: PerFamily<bool>,
+    /// What the kernel did not take when it was last tried, although it is wanted. The audit tries it again.
+    standing: PerFamily<Vec<Failure>>,
     begun: PerFamily<Option<Begun<B::Observed>>>,
+    /// Not all of what is desired was known at the last sync.
+    partial: PerFamily<bool>,
 }
 
 /// A sync that went ahead of the plan as a whole, maybe before all of what is desired was known.
@@ -42,7 +47,7 @@ impl<B: Backend> Driver<B> {
     /// A driver that knows nothing yet.
     pub fn new(backend: B) -> Self {
         let (belief, begun) = (PerFamily { v4: None, v6: None }, PerFamily { v4: None, v6: None });
-        Self { backend, belief, obstructed: PerFamily::default(), begun }
+        Self { backend, belief, standing: PerFamily::default(), begun, partial: PerFamily::default() }
     }
 
     /// The backend.
@@ -78,6 +83,28 @@ impl<B: Backend> Driver<B> {
         begun.times.apply += settling.elapsed();
     }
 
+    /// All that is wanted and not in the kernel, what failed earlier first; how much of it that is; and whether anything failed
+    /// that had not failed before.
+    fn with_standing(
+        &mut self,
+        family: IpFamily,
+        touched: Touched<'_>,
+        failed: &[Failure],
+    ) -> (Vec<Failure>, usize, bool) {
+        let standing = self.standing.get_mut(family);
+        let known: HashSet<&str> = standing.iter().map(|failure| failure.step.as_str()).collect();
+        let news = failed.iter().any(|failure| !known.contains(failure.step.as_str()));
+        let mut steps: HashSet<&str> = failed.iter().map(|failure| failure.step.as_str()).collect();
+        match touched {
+            Touched::All => standing.clear(),
+            Touched::Ports(_) => standing.retain(|failure| !steps.contains(failure.step.as_str())),
+        }
+        let earlier = standing.len();
+        // What went ahead and failed is tried by the plan as well: it is told once.
+        standing.extend(failed.iter().filter(|failure| steps.remove(failure.step.as_str())).cloned());
+        (standing.clone(), earlier, news)
+    }
+
     /// What was begun before all was known, or the belief to begin with.
     fn begun_or_believed(
         &mut self,
@@ -85,6 +112,10 @@ impl<B: Backend> Driver<B> {
         desired: &Desired,
         touched: Touched<'_>,
     ) -> Result<Begun<B::Observed>, ObserveError> {
+        // What was read when hardly anything was known may be old: the lists of a cluster take their time.
+        if std::mem::replace(self.partial.get_mut(family), desired.incomplete) && !desired.incomplete {
+            *self.belief.get_mut(family) = None;
+        }
         if let Some(begun) = self.begun.get_mut(family).take() {
             return Ok(begun);
         }
@@ -110,6 +141,17 @@ impl<B: Backend> Driver<B> {
     }
 }
 
+/// Whether what is believed of the kernel holds after these failures. A mode that leaves has nobody who waits for changes: it
+/// reads again.
+fn holds(desired: &Desired, failures: &[Failure]) -> bool {
+    let leaves = desired.retiring || desired.rules.is_none();
+    failures.iter().all(|failure| match failure.aftermath {
+        Aftermath::Lasting => true,
+        Aftermath::Refused => !leaves,
+        Aftermath::Unknown => false,
+    })
+}
+
 impl<B> Dataplane for Driver<B>
 where
     B: Backend + Send,
@@ -129,9 +171,12 @@ where
         let started = Instant::now();
         let begun = match self.begun.get_mut(family).take() {
             Some(begun) => Some(begun),
-            None if self.belief.get(family).is_some() => None,
-            // The sync that follows meets the same and tells it.
-            None => self.backend.observe(family).ok().map(|belief| Begun::new(belief, true, started.elapsed())),
+            // It was read some time ago: for what is believed so early it is not worth keeping.
+            None => {
+                *self.belief.get_mut(family) = None;
+                // The sync that follows meets the same and tells it.
+                self.backend.observe(family).ok().map(|belief| Begun::new(belief, true, started.elapsed()))
+            }
         };
         let Some(mut begun) = begun else { return false };
         begun.ahead.extent = Some(extent.clone());
@@ -148,7 +193,8 @@ where
             Ok(begun) => begun,
             Err(error) => {
                 let what = format!("read the {family} state of {} mode", self.name());
-                let failure = Failure { step: what, reason: error.to_string(), lasting: false, of_one: false };
+                let (reason, aftermath) = (error.to_string(), Aftermath::Unknown);
+                let failure = Failure { step: what, reason, aftermath, of_one: false };
                 return Report { failures: vec![failure], duration: started.elapsed(), ..Report::default() };
             }
         };
@@ -174,14 +220,17 @@ where
         self.backend.tend(family, desired, &belief);
         let (draining, connections) = (self.backend.draining(&belief), self.backend.connections(&belief));
         let rules = self.backend.count_rules(&mut belief);
-        *self.obstructed.get_mut(family) = !failures.is_empty();
-        if failures.iter().all(|failure| failure.lasting) {
+        let (failed, holds) = (failures.len(), holds(desired, &failures));
+        let (failures, standing, news) = self.with_standing(family, touched, &failures);
+        if holds {
             self.backend.remember(desired, touched, &mut belief);
             *self.belief.get_mut(family) = Some(belief);
         }
         Report {
-            done: steps.saturating_sub(failures.len()),
+            done: steps.saturating_sub(failed),
             failures,
+            standing,
+            news,
             draining,
             connections,
             observed,
@@ -190,6 +239,11 @@ where
             effort: self.backend.take_effort(),
             rules,
         }
+    }
+
+    fn still_drains(&self, family: IpFamily, desired: &Desired, port: &ServicePort) -> bool {
+        let known = desired.rules.as_deref().zip(self.belief.get(family).as_ref());
+        known.is_some_and(|(rules, belief)| self.backend.still_drains(rules, port, belief))
     }
 
     fn lost(&mut self, family: IpFamily, lost: &Lost) -> bool {
@@ -210,7 +264,7 @@ where
     }
 
     fn audit(&mut self, family: IpFamily, until: Instant) -> Audit {
-        let Some(belief) = self.belief.get(family).as_ref().filter(|_| !self.obstructed.get(family)) else {
+        let Some(belief) = self.belief.get(family).as_ref().filter(|_| self.standing.get(family).is_empty()) else {
             return Audit::Doubtful;
         };
         match self.backend.audit(family, belief, until) {

@@ -18,7 +18,7 @@ pub use driver::Driver;
 pub use flows::{Conntrack, FlowError};
 pub use traffic::{Counters, PacketSource, Place, RulePackets, Sample, TrafficSource};
 
-use crate::desired::{Desired, Extent, ServicePortKey, Touched, UdpFlows};
+use crate::desired::{Desired, Extent, NodeRules, ServicePort, ServicePortKey, Touched, UdpFlows};
 use crate::model::{IpFamily, Protocol};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -126,6 +126,11 @@ pub trait Backend {
         0
     }
 
+    /// Whether any endpoint of a service port is among them, as believed.
+    fn still_drains(&self, _rules: &NodeRules, _port: &ServicePort, _observed: &Self::Observed) -> bool {
+        false
+    }
+
     /// How many connections those endpoints have together; 0 where only connection tracking knows.
     fn connections(&self, _observed: &Self::Observed) -> u64 {
         0
@@ -220,6 +225,11 @@ pub trait Dataplane: Send {
     /// Brings the kernel to what is desired, as far as it lets us.
     fn sync(&mut self, family: IpFamily, desired: &Desired, touched: Touched<'_>, now: Instant) -> Report;
 
+    /// Whether any endpoint of a service port still has connections of which the end is awaited, as believed.
+    fn still_drains(&self, _family: IpFamily, _desired: &Desired, _port: &ServicePort) -> bool {
+        false
+    }
+
     /// The kernel told that an object went; true if it should be there, and then the next call reads the kernel first.
     fn lost(&mut self, family: IpFamily, lost: &Lost) -> bool;
 
@@ -294,6 +304,17 @@ impl ObserveError {
     }
 }
 
+/// What is known of the kernel after a failure, and what helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aftermath {
+    /// Nobody knows what the kernel did: it has to be read before anything else.
+    Unknown,
+    /// Nothing was done, so that what is believed of the kernel holds. Trying again may help.
+    Refused,
+    /// Nothing was done, and trying again without a change of wish or kernel can't help (somebody else's object is in the way).
+    Lasting,
+}
+
 /// A step that the kernel did not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{step}: {reason}")]
@@ -302,8 +323,8 @@ pub struct Failure {
     pub step: String,
     /// What the kernel, or the program that was run, said.
     pub reason: String,
-    /// Trying again without a change of wish or kernel can't help (somebody else's object is in the way).
-    pub lasting: bool,
+    /// What it leaves behind.
+    pub aftermath: Aftermath,
     /// It is about one Service: the others are served all the same.
     pub of_one: bool,
 }
@@ -358,8 +379,12 @@ pub struct Times {
 pub struct Report {
     /// Steps that the kernel took.
     pub done: usize,
-    /// Steps that it did not take.
+    /// Steps that it did not take: those that stand since earlier syncs first.
     pub failures: Vec<Failure>,
+    /// How many stand since earlier syncs, and were not tried again by this one.
+    pub standing: usize,
+    /// Something failed that had not failed before.
+    pub news: bool,
     /// Endpoints that still have connections of which the end is awaited.
     pub draining: usize,
     /// How many connections they have together.
@@ -382,16 +407,27 @@ impl Report {
         self.failures.is_empty()
     }
 
+    /// Whether nobody knows what the kernel has now.
+    pub fn wants_reading(&self) -> bool {
+        self.failures.iter().any(|failure| failure.aftermath == Aftermath::Unknown)
+    }
+
+    /// Whether this sync itself failed at something.
+    pub fn failed_anew(&self) -> bool {
+        self.failures.len() > self.standing
+    }
+
     /// Whether trying again may help.
     pub fn wants_retry(&self) -> bool {
-        self.failures.iter().any(|failure| !failure.lasting)
+        self.failures.iter().any(|failure| failure.aftermath != Aftermath::Lasting)
     }
 
     /// Whether nearly all of so many service ports are served, though single ones may not be.
     pub fn serves(&self, ports: usize) -> bool {
         // What was refused of one is told in several lines, of each of its endpoints too.
         const SHARE: usize = 10;
-        let of_single_ones = self.failures.iter().all(|failure| failure.lasting || failure.of_one);
+        let excused = |failure: &Failure| failure.of_one || failure.aftermath == Aftermath::Lasting;
+        let of_single_ones = self.failures.iter().all(excused);
         of_single_ones && self.failures.len().saturating_mul(SHARE) <= ports
     }
 }

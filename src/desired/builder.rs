@@ -142,6 +142,10 @@ impl Builder {
         now: Instant,
         mut each: impl FnMut(&PerFamily<Desired>, Extent),
     ) -> Change {
+        if self.begins_with(snapshot) && !self.is_empty() {
+            // Where all but all is new, nothing is gained by comparing it with what was there.
+            *self = Self { names_pods: self.names_pods, ..Self::new(self.settings.clone()) };
+        }
         let mut change = Change::default();
         let mut pass = Pass { now, first: self.is_empty(), changed: PerFamily::default() };
         let with_service = |name: ServiceName| {
@@ -184,6 +188,13 @@ impl Builder {
         change
     }
 
+    /// Whether this snapshot is the first, or the first but for what a new node needs before anything else.
+    pub fn begins_with(&self, snapshot: &Snapshot) -> bool {
+        let head = !self.snapshot.complete && snapshot.complete && self.snapshot.services.len() <= 1;
+        let drains = || IpFamily::BOTH.iter().any(|family| !self.draining.get(*family).is_empty());
+        self.is_empty() || head && !drains()
+    }
+
     /// Whether nothing is desired, and no Service asks for anything.
     pub fn is_empty(&self) -> bool {
         IpFamily::BOTH.iter().all(|family| self.desired.get(*family).ports.is_empty()) && self.claims.is_empty()
@@ -198,8 +209,11 @@ impl Builder {
         let api_servers = api_servers(snapshot);
         let never_captured = never_captured(nodes, &api_servers, &self.settings.node_name, facts);
         let mut addresses_changed = false;
+        // A range takes in the addresses of Services that were not read yet: another proxy's, or those that still serve as an
+        // earlier run left them.
+        let ranges = if snapshot.complete { self.ranges.nets() } else { &[] };
         for family in IpFamily::BOTH {
-            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), self.ranges.nets(), family);
+            let rules = NodeRules::derive(&self.settings, facts, node.as_deref(), ranges, family);
             addresses_changed |= rules.node_addresses != self.node_addresses(family);
             let answering = answering_addresses(&self.settings, facts, node.as_deref(), family);
             *self.health_checks.addresses.get_mut(family) = answering;
@@ -285,7 +299,8 @@ impl Builder {
             for port in self.compile(service, &slices, family) {
                 if let Some(port) = self.granted(port, family) {
                     gone.remove(&port.key);
-                    self.put(port, family, pass);
+                    let renamed = self.renamed(&port, &gone, family);
+                    self.put(port, renamed.as_deref(), family, pass);
                 }
             }
             for key in gone {
@@ -302,10 +317,23 @@ impl Builder {
         ports.range(first..).map(|(key, _)| key).take_while(|key| key.service == *name).cloned().collect()
     }
 
-    fn put(&mut self, mut port: ServicePort, family: IpFamily, pass: &mut Pass) {
+    /// What had another name until now: the Service is changed before its slices are, and what is open goes on meanwhile.
+    fn renamed(
+        &self,
+        port: &ServicePort,
+        gone: &BTreeSet<ServicePortKey>,
+        family: IpFamily,
+    ) -> Option<Arc<ServicePort>> {
+        let ports = &self.desired.get(family).ports;
+        let of_old = gone.iter().filter(|key| key.protocol == port.key.protocol).filter_map(|key| ports.get(key));
+        of_old.filter(|_| !ports.contains_key(&port.key)).find(|old| old.port == port.port).cloned()
+    }
+
+    fn put(&mut self, mut port: ServicePort, renamed: Option<&ServicePort>, family: IpFamily, pass: &mut Pass) {
         let desired = self.desired.get_mut(family);
         let previous = if pass.first { None } else { desired.ports.get(&port.key) };
-        drain::carry(previous.map(|port| &**port), &mut port, pass.now, self.settings.drain_timeout);
+        let before = previous.map(|port| &**port).or(renamed);
+        drain::carry(before, &mut port, pass.now, self.settings.drain_timeout);
         if previous.is_none_or(|previous| **previous != port) {
             let port = Arc::new(port);
             pass.changed.get_mut(family).push(port.key.clone());

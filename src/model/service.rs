@@ -17,6 +17,11 @@ pub struct ServiceName {
 }
 
 impl ServiceName {
+    /// The namespace of [`Self::KUBERNETES`].
+    pub const KUBERNETES_NAMESPACE: &str = "default";
+    /// The name of the API server's Service.
+    pub const KUBERNETES: &str = "kubernetes";
+
     /// A name from its two parts.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
@@ -24,7 +29,7 @@ impl ServiceName {
 
     /// Whether it is `default/kubernetes`, the API server, which a new node needs before anything else.
     pub fn is_kubernetes(&self) -> bool {
-        &*self.namespace == "default" && &*self.name == "kubernetes"
+        &*self.namespace == Self::KUBERNETES_NAMESPACE && &*self.name == Self::KUBERNETES
     }
 }
 

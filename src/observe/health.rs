@@ -82,7 +82,7 @@ impl Health {
         self.state().families.get_mut(family).queued.get_or_insert(now);
     }
 
-    /// The kernel has taken everything.
+    /// The kernel has taken everything, or everything but single Services that it refuses.
     pub fn updated(&self, family: IpFamily, now: Instant) {
         let mut state = self.state();
         *state.families.get_mut(family) = FamilyState { updated: Some((now, Timestamp::now())), queued: None };

@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Services for which a thread is worthwhile.
 const WORTHWHILE: usize = if cfg!(test) { 3 } else { 1000 };
 
-/// Takes a snapshot in. Where nothing was desired before, `begin` is told of one family from time to time, on the calling thread,
+/// Takes a snapshot in. Where next to nothing was desired before, `begin` is told of one family from time to time, on the calling thread,
 /// for as long as it returns true ([`Dataplane::begin`](crate::backend::Dataplane::begin)). Deciding is done on a thread of its
 /// own then, which touches no kernel and has come to its end when this returns.
 pub fn decide(
@@ -20,7 +20,7 @@ pub fn decide(
     family: Option<IpFamily>,
     begin: impl FnMut(IpFamily, &Desired, &Extent) -> bool,
 ) -> Change {
-    let first = builder.is_empty() && snapshot.services.len() >= WORTHWHILE;
+    let first = builder.begins_with(snapshot) && snapshot.services.len() >= WORTHWHILE;
     let change = family.filter(|_| first).and_then(|family| beside(builder, (snapshot, facts), now, family, begin));
     change.unwrap_or_else(|| builder.update(snapshot, facts, now))
 }

@@ -1,7 +1,7 @@
 //! UDP flows that no longer go where they should: remembered from the change that made them so until the kernel has
 //! forgotten them. What goes wrong here never stops a sync; it is tried again by a clock of its own.
 
-use super::schedule::{Schedule, Timing};
+use super::schedule::{Outcome, Schedule, Timing};
 use crate::backend::{FlowError, FlowTable};
 use crate::desired::{Desired, Touched, UdpWatch};
 use crate::model::{IpFamily, PerFamily};
@@ -55,7 +55,8 @@ impl Flows {
         let started = Instant::now();
         let outcome = table.forget(family, watch.due());
         let again = outcome.is_err() || !settled;
-        self.schedules.get_mut(family).synced(Instant::now(), again, true, timing);
+        let asked = Outcome { retry: again, anew: again, observed: true, ..Outcome::default() };
+        self.schedules.get_mut(family).synced(Instant::now(), &asked, timing);
         let told = self.told.get_mut(family);
         match outcome {
             Ok(deleted) => {

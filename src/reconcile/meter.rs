@@ -21,6 +21,9 @@ pub trait Meter: Send + fmt::Debug {
     /// The kernel has taken everything that is wanted of a family; these happened before and are in force now.
     fn in_force(&mut self, family: IpFamily, triggers: &[SystemTime], now: Instant);
 
+    /// The kernel has taken what is wanted of a family but for single Services, which it refuses again and again.
+    fn serving(&mut self, _family: IpFamily, _now: Instant) {}
+
     /// How many changes there were, and how many of them the kernel has not taken.
     fn changes(&mut self, seen: Changes, pending: Changes);
 
@@ -83,6 +86,9 @@ pub(super) struct Tally {
     node_seen: bool,
 }
 
+/// Changes of one Service that are told, if they wait for the kernel together: the first of them have waited longest.
+const MOST_TIMES: usize = 100;
+
 impl Tally {
     pub(super) fn new(meter: Box<dyn Meter>) -> Self {
         Self {
@@ -100,7 +106,11 @@ impl Tally {
     fn arrived(&mut self, older: &Snapshot, newer: &Snapshot, own_node: &str, families: &[IpFamily]) {
         for (service, family, time) in newer.triggers_since(older) {
             if time > self.started && families.contains(&family) {
-                self.waiting.get_mut(family).entry(service).or_default().push(time);
+                let times = self.waiting.get_mut(family).entry(service).or_default();
+                // Where something is refused for good, nothing ends their waiting.
+                if times.len() < MOST_TIMES {
+                    times.push(time);
+                }
             }
         }
         // As upstream: the time of a slice says nothing of its own deletion.
@@ -187,6 +197,13 @@ impl Reconciler {
     pub(super) fn meter_synced(&mut self, family: IpFamily, full: bool, report: &Report) {
         let mode = *self.planes.active.get(family);
         self.tally.meter.synced(family, &Synced { mode, full: full || report.observed, report });
+    }
+
+    /// What lies with a single Service is not the node's.
+    pub(super) fn meter_serving(&mut self, family: IpFamily) {
+        if self.status.families.get(family).serves_since.is_some() {
+            self.tally.meter.serving(family, Instant::now());
+        }
     }
 
     /// Nothing is left to do: what came before is in force.

@@ -22,7 +22,7 @@ pub use decide::decide;
 pub use meter::{Meter, Synced, WithoutLocal};
 pub use retire::{Retirement, State};
 pub use round::Reconciler;
-pub use schedule::{Timing, Timings};
+pub use schedule::{AUDIT_PAUSE, AUDIT_SLICE, Timing, Timings};
 pub use status::{DrainingEndpoint, FamilyStatus, Status};
 pub use switch::{Progress, Step, Switch};
 pub use wish::{Kept, Mode, Modes, Planes, Wish};

@@ -22,6 +22,6 @@ pub struct Pending {
 impl Pending {
     /// What a sync left.
     pub fn of(report: &Report) -> Self {
-        Self { all: report.wants_retry(), ..Self::default() }
+        Self { all: report.wants_reading(), ..Self::default() }
     }
 }

@@ -9,12 +9,12 @@ use super::leftovers::Leftovers;
 use super::meter::Tally;
 use super::pending::Pending;
 use super::retire::Retirement;
-use super::schedule::{AUDIT_SLICE, Schedule, Timing, Timings};
+use super::schedule::{AUDIT_SLICE, Outcome, Schedule, Timing, Timings};
 use super::status::Status;
 use super::switch::{Follower, Switch};
 use super::wish::Planes;
 use crate::backend::{Audit, Report};
-use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, HealthChecks, NodeFacts, Refusal, ServicePortKey, Settings, Touched};
 use crate::model::{Events, IpFamily, PerFamily, ServiceName, Snapshot};
 use imbl::OrdSet;
 use std::collections::{BTreeSet, VecDeque};
@@ -158,13 +158,14 @@ impl Reconciler {
             return now;
         }
         let next = |family: &IpFamily| {
-            let draining = !self.builder.draining(*family).is_empty();
+            let draining = self.drains(*family);
             let schedule = self.schedules.get(*family);
-            let own = schedule.next(now, draining, self.timing.get(*family));
             let own = if self.pending.get(*family).held {
-                // The sync that they wait for comes before the flows.
-                own.min(schedule.earliest(now, self.timing.get(*family)))
+                // The sync that they wait for comes before the flows, and before whatever else is due.
+                let earliest = schedule.earliest(now, self.timing.get(*family));
+                schedule.retry_at().map_or(earliest, |at| earliest.min(at.max(now)))
             } else {
+                let own = schedule.next(now, draining, self.timing.get(*family));
                 self.flows.next(*family, now).map_or(own, |at| own.min(at))
             };
             self.retirements.get(*family).next(now, self.timing.get(*family)).map_or(own, |at| own.min(at))
@@ -254,14 +255,19 @@ impl Reconciler {
         if audit && !changed {
             self.audit(family);
         }
-        if schedule.drain_is_due(now, self.timing.get(family)) {
-            let draining = self.builder.draining(family).keys().cloned();
+        if self.drains(family) && schedule.drain_is_due(now, self.timing.get(family)) {
+            let draining = self.still_draining(family);
             self.pending.get_mut(family).ports.extend(draining);
+            self.schedules.get_mut(family).drained(now);
         } else if !audit && !changed && !schedule.retry_is_due(now) {
             return;
         }
+        if schedule.retry_is_due(now) {
+            // What was refused is not all that may have happened since.
+            self.distrust(family);
+        }
         let pending = std::mem::take(self.pending.get_mut(family));
-        if !pending.all && pending.ports.is_empty() && !schedule.retry_is_due(now) {
+        if !pending.all && pending.ports.is_empty() {
             return;
         }
         let touched = if pending.all { Touched::All } else { Touched::Ports(&pending.ports) };
@@ -276,8 +282,9 @@ impl Reconciler {
             *self.pending.get_mut(family) = Pending::of(&report);
         }
         let timing = self.timing.get(family);
-        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, timing);
+        self.schedules.get_mut(family).synced(Instant::now(), &Outcome::of(&report), timing);
         self.record(family, &report);
+        self.meter_serving(family);
         if audit && changed && !report.observed {
             self.audit(family);
         }
@@ -287,20 +294,42 @@ impl Reconciler {
     fn audit(&mut self, family: IpFamily) {
         let Some(plane) = self.planes.active(family) else { return };
         let outcome = plane.audit(family, Instant::now() + AUDIT_SLICE);
-        let now = Instant::now();
+        let (now, orphans) = (Instant::now(), self.has_orphans(family));
         let schedule = self.schedules.get_mut(family);
         match outcome {
             Audit::Unfinished => schedule.audit_goes_on(now),
+            // Nobody counts their connections meanwhile: only reading tells when it is over.
+            Audit::Holds if orphans => self.distrust(family),
             Audit::Holds => schedule.audited(now),
             Audit::Doubtful => self.distrust(family),
         }
+    }
+
+    /// Whether the kernel has anything that drains, and whoever left may be what does. Who left is known for as long as it
+    /// might take; as a rule it had no connections.
+    fn drains(&self, family: IpFamily) -> bool {
+        self.status.families.get(family).endpoints > 0 && !self.builder.draining(family).is_empty()
+    }
+
+    /// The service ports of which something drains in the kernel.
+    fn still_draining(&self, family: IpFamily) -> BTreeSet<ServicePortKey> {
+        let (desired, draining) = (self.builder.desired().get(family), self.builder.draining(family));
+        let Some(plane) = self.planes.serving(family) else { return BTreeSet::new() };
+        let still = draining.iter().filter(|(_, port)| plane.still_drains(family, desired, port));
+        still.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether endpoints drain of which nothing is wanted any more: what an earlier run left when their Service changed.
+    fn has_orphans(&self, family: IpFamily) -> bool {
+        self.status.families.get(family).endpoints > 0 && self.still_draining(family).is_empty()
     }
 
     /// Whether the kernel has taken all that is wanted, as far as trying again could help.
     fn has_everything(&self, family: IpFamily, now: Instant) -> bool {
         let pending = self.pending.get(family);
         let waits = pending.all || !pending.ports.is_empty() || self.schedules.get(family).is_waiting(now);
-        !waits && self.status.families.get(family).settled
+        let all_known = !self.builder.desired().get(family).incomplete;
+        !waits && all_known && self.status.families.get(family).settled
     }
 
     /// After the sync, so that a flow that begins anew finds its new endpoint.
@@ -340,7 +369,8 @@ impl Reconciler {
         let ended = Instant::now();
         status.in_sync = report.is_clean();
         status.settled = !report.wants_retry();
-        status.serves_since = report.serves(ports).then(|| status.serves_since.unwrap_or(ended));
+        let serves = report.serves(ports) && !desired.incomplete;
+        status.serves_since = serves.then(|| status.serves_since.unwrap_or(ended));
         status.behind_since = report.wants_retry().then(|| status.behind_since.unwrap_or(ended));
         status.last_sync = Some(ended);
         status.last_duration = report.duration;

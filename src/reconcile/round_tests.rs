@@ -1,7 +1,7 @@
 //! The loop over dataplanes that do as they are told: when it works, waits and hands over.
 
 use super::*;
-use crate::backend::{Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
+use crate::backend::{Aftermath, Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
 use crate::desired::{Desired, UdpFlows};
 use crate::reconcile::wish::{Kept, Mode, Modes, Wish};
 use std::sync::Mutex;
@@ -30,7 +30,8 @@ impl Dataplane for Stub {
         self.syncs.fetch_add(1, SeqCst);
         let failure = |lasting: &bool| {
             let (step, reason) = ("a step".into(), "no".into());
-            Failure { step, reason, lasting: *lasting, of_one: false }
+            let aftermath = if *lasting { Aftermath::Lasting } else { Aftermath::Unknown };
+            Failure { step, reason, aftermath, of_one: false }
         };
         let failures = self.fails.lock().unwrap().iter().map(failure).collect();
         Report { failures, draining: 1, observed: true, ..Report::default() }

@@ -1,6 +1,7 @@
 //! When to look again: retries with backoff, the periodic audit, draining connections.
 
 use super::wish::Mode;
+use crate::backend::Report;
 use std::time::{Duration, Instant};
 
 /// The periods of the loop.
@@ -63,8 +64,12 @@ pub const AUDIT_SLICE: Duration = Duration::from_millis(5);
 /// it would else be at it all the time.
 const AUDIT_REST: u32 = 10;
 
+/// What failed is tried again because something else changed no sooner than so many times as long after the last reading as that
+/// took: where Services change all the time, each change would else cost a reading.
+const RETRY_REST: u32 = 100;
+
 /// Between two slices of an audit: what iptables-save prints meanwhile fills its pipe in less.
-const AUDIT_PAUSE: Duration = Duration::from_millis(5);
+pub const AUDIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The state of the clock of one family.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,29 +85,91 @@ pub struct Schedule {
     /// An audit is under way, and goes on then.
     auditing: Option<Instant>,
     synced: Option<Instant>,
+    /// When the kernel was read last, and how long that took with all that followed.
+    read: Option<(Instant, Duration)>,
+    /// An audit is due sooner, as something changed since a failure.
+    doubted: Option<Instant>,
+}
+
+/// What the clock needs to know of a sync.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outcome {
+    /// It should be tried again.
+    pub retry: bool,
+    /// It failed itself, not only an earlier one.
+    pub anew: bool,
+    /// What failed had not failed before.
+    pub news: bool,
+    /// What failed earlier was not tried again.
+    pub owing: bool,
+    /// The kernel was read.
+    pub observed: bool,
+    /// What was read earlier held until the end.
+    pub believed: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Of what is told of it.
+    pub fn of(report: &Report) -> Self {
+        Self {
+            retry: report.wants_retry(),
+            anew: report.failed_anew(),
+            news: report.news,
+            owing: report.standing > 0,
+            observed: report.observed,
+            believed: !report.observed && !report.wants_reading(),
+            took: report.duration,
+        }
+    }
 }
 
 impl Schedule {
-    /// A sync ended; `retry` if it should be tried again.
-    pub fn synced(&mut self, now: Instant, retry: bool, observed: bool, timing: &Timing) {
-        if observed {
+    /// A sync ended.
+    pub fn synced(&mut self, now: Instant, synced: &Outcome, timing: &Timing) {
+        if synced.observed {
             self.audited(now);
+            self.drained(now);
+            self.read = Some((now, synced.took));
         }
-        self.drained = Some(now);
         self.synced = Some(now);
-        if retry {
-            let wait = timing.retry_min.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-            self.retry_at = Some(now + wait.min(timing.retry_max));
-            self.failures = self.failures.saturating_add(1).min(31);
-        } else {
+        if !synced.retry {
             self.retry_at = None;
             self.failures = 0;
+        } else if synced.anew || self.retry_at.is_none() {
+            if synced.news {
+                // The kernel may have become another one.
+                self.failures = 0;
+            }
+            let wait = timing.retry_min.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+            // Where the belief holds, the others are served from it meanwhile.
+            let rested = if synced.believed { self.rested(now, AUDIT_REST) } else { now };
+            self.retry_at = Some((now + wait).max(rested).min(now + timing.retry_max));
+            self.failures = self.failures.saturating_add(1).min(31);
         }
+        if synced.owing {
+            // What failed may be what has changed just now.
+            let at = self.rested(now, RETRY_REST);
+            self.retry_at = self.retry_at.map(|retry| retry.min(at));
+            self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
+        }
+    }
+
+    /// When so many times as long has passed since the last reading as that one took.
+    fn rested(&self, now: Instant, times: u32) -> Instant {
+        self.read.map_or(now, |(at, took)| (at + took.saturating_mul(times)).max(now))
+    }
+
+    /// What drains was looked at, and not only what changed: or changes that come one after the other would keep it from ever
+    /// being looked at.
+    pub fn drained(&mut self, now: Instant) {
+        self.drained = Some(now);
     }
 
     /// The kernel was compared with the belief.
     pub fn audited(&mut self, now: Instant) {
-        (self.audited, self.auditing) = (Some(now), None);
+        (self.audited, self.auditing, self.doubted) = (Some(now), None, None);
         self.audit_took = self.audit_began.take().map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
     }
 
@@ -138,11 +205,17 @@ impl Schedule {
         synced.map_or(now, |at| (at + timing.min).max(now))
     }
 
+    /// When an audit begins.
+    fn next_audit(&self, timing: &Timing) -> Option<Instant> {
+        let period = self.audited.map(|at| at + self.audit_period(timing));
+        period.into_iter().chain(self.doubted).min()
+    }
+
     /// Whether the kernel is to be read again.
     pub fn audit_is_due(&self, now: Instant, timing: &Timing) -> bool {
         match self.auditing {
             Some(at) => at <= now,
-            None => self.audited.is_some_and(|at| at + self.audit_period(timing) <= now),
+            None => self.next_audit(timing).is_some_and(|at| at <= now),
         }
     }
 
@@ -157,7 +230,7 @@ impl Schedule {
         if let Some(at) = self.retry_at {
             return at.max(now);
         }
-        let audit = self.auditing.unwrap_or_else(|| self.audited.unwrap_or(now) + self.audit_period(timing));
+        let audit = self.auditing.or(self.next_audit(timing)).unwrap_or(now + self.audit_period(timing));
         let drain = draining.then(|| self.drained.map_or(now, |at| at + timing.drain));
         drain.into_iter().fold(audit, Instant::min)
     }
@@ -167,21 +240,34 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn failed(observed: bool) -> Outcome {
+        Outcome { retry: true, anew: true, observed, ..Outcome::default() }
+    }
+
     #[test]
     fn retries_back_off_and_success_forgets() {
         let timing = Timing::default();
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..12 {
-            schedule.synced(start, true, false, &timing);
+            schedule.synced(start, &failed(false), &timing);
             waits.push((schedule.next(start, false, &timing) - start).as_millis());
         }
         assert_eq!(waits[..4], [100, 200, 400, 800]);
         assert_eq!(waits[11], 30_000);
-        schedule.synced(start, false, true, &timing);
+        schedule.synced(start, &Outcome { observed: true, ..Outcome::default() }, &timing);
         assert!(!schedule.retry_is_due(start + Duration::from_secs(60)));
         assert!(schedule.audit_is_due(start + timing.audit, &timing));
         assert_eq!(schedule.next(start, true, &timing), start + timing.drain);
+    }
+
+    #[test]
+    fn changes_do_not_keep_what_drains_from_being_looked_at() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.drained(start);
+        (1..10).for_each(|n| schedule.synced(start + n * timing.drain / 10, &Outcome::default(), &timing));
+        assert!(schedule.drain_is_due(start + timing.drain, &timing));
     }
 
     #[test]
@@ -203,10 +289,42 @@ mod tests {
         let timing = Timing::default();
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         for _ in 0..12 {
-            schedule.synced(start, true, true, &timing);
+            schedule.synced(start, &failed(true), &timing);
         }
         let now = start + Duration::from_secs(5);
         assert!(schedule.is_waiting(now));
         assert_eq!(schedule.next(now, true, &timing), start + timing.retry_max);
+    }
+
+    #[test]
+    fn a_change_brings_the_retry_nearer_but_not_all_the_time() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let read = Outcome { took: Duration::from_millis(50), ..failed(true) };
+        for _ in 0..12 {
+            schedule.synced(start, &read, &timing);
+        }
+        assert_eq!(schedule.next(start, false, &timing), start + timing.retry_max);
+        // What had not failed before may mean that the kernel has become another one.
+        schedule.synced(start, &Outcome { news: true, observed: false, believed: true, ..read }, &timing);
+        assert_eq!(schedule.next(start, false, &timing), start + Duration::from_millis(500), "ten times 50 ms");
+        for _ in 0..12 {
+            schedule.synced(start, &read, &timing);
+        }
+        let change = Outcome { retry: true, owing: true, ..Outcome::default() };
+        for milliseconds in [10, 20, 30] {
+            schedule.synced(start + Duration::from_millis(milliseconds), &change, &timing);
+        }
+        assert_eq!(schedule.next(start, false, &timing), start + Duration::from_secs(5), "a hundred times 50 ms later");
+        let late = start + Duration::from_secs(20);
+        schedule.synced(late, &change, &timing);
+        assert!(schedule.retry_is_due(late));
+        // Where trying again does not help, the audit looks whether it is still so.
+        schedule.synced(late, &Outcome { observed: true, ..Outcome::default() }, &timing);
+        assert!(!schedule.audit_is_due(late, &timing));
+        schedule.synced(late, &Outcome { owing: true, ..Outcome::default() }, &timing);
+        assert!(schedule.audit_is_due(late, &timing));
+        schedule.audited(late);
+        assert!(!schedule.audit_is_due(late, &timing));
     }
 }

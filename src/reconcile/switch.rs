@@ -4,6 +4,7 @@
 use super::pending::Pending;
 use super::retire::State;
 use super::round::Reconciler;
+use super::schedule::Outcome;
 use super::wish::{Kept, Mode, Wish};
 use crate::backend::Report;
 use crate::model::{Event, IpFamily, PerFamily, Reason};
@@ -334,7 +335,7 @@ impl Reconciler {
         *self.pending.get_mut(family) = Pending::of(report);
         self.moved(family);
         let timing = self.timing.get(family);
-        self.schedules.get_mut(family).synced(Instant::now(), report.wants_retry(), report.observed, timing);
+        self.schedules.get_mut(family).synced(Instant::now(), &Outcome::of(report), timing);
         self.record(family, report);
         self.handed_over = true;
     }

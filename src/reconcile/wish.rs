@@ -125,6 +125,14 @@ impl Planes {
         self.at(*self.active.get(family))
     }
 
+    /// The mode that serves a family, to be asked only.
+    pub fn serving(&self, family: IpFamily) -> Option<&dyn Dataplane> {
+        match self.active.get(family) {
+            Mode::Ipvs => self.ipvs.as_deref(),
+            Mode::Iptables => self.iptables.as_deref(),
+        }
+    }
+
     /// The mode that does not serve a family: what is left of it drains and goes.
     pub fn retiring(&mut self, family: IpFamily) -> Option<&mut Box<dyn Dataplane>> {
         self.at(self.active.get(family).other())

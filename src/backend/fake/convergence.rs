@@ -45,6 +45,8 @@ struct Node<B> {
     kernel: Shared,
     now: Instant,
     distrusted: bool,
+    /// Something was refused and stands.
+    owing: bool,
     mode: std::marker::PhantomData<B>,
 }
 
@@ -54,12 +56,20 @@ where
 {
     fn start(kernel: &Shared, settings: &Arc<Settings>, now: Instant) -> Self {
         let (builder, plane) = (Builder::new(settings.clone()), dataplane::<B>(kernel));
-        Self { builder, plane, kernel: kernel.clone(), now, distrusted: true, mode: std::marker::PhantomData }
+        Self {
+            builder,
+            plane,
+            kernel: kernel.clone(),
+            now,
+            distrusted: true,
+            owing: false,
+            mode: std::marker::PhantomData,
+        }
     }
 
     /// One round as the reconciler makes it; true if nothing failed.
     fn round(&mut self, change: &Change) -> bool {
-        let mut clean = true;
+        let (mut clean, mut unknown) = (true, false);
         for family in IpFamily::BOTH {
             let draining = self.builder.draining(family).keys().cloned().collect();
             let keys = change.ports.get(family).union(&draining).cloned().collect();
@@ -67,8 +77,9 @@ where
             let touched = if all { Touched::All } else { Touched::Ports(&keys) };
             let report = self.plane.sync(family, self.builder.desired().get(family), touched, self.now);
             clean &= report.is_clean();
+            unknown |= report.wants_reading();
         }
-        self.distrusted = !clean;
+        (self.distrusted, self.owing) = (unknown, !clean);
         clean
     }
 
@@ -76,6 +87,9 @@ where
         self.kernel.lock().unwrap().v4.heal();
         self.kernel.lock().unwrap().v6.heal();
         for _ in 0..4 {
+            if self.owing {
+                IpFamily::BOTH.into_iter().for_each(|family| self.plane.distrust(family));
+            }
             let change = self.builder.update(snapshot, facts, self.now);
             self.round(&change);
             self.now += Duration::from_secs(1000);

@@ -2,8 +2,8 @@
 
 use super::{FakeBackend, Shared};
 use crate::backend::ipvs::{Broken, Context, Observed, Op, Ours, VipBinding, ahead_for_tests, failure, plan_for_tests};
-use crate::backend::rules::{Found, Writer};
-use crate::backend::{Ahead, Backend, Failure, ObserveError};
+use crate::backend::rules::{Found, Refusal, Writer};
+use crate::backend::{Aftermath, Ahead, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
 use crate::model::IpFamily;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ impl Backend for FakeIpvs {
         let mut broken = Broken::default();
         for op in plan {
             if let Some(reason) = broken.blocks(&op) {
-                failures.push(failure(&op, reason));
+                failures.push(Failure { aftermath: Aftermath::Refused, ..failure(&op, reason) });
                 continue;
             }
             if let Op::Rule(rule) = op {
@@ -106,9 +106,10 @@ impl Backend for FakeIpvs {
             }
             match kernel.execute(&op) {
                 Ok(()) => observed.acknowledge(&op),
-                Err(reason) => {
+                Err(Refusal { reason, nothing_done }) => {
                     broken.note(&op);
-                    failures.push(failure(&op, reason));
+                    let aftermath = if nothing_done { Aftermath::Refused } else { Aftermath::Unknown };
+                    failures.push(Failure { aftermath, ..failure(&op, reason) });
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::backend::ipvs::names::Set;
 use crate::backend::ipvs::{FoundServer, Op};
-use crate::backend::rules::Run;
+use crate::backend::rules::{Refusal, Run};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::Entry;
 use ipnet::IpNet;
@@ -65,21 +65,36 @@ impl FakeKernel {
         self.random % 1000 < u64::from(self.faults_per_thousand)
     }
 
-    fn judge(&self, what: &impl ToString) -> Result<(), String> {
-        let is_refused = self.refuses.is_some_and(|text| what.to_string().contains(text));
-        if is_refused { Err("Protocol not supported".into()) } else { Ok(()) }
+    /// A call that may fail. Where it does by accident, it may have been carried out for all that, and only sometimes it is
+    /// known that it was not.
+    fn call(
+        &mut self,
+        what: &impl ToString,
+        carry_out: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<(), Refusal> {
+        if self.fails() {
+            let nothing_done = !self.is_dead() && self.random.is_multiple_of(2);
+            if !self.is_dead() && !nothing_done && self.random.is_multiple_of(3) {
+                let _ = carry_out(self);
+            }
+            return Err(Refusal { reason: "injected fault".into(), nothing_done });
+        }
+        let what = what.to_string();
+        if self.refuses.is_some_and(|text| what.contains(text)) {
+            let reason = "Protocol not supported".to_owned();
+            self.refusals.push(format!("{what}: {reason}"));
+            return Err(Refusal { reason, nothing_done: true });
+        }
+        carry_out(self).map_err(|reason| {
+            self.refusals.push(format!("{what}: {reason}"));
+            // It is not what it was taken for.
+            Refusal { reason, nothing_done: false }
+        })
     }
 
     /// Carries out a step of IPVS mode other than a rule.
-    pub fn execute(&mut self, op: &Op) -> Result<(), String> {
-        if self.fails() {
-            return Err("injected fault".into());
-        }
-        let outcome = self.judge(op).and_then(|()| self.try_execute(op));
-        if let Err(reason) = &outcome {
-            self.refusals.push(format!("{op}: {reason}"));
-        }
-        outcome
+    pub fn execute(&mut self, op: &Op) -> Result<(), Refusal> {
+        self.call(op, |kernel| kernel.try_execute(op))
     }
 
     fn try_execute(&mut self, op: &Op) -> Result<(), String> {
@@ -163,15 +178,7 @@ impl Run for &mut FakeKernel {
         7
     }
 
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
-        if self.fails() {
-            return Err("injected fault".into());
-        }
-        let outcome =
-            self.judge(transaction).and_then(|()| self.tables.apply(transaction).map_err(|error| error.to_string()));
-        if let Err(reason) = &outcome {
-            self.refusals.push(format!("{transaction}: {reason}"));
-        }
-        outcome
+    fn run(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        self.call(transaction, |kernel| kernel.tables.apply(transaction).map_err(|error| error.to_string()))
     }
 }

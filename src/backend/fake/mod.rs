@@ -6,6 +6,7 @@ mod auto;
 mod convergence;
 mod events;
 mod histories;
+mod incomplete;
 mod iptables;
 mod ipvs;
 mod kernel;

@@ -1,10 +1,13 @@
 //! What iptables-restore refuses: for one object, for everything, in the middle of it.
 
 use super::histories::{builder, complete, endpoint, facts, put, service};
+use super::iptables::FakeIptables;
+use super::ipvs::FakeIpvs;
 use super::kernel::FakeKernel;
+use super::{FakeBackend, dataplane, kernel};
 use crate::backend::Failure;
 use crate::backend::iptables::{self, Ours};
-use crate::backend::rules::{Found, RuleOp, Run, Writer};
+use crate::backend::rules::{Found, Refusal, RuleOp, Run, Writer};
 use crate::desired::{Builder, Desired, Touched};
 use crate::model::{IpFamily, Protocol, Snapshot};
 use ::iptables::{ChainName, Table, Transaction};
@@ -49,12 +52,13 @@ impl<F: FnMut(&str) -> bool> Run for &mut Refusing<F> {
         100
     }
 
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+    fn run(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
         self.runs += 1;
+        let refused = |reason| Refusal { reason, nothing_done: true };
         if (self.refuses)(&transaction.render()) {
-            return Err("refused".into());
+            return Err(refused("refused".into()));
         }
-        self.kernel.tables.apply(transaction).map_err(|error| error.to_string())
+        self.kernel.tables.apply(transaction).map_err(|error| refused(error.to_string()))
     }
 }
 
@@ -147,4 +151,51 @@ fn beside_another_mode_nothing_comes_in_before_all_is_there() {
         let expected = if refused == " FORWARD " { [1, 1, 1] } else { [0, 0, 0] };
         assert_eq!(ways, expected, "{refused}: translation comes as a whole, and before what is refused without it");
     }
+}
+
+/// What one Service costs the others while the kernel refuses it: nothing.
+fn changes_cost_what_they_change<B: FakeBackend>()
+where
+    B::Observed: Send,
+{
+    let (mut builder, mut snapshot) = with_services(9);
+    let shared = kernel(0, 1);
+    shared.lock().unwrap().v4.refuses = Some("172.30.0.7");
+    let mut plane = dataplane::<B>(&shared);
+    let mut sync = |builder: &Builder, touched: Touched<'_>| {
+        let before = shared.lock().unwrap().v4.calls;
+        let report = plane.sync(IpFamily::V4, builder.desired().get(IpFamily::V4), touched, Instant::now());
+        (report, shared.lock().unwrap().v4.calls - before)
+    };
+    let (first, _) = sync(&builder, Touched::All);
+    assert!(first.wants_retry() && !first.wants_reading() && first.failed_anew(), "{:?}", first.failures);
+    let other = service("a1", "172.30.0.1", 80, None, &[]);
+    put(&mut snapshot, other, vec![endpoint("10.180.0.1", "me", false), endpoint("10.180.0.2", "me", false)]);
+    let change = builder.update(&snapshot, &facts(), Instant::now());
+    let (second, calls) = sync(&builder, Touched::Ports(&change.ports.v4));
+    assert!(!second.observed && second.done > 0 && calls < 5, "{calls} calls");
+    assert_eq!((&second.failures, second.standing), (&first.failures, first.failures.len()), "it is not forgotten");
+    // Tried again and refused again, it is told once.
+    let refused = service("a7", "172.30.0.7", 80, None, &[]);
+    put(&mut snapshot, refused, vec![endpoint("10.180.0.2", "me", false)]);
+    let change = builder.update(&snapshot, &facts(), Instant::now());
+    let (third, _) = sync(&builder, Touched::Ports(&change.ports.v4));
+    assert!(third.failed_anew() && !third.observed);
+    let mut steps: Vec<&String> = third.failures.iter().map(|failure| &failure.step).collect();
+    let told = steps.len();
+    steps.sort_unstable();
+    steps.dedup();
+    assert_eq!(steps.len(), told);
+    shared.lock().unwrap().v4.refuses = None;
+    plane.distrust(IpFamily::V4);
+    let desired = builder.desired().get(IpFamily::V4);
+    let last = plane.sync(IpFamily::V4, desired, Touched::All, Instant::now());
+    assert!(last.is_clean() && last.standing == 0, "{:?}", last.failures);
+    assert!(plane.preview(IpFamily::V4, desired, Instant::now()).unwrap().is_empty());
+}
+
+#[test]
+fn while_a_service_is_refused_changes_cost_what_they_change() {
+    changes_cost_what_they_change::<FakeIptables>();
+    changes_cost_what_they_change::<FakeIpvs>();
 }

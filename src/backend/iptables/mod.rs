@@ -14,7 +14,7 @@ pub use packets::RuleCounters;
 
 use super::rules::{Found, FoundReader, OwnershipDebug, RuleOp, Run, Writer};
 use super::settings::{localnet_is_open, unset_sysctls};
-use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
+use super::{Affinity, Aftermath, Ahead, Audit, Backend, Effort, Failure, ObserveError, RuleCounts};
 use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Needs, Setting, settings};
 use crate::model::{IpFamily, PerFamily};
@@ -185,7 +185,7 @@ impl Iptables {
             }
             Err(error) => {
                 let step = Op::Sysctl(setting).to_string();
-                Some(Failure { step, reason: error.to_string(), lasting: true, of_one: false })
+                Some(Failure { step, reason: error.to_string(), aftermath: Aftermath::Lasting, of_one: false })
             }
         }
     }
@@ -202,7 +202,7 @@ impl Iptables {
             Err(reason) => {
                 let failure = |op: RuleOp| {
                     let (step, reason) = (op.to_string(), reason.clone());
-                    Failure { step, reason, lasting: true, of_one: false }
+                    Failure { step, reason, aftermath: Aftermath::Lasting, of_one: false }
                 };
                 return failures.extend(rules.into_iter().map(failure));
             }
@@ -310,7 +310,7 @@ impl Backend for Iptables {
             } else {
                 let reason = "not before the rule that keeps neighbours from what listens on 127.0.0.1".to_owned();
                 let step = Op::Sysctl(setting).to_string();
-                Some(Failure { step, reason, lasting: false, of_one: false })
+                Some(Failure { step, reason, aftermath: Aftermath::Refused, of_one: false })
             });
         }
         failures

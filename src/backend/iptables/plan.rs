@@ -129,7 +129,10 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
         plan_chain(found, table, chain)
     };
     for (table, content) in observed.node_chains(rules) {
-        steps.extend(chain(table, content));
+        // Somebody's who served before, kube-proxy's maybe, goes with what that one left.
+        let theirs = desired.incomplete && found.has(table, &content.name);
+        let step = chain(table, content);
+        steps.extend(step.filter(|_| !theirs));
     }
     for port in in_order(desired) {
         for content in service::render_chains(port, rules) {
@@ -146,8 +149,11 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     steps.extend(chain(Table::Filter, node::untranslated(family)));
     let (missing, surplus) = plan_jumps(found, &node::jumps(observed.needs_guard(rules)));
     steps.extend(missing);
+    if desired.incomplete {
+        return steps;
+    }
     steps.extend(surplus);
-    if !desired.incomplete && standing < found.chains.len() {
+    if standing < found.chains.len() {
         let wanted = wanted(family, desired, rules, observed);
         steps.extend(plan_removal(found, |table, name| wanted.contains(&(table, *name)), names::depth));
     }
@@ -235,7 +241,8 @@ fn changed<'a>(
         steps.push(RuleOp::Remove { table, chain, rule });
     }
     for chain in old.chains {
-        if !wanted.contains(&chain.name) && found.has(Table::Nat, &chain.name) {
+        let goes = !wanted.contains(&chain.name) && !found.referenced.contains(&chain.name);
+        if goes && found.has(Table::Nat, &chain.name) {
             steps.push(RuleOp::Delete { table: Table::Nat, name: chain.name });
         }
     }

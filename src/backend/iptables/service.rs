@@ -168,7 +168,11 @@ impl Renderer<'_> {
     }
 
     fn shared(&mut self, table: Table, chain: ChainName, rule: Rule) {
-        self.out.shared.push((table, chain, rule));
+        // An address that is asked for twice, as external IP and by the load balancer, is refused once: a change takes out one.
+        let entry = (table, chain, rule);
+        if !self.out.shared.contains(&entry) {
+            self.out.shared.push(entry);
+        }
     }
 
     /// The refusal of traffic for which there is no endpoint: at once if nobody could serve, in silence if a policy

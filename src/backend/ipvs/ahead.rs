@@ -34,7 +34,7 @@ pub fn ahead(context: Context, desired: &Desired, observed: &Observed, ahead: &m
         return None;
     }
     let mut steps = Steps::default();
-    let mut planner = Planner { context, observed, rules, steps: &mut steps };
+    let mut planner = Planner { context, observed, rules, steps: &mut steps, incomplete: desired.incomplete };
     if ahead.pieces == 0 {
         ahead.pieces = 1;
         planner.helpers();

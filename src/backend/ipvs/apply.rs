@@ -4,9 +4,10 @@
 use super::names::Set;
 use super::observed::Observed;
 use super::order::Broken;
+use super::verdict::{Verdict, aftermath_of, taken, unserved};
 use super::{Ipvs, Op, Ours};
-use crate::backend::Failure;
 use crate::backend::rules::{RuleOp, Writer};
+use crate::backend::{Aftermath, Failure};
 use crate::kernel::ipset::SetCommand;
 use crate::model::IpFamily;
 use ipvs::{Command, Scheduler};
@@ -62,12 +63,17 @@ pub(in crate::backend) fn failure(op: &Op, reason: impl ToString) -> Failure {
         Op::AddEntry(set, _) | Op::DeleteEntry(set, _) => *set != Set::Addresses,
         _ => false,
     };
-    Failure { step: op.to_string(), reason: reason.to_string(), lasting: false, of_one }
+    Failure { step: op.to_string(), reason: reason.to_string(), aftermath: Aftermath::Unknown, of_one }
+}
+
+/// A step that the kernel answered with an error.
+fn answered<E: Verdict + ToString>(op: &Op, error: E) -> Failure {
+    Failure { aftermath: error.aftermath(), ..failure(op, error) }
 }
 
 /// The outcome of a batch of one step.
-fn first<E: ToString>(op: &Op, outcome: Vec<Result<(), E>>) -> Result<(), Failure> {
-    outcome.into_iter().next().unwrap_or(Ok(())).map_err(|error| failure(op, error))
+fn first<E: Verdict + ToString>(op: &Op, outcome: Vec<Result<(), E>>) -> Result<(), Failure> {
+    outcome.into_iter().next().unwrap_or(Ok(())).map_err(|error| answered(op, error))
 }
 
 impl Ipvs {
@@ -82,9 +88,13 @@ impl Ipvs {
             let (batch, tail) = rest.split_at(count);
             rest = tail;
             let started = Instant::now();
-            let possible = broken.possible(batch, |op, reason| failures.push(failure(op, reason)));
+            let waits = |op: &Op, reason| Failure { aftermath: Aftermath::Refused, ..failure(op, reason) };
+            let possible = broken.possible(batch, |op, reason| failures.push(waits(op, reason)));
             self.apply_batch(family, kind, &possible, observed, &mut broken, &mut failures);
             trace!(%family, ?kind, steps = count, elapsed = ?started.elapsed(), "carried out");
+        }
+        if !broken.taken.is_empty() {
+            self.give_back(broken.taken, observed);
         }
         failures
     }
@@ -104,7 +114,7 @@ impl Ipvs {
             Means::Sets => self.apply_sets(family, ops),
             Means::Routes => self.apply_routes(ops, observed),
             Means::Bridges | Means::Addresses => self.apply_one_by_one(ops),
-            Means::Ipvs => self.apply_commands(ops),
+            Means::Ipvs => self.apply_commands(ops, broken),
         };
         for (op, result) in ops.iter().zip(results) {
             match result {
@@ -119,15 +129,16 @@ impl Ipvs {
 
     fn apply_single(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Sysctl(setting) => {
-                self.sysctl.ensure(setting).map_err(|error| Failure { lasting: true, ..failure(op, error) })
-            }
+            Op::Sysctl(setting) => self
+                .sysctl
+                .ensure(setting)
+                .map_err(|error| Failure { aftermath: Aftermath::Lasting, ..failure(op, error) }),
             Op::MakeInterface => self.interface.ensure_dummy().map(drop).map_err(|error| failure(op, error)),
             Op::DeleteInterface => self.interface.delete().map(drop).map_err(|error| failure(op, error)),
             Op::MakeDetour => self.detour.ensure().map_err(|error| failure(op, error)),
             Op::DeleteDetour => self.detour.delete().map_err(|error| failure(op, error)),
             _ => Err(Failure {
-                lasting: true,
+                aftermath: Aftermath::Lasting,
                 ..failure(
                     op,
                     "another program made it; delete it there, or take the address or node port from the Service",
@@ -156,7 +167,7 @@ impl Ipvs {
             (_, Ok(())) => Ok(()),
             (Op::AddEntry(..), Err(error)) if error.is_already_there() => Ok(()),
             (Op::DeleteEntry(..) | Op::DestroySet(_), Err(error)) if error.is_already_gone() => Ok(()),
-            (op, Err(error)) => Err(failure(op, error)),
+            (op, Err(error)) => Err(answered(op, error)),
         };
         ops.iter().zip(results).map(lenient).collect()
     }
@@ -189,7 +200,7 @@ impl Ipvs {
             };
             results.extend(batch.iter().zip(outcome).map(|(op, result)| match result {
                 Err(error) if !adding && error.is_already_gone() => Ok(()),
-                result => result.map_err(|error| failure(op, error)),
+                result => result.map_err(|error| answered(op, error)),
             }));
         }
         results
@@ -215,16 +226,24 @@ impl Ipvs {
         ops.iter().map(each).collect()
     }
 
-    fn apply_commands(&mut self, ops: &[Op]) -> Vec<Result<(), Failure>> {
+    fn apply_commands(&mut self, ops: &[Op], broken: &mut Broken) -> Vec<Result<(), Failure>> {
         let commands: Vec<Command> =
             ops.iter().filter_map(|op| if let Op::Ipvs(command) = op { Some(command.clone()) } else { None }).collect();
         let results = self.client.execute_batch(&commands);
         for (command, result) in commands.iter().zip(&results) {
             if let Err(error) = result {
                 self.learn_missing_scheduler(command, error);
+                broken.taken.extend(taken(command, error).map(|id| (id, Vec::new())));
+            } else if let Command::AddDestination { service, destination } = command
+                && let Some(undo) = broken.taken.get_mut(service)
+            {
+                let (address, port) = (destination.address, destination.port);
+                undo.push(Command::DeleteDestination { service: *service, address, port });
             }
             self.forget_drained(command);
         }
+        let unserved =
+            unserved(commands.iter().zip(&results).filter_map(|(of, result)| Some((of, result.as_ref().err()?))));
         let each = |(op, result): (&Op, Result<(), ipvs::Error>)| match (op, result) {
             (_, Ok(())) => Ok(()),
             (Op::Ipvs(Command::DeleteService(_) | Command::DeleteDestination { .. }), Err(error))
@@ -232,7 +251,10 @@ impl Ipvs {
             {
                 Ok(())
             }
-            (op, Err(error)) => Err(failure(op, error)),
+            (Op::Ipvs(command), Err(error)) => {
+                Err(Failure { aftermath: aftermath_of(command, &error, &unserved), ..failure(op, error) })
+            }
+            (op, Err(error)) => Err(answered(op, error)),
         };
         ops.iter().zip(results).map(each).collect()
     }

@@ -2,11 +2,14 @@
 //! piece is planned and its sets are written.
 
 use super::observed::Observed;
+use super::verdict::{aftermath_of, taken, unserved};
 use super::{Ipvs, Op};
-use crate::backend::Failure;
+use crate::backend::{Aftermath, Failure};
 use crate::model::IpFamily;
 use ipvs::netlink::Counters;
-use ipvs::{Client, Command, Error, Prepared};
+use ipvs::{Client, Command, Error, Prepared, ServiceId};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -54,6 +57,28 @@ impl Scribe {
 /// Nothing but virtual servers and destinations that are added: what is taken back is simply not there.
 fn only_adds(ops: &[Op]) -> bool {
     ops.iter().all(|op| matches!(op, Op::Ipvs(Command::AddService(_) | Command::AddDestination { .. })))
+}
+
+/// Virtual servers that were there already, and how what was put into them goes again.
+fn intruders(failed: &[(Command, Error)], observed: &Observed) -> HashMap<ServiceId, Vec<Command>> {
+    let mut intruders: HashMap<ServiceId, Vec<Command>> = HashMap::new();
+    for id in failed.iter().filter_map(|(command, error)| taken(command, error)) {
+        let refused: HashSet<SocketAddr> = failed.iter().filter_map(|(command, _)| added_to(&id, command)).collect();
+        let believed = observed.servers.get(&id).into_iter().flat_map(|server| server.destinations.keys().copied());
+        let ours = believed.filter(|address| !refused.contains(address));
+        let undo = |at: SocketAddr| Command::DeleteDestination { service: id, address: at.ip(), port: at.port() };
+        intruders.insert(id, ours.map(undo).collect());
+    }
+    intruders
+}
+
+fn added_to(id: &ServiceId, command: &Command) -> Option<SocketAddr> {
+    match command {
+        Command::AddDestination { service, destination } if service == id => {
+            Some(SocketAddr::new(destination.address, destination.port))
+        }
+        _ => None,
+    }
 }
 
 impl Ipvs {
@@ -115,7 +140,7 @@ impl Ipvs {
                 Err(_) => {
                     scribe.under_way = 0;
                     let (step, reason) = ("write virtual servers".to_owned(), "the thread for it ended".to_owned());
-                    failures.push(Failure { step, reason, lasting: false, of_one: false });
+                    failures.push(Failure { step, reason, aftermath: Aftermath::Unknown, of_one: false });
                 }
             }
         }
@@ -133,11 +158,14 @@ impl Ipvs {
             self.effort.syscalls += calls(counters).saturating_sub(calls(before));
         }
         let mut failures = Vec::with_capacity(failed.len());
+        self.give_back(intruders(&failed, observed), observed);
+        let unserved = unserved(failed.iter().map(|(command, error)| (command, error)));
         for (command, error) in failed {
             self.learn_missing_scheduler(&command, &error);
             observed.take_back(&command);
             let (step, reason) = (command.to_string(), error.to_string());
-            failures.push(Failure { step, reason, lasting: false, of_one: true });
+            let aftermath = aftermath_of(&command, &error, &unserved);
+            failures.push(Failure { step, reason, aftermath, of_one: true });
         }
         failures
     }

@@ -8,6 +8,7 @@ mod beside;
 mod bindings;
 mod draining;
 mod forget;
+mod give_back;
 mod helpers;
 mod leave;
 mod listen;
@@ -23,6 +24,7 @@ mod steps;
 mod tending;
 mod timeouts;
 mod traffic;
+mod verdict;
 mod wanted;
 
 pub use traffic::IpvsTraffic;
@@ -32,7 +34,7 @@ pub use rehearsal::{Rehearsal, Script};
 
 use super::rules::RuleOp;
 use super::{Affinity, Ahead, Audit, Backend, Effort, Failure, Lost, ObserveError, RuleCounts};
-use crate::desired::{Desired, Touched};
+use crate::desired::{Desired, NodeRules, ServicePort, Touched};
 use crate::kernel::interface::{Detour, Interface, LocalRoute};
 use crate::kernel::ipset::{self, Entry};
 use crate::kernel::sysctl::{KernelVersion, Ledger, Setting};
@@ -342,6 +344,10 @@ impl Backend for Ipvs {
 
     fn draining(&self, observed: &Observed) -> usize {
         observed.draining().count()
+    }
+
+    fn still_drains(&self, rules: &NodeRules, port: &ServicePort, observed: &Observed) -> bool {
+        wanted::server_ids(port, rules).iter().any(|id| observed.drains.contains(id))
     }
 
     fn connections(&self, observed: &Observed) -> u64 {

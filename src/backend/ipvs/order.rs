@@ -8,9 +8,9 @@ use super::shadow;
 use super::wanted::entry_of;
 use crate::kernel::ipset::Entry;
 use ipnet::IpNet;
-use ipvs::Command;
+use ipvs::{Command, ServiceId};
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What failed so far in one sync.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Broken {
     unrouted: Vec<IpNet>,
     no_device: bool,
     no_detour: bool,
+    /// Virtual servers that were there already, though nobody knew, and how what was put into them goes again.
+    pub taken: HashMap<ServiceId, Vec<Command>>,
 }
 
 /// Whether an entry is of the set of addresses (true) or of the ledger of virtual servers (false).
@@ -62,12 +64,24 @@ impl Broken {
         if self.is_nothing() {
             return ops.into();
         }
-        let need_not = |op: &&Op| self.blocks(op).map(|reason| wait(op, reason)).is_none();
-        ops.iter().filter(need_not).cloned().collect()
+        let mut unmade = HashSet::new();
+        let mut need_not = |op: &&Op| {
+            let reason = match op {
+                Op::Ipvs(Command::AddDestination { service, .. }) if unmade.contains(service) => {
+                    Some("not added, as its virtual server was not made")
+                }
+                _ => self.blocks(op),
+            };
+            if let (Some(_), Op::Ipvs(Command::AddService(service))) = (reason, op) {
+                unmade.insert(service.id);
+            }
+            reason.map(|reason| wait(op, reason)).is_none()
+        };
+        ops.iter().filter(|op| need_not(op)).cloned().collect()
     }
 
     fn is_nothing(&self) -> bool {
-        let Self { unrecorded, still_there, unserved, unrouted, no_device, no_detour } = self;
+        let Self { unrecorded, still_there, unserved, unrouted, no_device, no_detour, taken: _ } = self;
         let empty = unrecorded.is_empty() && still_there.is_empty() && unserved.is_empty() && unrouted.is_empty();
         empty && !no_device && !no_detour
     }

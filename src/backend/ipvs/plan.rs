@@ -46,7 +46,7 @@ impl Context {
 pub fn plan(context: Context, desired: &Desired, observed: &Observed, touched: Touched<'_>) -> Vec<Op> {
     let Some(rules) = desired.rules.as_deref() else { return everything_goes(observed) };
     let mut steps = Steps::default();
-    let mut planner = Planner { context, observed, rules, steps: &mut steps };
+    let mut planner = Planner { context, observed, rules, steps: &mut steps, incomplete: desired.incomplete };
     if desired.retiring {
         planner.retire(desired);
         return steps.in_order();
@@ -66,6 +66,9 @@ pub(super) struct Planner<'a> {
     pub(super) observed: &'a Observed,
     pub(super) rules: &'a NodeRules,
     pub(super) steps: &'a mut Steps,
+    /// What is found and not wanted may be wanted by what is still to come: in a plan as a whole. In one of single service ports
+    /// that holds for endpoints of those that had none yet.
+    pub(super) incomplete: bool,
 }
 
 /// What was wanted by the service ports that were looked at, by name.
@@ -105,9 +108,13 @@ impl Planner<'_> {
             self.steps.rules.extend(plan_chain(found, table, chain).map(Op::Rule));
         }
         let (missing, surplus) = plan_jumps(found, &helpers::jumps(family, guard));
-        self.steps.rules.extend(missing.into_iter().chain(surplus).map(Op::Rule));
-        let is_wanted = |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
-        self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
+        self.steps.rules.extend(missing.into_iter().map(Op::Rule));
+        if !self.incomplete {
+            self.steps.rules.extend(surplus.into_iter().map(Op::Rule));
+            let is_wanted =
+                |table, name: &iptables::ChainName| wanted.iter().any(|(t, c)| *t == table && c.name == *name);
+            self.steps.rules.extend(plan_removal(found, is_wanted, names::depth).into_iter().map(Op::Rule));
+        }
         for range in self.rules.service_ranges.clone() {
             if self.context.binding == VipBinding::Route {
                 self.route(range, true);
@@ -208,9 +215,13 @@ impl Planner<'_> {
 
     /// What a service port asks for, but for its addresses.
     fn add(&mut self, port: &ServicePort, first: bool, seen: &mut Seen) {
-        let Wanted { servers, mut ledger, verdicts, shared } = self.context.render(port, self.rules);
+        let Wanted { servers, mut ledger, mut verdicts, mut shared } = self.context.render(port, self.rules);
         for server in servers {
             let id = server.service.id;
+            // Two addresses may have one shadow: the first has it.
+            if !seen.servers.insert(id) {
+                continue;
+            }
             match self.observed.servers.get(&id) {
                 None => self.new_server(&server, first),
                 Some(found) if self.may_change(&id, &server, found) => self.known_server(&server, found, first),
@@ -218,9 +229,11 @@ impl Planner<'_> {
                     self.steps.servers.push(Op::LeaveAlone(id));
                     // Recorded, it would pass for ours from the next reading on.
                     ledger.retain(|(_, entry)| wanted::entry_of(&id) != Some(*entry));
+                    // Nor are its clients ours to turn away, or its address to make local.
+                    verdicts.retain(|(_, entry)| !wanted::is_about(&id, entry));
+                    shared.bindings.retain(|address| !wanted::stands_on(&id, *address));
                 }
             }
-            seen.servers.insert(id);
         }
         // Who is admitted comes before the restriction, and goes after it.
         for (set, entry) in ledger.into_iter().chain(verdicts.into_iter().rev()) {
@@ -248,12 +261,14 @@ impl Planner<'_> {
     fn touched(&mut self, keys: &BTreeSet<ServicePortKey>, desired: &Desired, previous: &Previous) {
         let (mut old, mut new) = (Vec::new(), Seen::default());
         for key in keys {
-            old.extend(previous.ports.get(key).map(|port| self.context.render(port, self.rules)));
+            let before = previous.ports.get(key);
+            old.extend(before.map(|port| self.context.render(port, self.rules)));
+            self.incomplete = desired.incomplete && before.is_none_or(|port| port.endpoints.is_empty());
             if let Some(port) = desired.ports.get(key) {
                 self.add(port, key.service.is_kubernetes(), &mut new);
             }
         }
-        // What others ask for as well stays.
+        // What others ask for as well stays …
         let (mut lost, mut released) = (BTreeMap::<Entry, u32>::new(), BTreeMap::<IpAddr, u32>::new());
         for Wanted { servers, ledger, verdicts, shared } in old {
             for id in servers.into_iter().map(|server| server.service.id) {
@@ -271,13 +286,19 @@ impl Planner<'_> {
             shared.loop_back.into_iter().for_each(|entry| *lost.entry(entry).or_default() += 1);
             shared.bindings.into_iter().for_each(|address| *released.entry(address).or_default() += 1);
         }
+        if desired.incomplete {
+            // … and others may be still to come.
+            (lost, released) = Default::default();
+        }
         lost.retain(|entry, count| {
             previous.loop_back.count(entry) <= *count && !new.entries.contains(&(Set::LoopBack, *entry))
         });
         lost.into_keys().for_each(|entry| self.unrecord(Set::LoopBack, entry));
         released.retain(|address, count| previous.bindings.count(address) <= *count);
         let released: BTreeSet<IpAddr> = released.into_keys().collect();
-        for address in released.difference(&new.bindings) {
+        // A range may be of one address.
+        let ranged = |address: &&IpAddr| self.rules.service_ranges.contains(&host(**address));
+        for address in released.difference(&new.bindings).filter(|address| !ranged(address)) {
             self.unrecord(Set::Addresses, address_entry(*address));
         }
         self.bindings(&new.bindings, &released);
@@ -346,6 +367,10 @@ impl Planner<'_> {
                 }
                 Some(_) => {}
             }
+        }
+        // As in iptables mode: of a port whose endpoints are not known yet nothing goes.
+        if self.incomplete && server.weights.values().all(|weight| *weight == 0) {
+            return;
         }
         for (address, known) in &found.destinations {
             if !server.weights.contains_key(address) {

@@ -248,6 +248,20 @@ pub fn entry_of(id: &ServiceId) -> Option<Entry> {
     Some(Entry::IpPort { address, protocol, port })
 }
 
+/// Whether an entry decides on packets to a virtual server.
+pub fn is_about(id: &ServiceId, entry: &Entry) -> bool {
+    let of = match *entry {
+        Entry::IpPortNet { address, protocol, port, .. } => Entry::IpPort { address, protocol, port },
+        other => other,
+    };
+    entry_of(id) == Some(of)
+}
+
+/// Whether a virtual server stands on an address.
+pub fn stands_on(id: &ServiceId, on: IpAddr) -> bool {
+    matches!(id, ServiceId::Address { address, .. } if *address == on)
+}
+
 /// The virtual server of a ledger entry.
 pub fn id_of(entry: &Entry) -> Option<ServiceId> {
     let Entry::IpPort { address, protocol, port } = *entry else { return None };

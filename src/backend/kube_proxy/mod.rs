@@ -10,7 +10,7 @@ mod recorded;
 pub use recorded::Recorded;
 
 use super::rules::{Found, Ownership, RuleOp, Writer};
-use super::{Backend, Failure, ObserveError};
+use super::{Aftermath, Backend, Failure, ObserveError};
 use crate::desired::{Desired, Touched};
 use crate::kernel::{accounting, ipset, nftables};
 use crate::model::{IpFamily, PerFamily};
@@ -80,7 +80,8 @@ impl Leftovers {
     }
 
     fn apply_one(&self, family: IpFamily, op: &Op, observed: &mut Observed) -> Result<(), Failure> {
-        let failed = |reason: String| Failure { step: op.to_string(), reason, lasting: false, of_one: false };
+        let failed =
+            |reason: String| Failure { step: op.to_string(), reason, aftermath: Aftermath::Unknown, of_one: false };
         match op {
             Op::DeleteTable(family) => {
                 nftables::delete_table(*family, names::TABLE).map_err(|error| failed(error.to_string()))?;

@@ -13,7 +13,7 @@ pub use found::{Found, Ownership, target_chain};
 pub use masquerade::{block_localnet, forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};
 pub use reader::FoundReader;
-pub use write::{OwnershipDebug, Recorder, Run, Writer, scratch};
+pub use write::{OwnershipDebug, Recorder, Refusal, Run, Writer, scratch};
 
 use iptables::{Chain, ChainName, Position, Rule, Table};
 use std::fmt;

@@ -3,7 +3,7 @@
 
 use super::found::{Ownership, target_chain};
 use super::{Found, RuleOp};
-use crate::backend::{Effort, Failure};
+use crate::backend::{Aftermath, Effort, Failure};
 use iptables::{Chain, ChainName, Commands, Rule, Table, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +17,15 @@ pub fn scratch() -> ChainName {
     ChainName::from_static("KUBE-IPVS-SCRATCH")
 }
 
+/// Why a transaction did not come to the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was said.
+    pub reason: String,
+    /// Whether it is known that nothing of it was written.
+    pub nothing_done: bool,
+}
+
 /// What takes a transaction to the kernel as a whole, or not at all.
 pub trait Run {
     /// Steps that are best put into one run. iptables-nft-restore is quadratic in the chains of one transaction
@@ -27,7 +36,7 @@ pub trait Run {
     ///
     /// # Errors
     /// What was said; nothing of a table that is named in it was written then.
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String>;
+    fn run(&mut self, transaction: &Transaction) -> Result<(), Refusal>;
 }
 
 impl Run for &Commands {
@@ -35,8 +44,12 @@ impl Run for &Commands {
         self.chains_per_restore()
     }
 
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
-        self.restore(transaction).map(drop).map_err(|error| error.to_string())
+    fn run(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        self.restore(transaction).map(drop).map_err(|error| {
+            // Each table is written as a whole, one after the other. Who was killed may have written before.
+            let ended = error.status().is_some_and(|status| status.code().is_some());
+            Refusal { nothing_done: ended && transaction.tables().count() == 1, reason: error.to_string() }
+        })
     }
 }
 
@@ -54,7 +67,7 @@ impl Run for Recorder<'_> {
         self.most
     }
 
-    fn run(&mut self, transaction: &Transaction) -> Result<(), String> {
+    fn run(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
         self.texts.push(transaction.render());
         Ok(())
     }
@@ -70,6 +83,8 @@ pub struct Writer<'a, R> {
     search: usize,
     /// Tables that take nothing at all, and why: found out once, not for each object.
     broken: BTreeMap<Table, String>,
+    /// A run failed of which something may have been written.
+    unsure: bool,
 }
 
 /// [`Ownership`] that can be printed.
@@ -79,7 +94,7 @@ impl<T: Ownership + std::fmt::Debug + Sync> OwnershipDebug for T {}
 impl<'a, R: Run> Writer<'a, R> {
     /// A writer through this means.
     pub fn new(run: R, ownership: &'a dyn OwnershipDebug) -> Self {
-        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS, broken: BTreeMap::new() }
+        Self { run, ownership, effort: Effort::default(), search: SEARCH_RUNS, broken: BTreeMap::new(), unsure: false }
     }
 
     /// Carries out the steps. `found` moves forward for those that the kernel took.
@@ -98,6 +113,16 @@ impl<'a, R: Run> Writer<'a, R> {
                 break;
             }
         }
+        self.tell_doubt(failures)
+    }
+
+    /// What was written in halves after a run of which nobody knows what it did may stand twice.
+    fn tell_doubt(&self, mut failures: Vec<Failure>) -> Vec<Failure> {
+        let told = failures.iter().any(|failure| failure.aftermath == Aftermath::Unknown);
+        if self.unsure && !told {
+            let (step, reason) = ("write rules".to_owned(), "a run failed, and maybe not all of it".to_owned());
+            failures.push(Failure { step, reason, aftermath: Aftermath::Unknown, of_one: false });
+        }
         failures
     }
 
@@ -109,7 +134,7 @@ impl<'a, R: Run> Writer<'a, R> {
             self.write_or_search(ops, found, &mut failures);
         }
         self.search = search;
-        failures
+        self.tell_doubt(failures)
     }
 
     fn write_phase(&mut self, ops: Vec<RuleOp>, found: &mut Found, failures: &mut Vec<Failure>) {
@@ -161,7 +186,14 @@ impl<'a, R: Run> Writer<'a, R> {
             return Err(reason.clone());
         }
         self.effort.restores += 1;
-        self.run.run(&transaction(ops))
+        self.run.run(&transaction(ops)).map_err(|refusal| {
+            self.unsure |= !refusal.nothing_done;
+            refusal.reason
+        })
+    }
+
+    fn aftermath(&self) -> Aftermath {
+        if self.unsure { Aftermath::Unknown } else { Aftermath::Refused }
     }
 
     /// Whether a rule is a single service's, in a chain that all share; those that lead on to another such chain are not.
@@ -181,7 +213,12 @@ impl<'a, R: Run> Writer<'a, R> {
             }
             RuleOp::Delete { table, name } => self.ownership.is_of_one(*table, name),
         };
-        Failure { step: op.to_string(), reason: reason.to_owned(), lasting: false, of_one }
+        let aftermath = match op {
+            RuleOp::Write { .. } | RuleOp::Insert { .. } => self.aftermath(),
+            // What could not be taken away is not what it was taken for.
+            RuleOp::Remove { .. } | RuleOp::Delete { .. } => Aftermath::Unknown,
+        };
+        Failure { step: op.to_string(), reason: reason.to_owned(), aftermath, of_one }
     }
 
     /// Where not even an empty chain can be made and deleted, what was refused is not to blame, and looking for a culprit
@@ -234,7 +271,7 @@ impl<R: Run> Writer<'_, R> {
                 let failure = |rule: &Rule| {
                     let of_one = !broken && self.is_single(table, chain, rule);
                     let step = format!("add to {table}/{chain}: {rule}");
-                    Failure { step, reason: reason.clone(), lasting: false, of_one }
+                    Failure { step, reason: reason.clone(), aftermath: self.aftermath(), of_one }
                 };
                 failures.extend(rules.iter().map(failure));
             }
@@ -246,7 +283,8 @@ impl<R: Run> Writer<'_, R> {
         }
         if let Err(reason) = removed {
             let step = format!("delete chain {table}/{scratch}");
-            failures.push(Failure { step, reason, lasting: false, of_one: false });
+            // It is there, and nobody knows of it.
+            failures.push(Failure { step, reason, aftermath: Aftermath::Unknown, of_one: false });
         }
     }
 }

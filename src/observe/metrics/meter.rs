@@ -86,6 +86,10 @@ impl Meter for Recorder {
         self.count_rules(family, sync);
     }
 
+    fn serving(&mut self, family: IpFamily, now: Instant) {
+        self.health.updated(family, now);
+    }
+
     fn in_force(&mut self, family: IpFamily, triggers: &[SystemTime], now: Instant) {
         self.health.updated(family, now);
         let (latencies, present) = (&self.metrics.upstream.network_programming_duration, SystemTime::now());
