@@ -130,7 +130,7 @@ async fn a_real_server() {
     let access = Access { kubeconfig: Some(kubeconfig.clone()), master: None };
     let gateway = access.open().await.expect("access to the API server");
     let interest = Interest { node_name: "none-of-this-name".into(), proxy_name: None };
-    let source = start(gateway, &interest, Timing::default(), Events::default());
+    let source = start(gateway, &interest, Timing::default(), Events::default(), false);
     let mut snapshots = source.snapshots.clone();
     let first = until(&mut snapshots, "the first lists", |snapshot| snapshot.complete).await;
     let service = first.services.get(&cluster.id("named")).expect("the Service is in the snapshot");

@@ -9,6 +9,7 @@
 
 mod support;
 
+use kube_ipvs::model::ServiceName;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,42 @@ async fn nothing_is_given_out_before_everything_is_listed() {
     api.adjust(|trouble| trouble.statuses.clear());
     let first = followed.complete().await;
     assert_eq!((first.services.len(), first.slices.len()), (5, 5));
+}
+
+/// However long the lists are, or however long they fail to come.
+#[tokio::test]
+async fn the_api_server_itself_comes_first_where_that_is_wanted() {
+    let kubernetes = ServiceName::new("default", "kubernetes");
+    let api = Api::start();
+    fill(&api, 0..5);
+    let (mut service, mut slice) = (service(7), slice(7, "192.168.0.9"));
+    service["metadata"]["name"] = "kubernetes".into();
+    slice["metadata"]["name"] = "kubernetes".into();
+    slice["metadata"]["labels"]["kubernetes.io/service-name"] = "kubernetes".into();
+    api.put(service);
+    api.put(slice);
+    api.adjust(|trouble| {
+        trouble.statuses.insert("/apis/discovery.k8s.io/v1/endpointslices", 503);
+    });
+    let followed = Followed::start_ahead(&api).await;
+    let first = followed.until("the first of all", |snapshot| !snapshot.services.is_empty()).await;
+    assert!(!first.complete && first.nodes.len() == 1);
+    assert_eq!(first.services.keys().collect::<Vec<_>>(), [&kubernetes]);
+    assert_eq!(first.slices.keys().collect::<Vec<_>>(), [&kubernetes]);
+    api.adjust(|trouble| trouble.statuses.clear());
+    let all = followed.complete().await;
+    assert_eq!((all.services.len(), all.slices.len()), (6, 6));
+    assert_eq!(followed.said("default/kubernetes alone"), 0, "{}", followed.log());
+    // Without endpoints it would be refused: then it waits for the rest.
+    let api = Api::start();
+    fill(&api, 0..5);
+    api.adjust(|trouble| {
+        trouble.statuses.insert("/apis/discovery.k8s.io/v1/endpointslices", 503);
+    });
+    let followed = Followed::start_ahead(&api).await;
+    let asked = || api.requests().iter().filter(|request| request.contains("endpointslices")).count() > 4;
+    followed.until_true("several attempts", asked).await;
+    assert!(followed.now().services.is_empty());
 }
 
 #[tokio::test]

@@ -19,12 +19,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use support::api::Trouble;
-use support::follow::{fill, name, service, slice};
-use support::{Api, Cluster, Mode, Proxy, emulated, in_both_modes, may_run, patience, wait_until};
+use support::follow::{fill, name, node, service, slice};
+use support::{Api, Cluster, Mode, Proxy, Service, emulated, in_both_modes, may_run, patience, wait_until};
 
 const SERVICES: usize = 1000;
 
-in_both_modes!(no_service_is_ever_absent);
+in_both_modes!(no_service_is_ever_absent, the_api_server_is_served_before_all_is_listed);
 
 /// How long what lasts.
 struct Lengths {
@@ -122,6 +122,39 @@ fn no_service_is_ever_absent(mode: Mode) {
     assert!(reads > if emulated() { 10 } else { 50 }, "{reads}");
     let (status, text) = cluster.plan_on(&api);
     assert!(status == 0 && text.contains("in sync"), "plan: exit status {status}\n{text}");
+    proxy.stop();
+}
+
+/// A new node reaches its API server however long the lists take; and where something is there already, it stays.
+fn the_api_server_is_served_before_all_is_listed(mode: Mode) {
+    let cluster = Cluster::new(mode);
+    let api = cluster.lab.node().ns.run(Api::start).unwrap();
+    api.put(node("z1"));
+    let (kubernetes, web) = (Service::new("kubernetes", 1), Service::new("web", 20));
+    kubernetes.objects().into_iter().chain(web.objects()).for_each(|object| api.put(object));
+    let lists_fail = |fail: bool| {
+        api.adjust(|trouble| {
+            trouble.statuses.clear();
+            trouble.statuses.extend(fail.then_some(("/apis/discovery.k8s.io/v1/endpointslices", 503)));
+        });
+    };
+    lists_fail(true);
+    let proxy = cluster.launch_on(&api);
+    let all = ["far-pod-1", "pod-1", "pod-2"];
+    kubernetes.addresses().iter().for_each(|address| cluster.wait_answerers(address, &all));
+    assert_eq!(cluster.answered_by("pod-3", "172.30.0.20:80"), None, "nothing else is known yet");
+    lists_fail(false);
+    cluster.wait_answerers("172.30.0.20:80", &all);
+
+    proxy.kill();
+    lists_fail(true);
+    kubernetes.clone().on(&[12]).objects().into_iter().for_each(|object| api.put(object));
+    let proxy = cluster.launch_on(&api);
+    kubernetes.addresses().iter().for_each(|address| cluster.wait_answerers(address, &["far-pod-2"]));
+    web.addresses().iter().for_each(|address| cluster.wait_answerers(address, &all));
+    lists_fail(false);
+    wait_until("the rest to be looked at", || cluster.plan_on(&api).0 == 0);
+    web.addresses().iter().for_each(|address| cluster.wait_answerers(address, &all));
     proxy.stop();
 }
 

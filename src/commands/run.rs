@@ -92,7 +92,8 @@ async fn follow(args: &RunArgs, loader: Loader, loaded: Loaded) -> anyhow::Resul
         false => Some(Observation::start(&config, mode, following.configz(), &events)?),
     };
     let snapshots = tokio::select! {
-        snapshots = source.start(events.clone(), queue) => snapshots?,
+        // Who is to exit when all is there waits for all.
+        snapshots = source.start(events.clone(), queue, !args.once) => snapshots?,
         () = stop.wait() => return Ok(Exit::Success),
         () = following.restart() => return Ok(Exit::Success),
     };

@@ -50,19 +50,22 @@ impl Opened {
     }
 
     /// Starts following the source. With an API server this takes until everything was listed once, however long that
-    /// is: a proxy that knows nothing must not touch what is there. Events go where the Services come from.
+    /// is: a proxy that knows nothing must not touch what is there. With `head_start` it takes until the API server's own Service
+    /// is known, which a new node needs at once; all else comes later, and until then nothing is taken away. Events go where the
+    /// Services come from.
     ///
     /// # Errors
     /// When files cannot be watched.
-    pub async fn start(self, events: Events, queue: EventQueue) -> anyhow::Result<Snapshots> {
+    pub async fn start(self, events: Events, queue: EventQueue, head_start: bool) -> anyhow::Result<Snapshots> {
         match self {
             Self::Manifests(inputs) => {
                 tokio::spawn(observe::events::run(queue, Nowhere));
                 manifests::start(inputs)
             }
             Self::Cluster(gateway, interest) => {
-                let mut cluster = cluster::start(gateway, &interest, Timing::default(), events);
-                cluster.snapshots.wait_for(|snapshot| snapshot.complete).await.context("the source ended by itself")?;
+                let mut cluster = cluster::start(gateway, &interest, Timing::default(), events, head_start);
+                let enough = |snapshot: &Snapshot| snapshot.complete || head_start && !snapshot.services.is_empty();
+                cluster.snapshots.wait_for(enough).await.context("the source ended by itself")?;
                 // What happened until now waits in the queue: a server that was away before is there now.
                 tokio::spawn(observe::events::run(queue, ToServer(cluster.event_writer())));
                 Ok(cluster.snapshots)
@@ -85,7 +88,7 @@ impl Opened {
             }
             Self::Cluster(gateway, interest) => {
                 let server = gateway.server().to_owned();
-                let cluster = cluster::start(gateway, &interest, Timing::default(), Events::default());
+                let cluster = cluster::start(gateway, &interest, Timing::default(), Events::default(), false);
                 let mut snapshots = cluster.snapshots.clone();
                 let complete = tokio::time::timeout(PLAN_PATIENCE, snapshots.wait_for(|snapshot| snapshot.complete));
                 match complete.await {

@@ -59,8 +59,18 @@ impl Followed {
         Self::start_on(Access { kubeconfig: None, master: Some(api.url()) }, timing).await
     }
 
+    /// Follows a server as the daemon does: what a new node needs comes first.
+    pub async fn start_ahead(api: &Api) -> Self {
+        let access = Access { kubeconfig: None, master: Some(api.url()) };
+        Self::open(access, quick(), true).await
+    }
+
     /// Follows the server that is found so.
     pub async fn start_on(access: Access, timing: Timing) -> Self {
+        Self::open(access, timing, false).await
+    }
+
+    async fn open(access: Access, timing: Timing, head_start: bool) -> Self {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -70,7 +80,7 @@ impl Followed {
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
         let interest = Interest { node_name: "demo-node".into(), proxy_name: None };
-        let cluster = cluster::start(access.open().await.unwrap(), &interest, timing, Events::default());
+        let cluster = cluster::start(access.open().await.unwrap(), &interest, timing, Events::default(), head_start);
         Self { snapshots: cluster.snapshots.clone(), cluster, log, _guard: guard }
     }
 

@@ -6,7 +6,7 @@
 //!            └ pace, failure, outage (when to ask again, what to say)
 //! ```
 //!
-//! Nothing is given out before everything was listed once; from then on nothing but what the server said changes
+//! Nothing but `default/kubernetes` is given out before everything was listed once; from then on nothing but what the server said changes
 //! anything. A server that is away for an hour changes nothing.
 
 mod access;
@@ -33,9 +33,9 @@ use requests::Requests;
 use resource::Resource;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
+use store::{Store, Update};
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tracing::{debug, info};
 
 /// Updates that may wait for the store; then the connections wait.
 const QUEUE: usize = 1024;
@@ -88,7 +88,7 @@ impl Default for Timing {
 /// The running source.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The slot: an empty, incomplete snapshot until everything was listed once.
+    /// The slot: an incomplete snapshot until everything was listed once.
     pub snapshots: Snapshots,
     outage: Arc<Outage>,
     gateway: Arc<Gateway>,
@@ -109,11 +109,17 @@ impl Cluster {
 
 /// Begins to follow the API server in the background, for as long as somebody holds the slot. What is wrong with objects is
 /// an event as well.
-pub fn start(gateway: Gateway, interest: &Interest, timing: Timing, events: Events) -> Cluster {
+///
+/// With `head_start` an incomplete snapshot comes first as a rule, with nothing but `default/kubernetes`: however long the lists
+/// are, a new node can reach its API server by the address that every pod knows.
+pub fn start(gateway: Gateway, interest: &Interest, timing: Timing, events: Events, head_start: bool) -> Cluster {
     let gateway = Arc::new(gateway);
     info!(server = gateway.server(), node = &*interest.node_name, "reading Services from the API server");
     let outage = Arc::new(Outage::new(gateway.server()));
     let (updates, arrived) = mpsc::channel(QUEUE);
+    if head_start {
+        tokio::spawn(ask_first(gateway.clone(), interest.clone(), timing, updates.clone()));
+    }
     for kind in Kind::ALL {
         let resource = Resource::of(kind, &interest.node_name, interest.proxy_name.as_deref());
         let requests = Requests::new(gateway.clone(), resource, timing);
@@ -124,8 +130,22 @@ pub fn start(gateway: Gateway, interest: &Interest, timing: Timing, events: Even
     Cluster { snapshots, outage, gateway, node_name: interest.node_name.clone() }
 }
 
+/// Asks for what a new node needs before anything else. The lists have it too: where this fails, nothing is lost but time.
+async fn ask_first(gateway: Arc<Gateway>, interest: Interest, timing: Timing, updates: mpsc::Sender<Update>) {
+    let mut foremost = Vec::new();
+    for kind in [Kind::Service, Kind::EndpointSlice] {
+        let Some(resource) = Resource::foremost(kind, &interest) else { return };
+        match Requests::new(gateway.clone(), resource, timing).pages().await {
+            Ok(listed) => foremost.extend(listed.arrivals),
+            Err(failure) => return debug!("default/kubernetes alone: {failure}"),
+        }
+    }
+    // Nobody takes it where the program ends.
+    let _ = updates.send(Update::Foremost(foremost)).await;
+}
+
 /// Puts what arrives into the store, and one snapshot into the slot for all that arrived together.
-async fn keep(mut store: Store, mut arrived: mpsc::Receiver<store::Update>, sender: watch::Sender<Snapshot>) {
+async fn keep(mut store: Store, mut arrived: mpsc::Receiver<Update>, sender: watch::Sender<Snapshot>) {
     let mut batch = Vec::new();
     loop {
         tokio::select! {

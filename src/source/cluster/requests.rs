@@ -78,7 +78,7 @@ impl Requests {
         };
         let mut arrivals = Vec::new();
         loop {
-            let request = Request::new(self.resource.kind.path()).list(&params).map_err(impossible)?;
+            let request = Request::new(self.resource.path()).list(&params).map_err(impossible)?;
             let text = within(self.timing.patience, self.gateway.client().request_text(request)).await?;
             let read = page::read(&text, |item| arrivals.push(Arrival::read(self.resource.kind, item)));
             let page = read.map_err(|error| Failure::Unreachable(error.to_string()))?;
@@ -143,7 +143,7 @@ impl Requests {
     }
 
     async fn open(&self, params: WatchParams, version: &str) -> Result<Events, Failure> {
-        let request = Request::new(self.resource.kind.path()).watch(&params, version).map_err(impossible)?;
+        let request = Request::new(self.resource.path()).watch(&params, version).map_err(impossible)?;
         let events = within(self.timing.patience, self.gateway.client().request_events::<Value>(request)).await?;
         Ok(Box::pin(events.map(|event: kube::Result<WatchEvent<Value>>| event.map_err(Failure::from))))
     }

@@ -1,5 +1,9 @@
 //! What is asked of the API server: five kinds, and which objects of each.
 
+use super::Interest;
+use crate::model::ServiceName;
+use std::borrow::Cow;
+
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -60,6 +64,8 @@ impl Kind {
 pub struct Resource {
     /// The kind.
     pub kind: Kind,
+    /// The only namespace, if it is only one.
+    pub namespace: Option<&'static str>,
     /// Label selector.
     pub labels: Option<String>,
     /// Field selector.
@@ -87,6 +93,38 @@ impl Resource {
             (Kind::Node, _) => (None, Some(format!("metadata.name={node_name}"))),
             (Kind::ServiceCidr, _) => (None, None),
         };
-        Self { kind, labels, fields }
+        Self { kind, namespace: None, labels, fields }
+    }
+
+    /// What a new node needs before anything else, of a kind: the Service of the API server, or its slices. `None` where
+    /// another proxy serves it.
+    pub fn foremost(kind: Kind, interest: &Interest) -> Option<Self> {
+        let all = Self::of(kind, &interest.node_name, interest.proxy_name.as_deref());
+        let only =
+            |selector: Option<String>, one: String| selector.into_iter().chain([one]).collect::<Vec<_>>().join(",");
+        let (name, namespace) = (ServiceName::KUBERNETES, Some(ServiceName::KUBERNETES_NAMESPACE));
+        match kind {
+            _ if interest.proxy_name.is_some() => None,
+            Kind::Service => {
+                Some(Self { fields: Some(only(all.fields, format!("metadata.name={name}"))), namespace, ..all })
+            }
+            Kind::EndpointSlice => {
+                let owned = format!("kubernetes.io/service-name={name}");
+                Some(Self { labels: Some(only(all.labels, owned)), namespace, ..all })
+            }
+            Kind::OtherService | Kind::Node | Kind::ServiceCidr => None,
+        }
+    }
+
+    /// The path of the collection.
+    pub fn path(&self) -> Cow<'static, str> {
+        let all = self.kind.path();
+        match self.namespace {
+            None => all.into(),
+            Some(namespace) => {
+                let (group, plural) = all.rsplit_once('/').unwrap_or(("", all));
+                format!("{group}/namespaces/{namespace}/{plural}").into()
+            }
+        }
     }
 }

@@ -21,6 +21,8 @@ pub enum Update {
     Deleted(Kind, ServiceName),
     /// There is no such API, or not for us: what is known of the kind, if anything, is all.
     Absent(Kind),
+    /// What a new node needs before anything else, whatever else there is.
+    Foremost(Vec<Arrival>),
 }
 
 /// The state of everything.
@@ -37,6 +39,7 @@ pub struct Store {
     ranges: BTreeMap<Arc<str>, Vec<IpNet>>,
     told: BTreeMap<(Kind, ServiceName), Vec<Problem>>,
     changed: bool,
+    foremost: Vec<Arrival>,
     events: Events,
 }
 
@@ -53,16 +56,37 @@ impl Store {
             Update::Applied(kind, arrival) => self.apply(kind, arrival),
             Update::Deleted(kind, id) => self.delete(kind, &id),
             Update::Absent(kind) => self.complete(kind),
+            Update::Foremost(arrivals) => self.foremost = arrivals,
         }
     }
 
-    /// The snapshot, if it is complete and differs from the one that was taken last.
+    /// The snapshot, if it is complete and differs from the one that was taken last; before it is, once, what matters most.
     pub fn fresh(&mut self) -> Option<Snapshot> {
-        let fresh = self.changed && self.snapshot.complete;
-        fresh.then(|| {
-            self.changed = false;
-            self.snapshot.clone()
-        })
+        if !self.snapshot.complete {
+            return self.first();
+        }
+        std::mem::take(&mut self.changed).then(|| self.snapshot.clone())
+    }
+
+    /// `default/kubernetes` with its endpoints. What holds for the whole node has to be known by then, or it would be another
+    /// one when the rest comes.
+    fn first(&mut self) -> Option<Snapshot> {
+        if ![Kind::Node, Kind::ServiceCidr].iter().all(|kind| self.listed.contains(kind)) {
+            return None;
+        }
+        let mut first = Self::default();
+        for Arrival { id, object, .. } in std::mem::take(&mut self.foremost) {
+            if let Ok(Some(object)) = object {
+                first.put(&id, object);
+            }
+        }
+        let Snapshot { services, slices, .. } = &first.snapshot;
+        // Without endpoints it would be refused.
+        if !services.keys().any(|name| name.is_kubernetes() && slices.contains_key(name)) {
+            return None;
+        }
+        let (nodes, service_ranges) = (self.snapshot.nodes.clone(), self.snapshot.service_ranges.clone());
+        Some(Snapshot { nodes, service_ranges, ..first.snapshot })
     }
 
     /// Swaps a kind for what was listed: at once, so that nothing that exists is ever missing.

@@ -37,10 +37,22 @@ pub fn answer(shared: &Shared, request: &Request) -> Answer {
     if let Some(answer) = events::answer(&mut state, request) {
         return answer;
     }
-    if !known.contains(&request.path.as_str()) {
+    let (path, namespace) = collection(&request.path);
+    if !known.contains(&path.as_str()) {
         return failure(404, "the server could not find the requested resource");
     }
-    if request.get("watch") == "true" { watch(&state, request) } else { list(&mut state, request) }
+    match request.get("watch") {
+        "true" => watch(&state, request),
+        _ => list(&mut state, request, &path, namespace),
+    }
+}
+
+/// The path of a collection in all namespaces, and the only one that is asked for.
+fn collection(path: &str) -> (String, Option<&str>) {
+    let whole = || (path.to_owned(), None);
+    let Some((group, rest)) = path.split_once("/namespaces/") else { return whole() };
+    let Some((namespace, plural)) = rest.split_once('/') else { return whole() };
+    (format!("{group}/{plural}"), Some(namespace))
 }
 
 pub fn failure(status: u16, message: &str) -> Answer {
@@ -59,9 +71,13 @@ fn status_object(status: u16, message: &str) -> Value {
         "reason": reason, "code": status})
 }
 
-fn list(state: &mut State, request: &Request) -> Answer {
-    let items: Vec<Value> =
-        state.all(&request.path).into_iter().filter(|item| is_selected(request.get("labelSelector"), item)).collect();
+fn list(state: &mut State, request: &Request, path: &str, namespace: Option<&str>) -> Answer {
+    let mut items = state.all(path);
+    let name = request.get("fieldSelector").split(',').find_map(|term| term.strip_prefix("metadata.name="));
+    items.retain(|item| {
+        let is = |key: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| item["metadata"][key] == wanted);
+        is("namespace", namespace) && is("name", name) && is_selected(request.get("labelSelector"), item)
+    });
     let token = request.get("continue").to_owned();
     let begin: usize = if token.is_empty() { 0 } else { token.split('@').next().unwrap().parse().unwrap() };
     if !token.is_empty() && state.trouble.tokens_expire {
