@@ -1,9 +1,11 @@
 //! Other programs, run to their end and measured.
 
 use super::measure::{Cost, Stopwatch};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +42,20 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", path);
     command
+}
+
+/// What a program answers on a page of its own.
+///
+/// # Errors
+/// When nobody answers; a program that has just been started does not listen yet.
+pub fn page(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).with_context(|| format!("reading {path}"))?;
+    Ok(page)
 }
 
 /// Runs a command with a file as its input, for as long as `patience` at most.

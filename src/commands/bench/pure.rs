@@ -13,7 +13,8 @@ use crate::model::IpFamily;
 use ::iptables::{Commands, Family, Variant};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +22,7 @@ use std::time::Instant;
 const FAMILY: IpFamily = IpFamily::V4;
 
 /// A mode that can be rehearsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PureMode {
     /// IPVS.
@@ -103,16 +104,22 @@ pub struct InstructionsArgs {
     /// How many endpoints each service has
     #[arg(long, value_name = "M", default_value_t = 5)]
     endpoints: u32,
+    /// What an earlier call printed, with the same build and numbers: no count may be a fifth above it
+    #[arg(long, value_name = "FILE")]
+    bars: Option<PathBuf>,
 }
 
 /// A change may cost this much more among many services than among few.
 const RATIO: f64 = 1.3;
 
+/// A count may be so many times what it was: another compiler alone makes a few hundredths.
+const GROWTH: f64 = 1.2;
+
 /// Changes that are counted together.
 const CHANGES: u32 = 50;
 
 /// What was counted of a mode.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Count {
     mode: PureMode,
     /// Instructions of one endpoint replaced, among few services and among many.
@@ -126,27 +133,55 @@ struct Count {
 /// Counts, for both modes.
 ///
 /// # Errors
-/// When valgrind is not installed or the program failed under it.
+/// When valgrind is not installed or the program failed under it, or the bars cannot be read.
 pub fn count(args: &InstructionsArgs) -> anyhow::Result<ExitCode> {
+    let bars = args.bars.as_deref().map(read_bars).transpose()?.unwrap_or_default();
     let mut counts = Vec::new();
     for mode in [PureMode::Ipvs, PureMode::Iptables] {
         let of = |services, changes| instructions(args, mode, services, changes);
         let (few, few_start) = per_change(&of, args.few)?;
         let (many, many_start) = per_change(&of, args.many)?;
         let start = many_start.saturating_sub(few_start) / u64::from(args.many.saturating_sub(args.few).max(1));
-        let float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let ratio = float(many) / float(few.max(1));
+        let ratio = ratio(many, few);
         counts.push(Count { mode, change_few: few, change_many: many, ratio, cold_start_per_service: start });
     }
     println!("{}", serde_json::to_string_pretty(&counts).context("writing the counts")?);
-    let late: Vec<&Count> = counts.iter().filter(|count| count.ratio > RATIO).collect();
-    for Count { mode, ratio, .. } in &late {
-        eprintln!(
-            "bench: {mode:?}: a change among {} services costs {ratio:.2} times as much as among {}",
-            args.many, args.few
-        );
+    let mut faults = Vec::new();
+    for Count { mode, ratio, .. } in counts.iter().filter(|count| count.ratio > RATIO) {
+        let (many, few) = (args.many, args.few);
+        faults.push(format!("{mode:?}: a change among {many} services costs {ratio:.2} times as much as among {few}"));
     }
-    Ok(if late.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    faults.extend(bars.iter().flat_map(|bar| grown(bar, &counts)));
+    faults.iter().for_each(|fault| eprintln!("bench: {fault}"));
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ratio(one: u64, other: u64) -> f64 {
+    let float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    float(one) / float(other.max(1))
+}
+
+fn read_bars(file: &Path) -> anyhow::Result<Vec<Count>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--bars: reading {}", file.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("--bars: {} is not what an earlier call printed", file.display()))
+}
+
+/// What costs more than it did.
+fn grown(bar: &Count, counts: &[Count]) -> Vec<String> {
+    let Some(count) = counts.iter().find(|count| count.mode == bar.mode) else { return Vec::new() };
+    let kinds = [
+        ("a change", count.change_many, bar.change_many),
+        ("a cold start, for each service,", count.cold_start_per_service, bar.cold_start_per_service),
+    ];
+    let above = kinds.into_iter().filter(|(_, now, before)| ratio(*now, *before) > GROWTH);
+    let tell = |(what, now, before)| {
+        let mode = count.mode;
+        format!(
+            "{mode:?}: {what} costs {now} instructions instead of {before}; where that is meant, renew the file of --bars"
+        )
+    };
+    above.map(tell).collect()
 }
 
 /// Instructions of one change, and of everything before it.
@@ -180,6 +215,21 @@ fn collected(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_costs_more_than_it_did_is_told() {
+        let count = |change, start| Count {
+            mode: PureMode::Ipvs,
+            change_few: 1,
+            change_many: change,
+            ratio: 1.0,
+            cold_start_per_service: start,
+        };
+        assert!(grown(&count(100, 1000), &[count(120, 1200)]).is_empty());
+        assert!(grown(&count(100, 1000), &[count(1, 1)]).is_empty());
+        let told = grown(&count(100, 1000), &[count(121, 1300)]);
+        assert!(told.len() == 2 && told[0].contains("a change costs 121 instructions instead of 100"), "{told:?}");
+    }
 
     #[test]
     fn the_count_is_found_in_what_valgrind_says() {

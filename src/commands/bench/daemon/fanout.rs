@@ -87,7 +87,7 @@ async fn simulate(args: &FanoutArgs) -> anyhow::Result<Found> {
     for number in 0..args.nodes {
         let access = Access { kubeconfig: None, master: Some(format!("http://{}", server.address)) };
         let interest = Interest { node_name: format!("node-{number:04}").into(), proxy_name: None };
-        nodes.push(cluster::start(access.open().await?, &interest, Timing::default(), Events::default()));
+        nodes.push(cluster::start(access.open().await?, &interest, Timing::default(), Events::default(), true));
     }
     for node in &mut nodes {
         let listed = node.snapshots.wait_for(|snapshot| snapshot.complete);

@@ -3,9 +3,11 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `churn.rs` | changes without end |
 //! | `fanout.rs` | `bench fanout`: the sources of many nodes beside it |
 //! | `server.rs` | the API server |
 
+mod churn;
 mod fanout;
 pub mod server;
 
@@ -20,13 +22,18 @@ use super::sync::percentile;
 use super::synthetic::Synthetic;
 use crate::lab::NetNs;
 use anyhow::Context;
+use churn::Churn;
 use clap::{Args, ValueEnum as _};
 use serde::{Deserialize, Serialize};
 use server::Server;
 use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+/// Where the program tells its metrics.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
 /// Arguments of `bench daemon`. The result is one JSON object.
 #[derive(Debug, Clone, Args)]
@@ -44,6 +51,12 @@ pub struct DaemonArgs {
     /// How many endpoints are replaced, one after the other
     #[arg(long, value_name = "C", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     changes: u32,
+    /// After that: endpoints that change without end, for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=600))]
+    churn: u32,
+    /// How many endpoints change in a second then
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    churn_rate: u32,
     /// Seconds after which it is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     patience: u32,
@@ -60,6 +73,8 @@ pub struct Run {
     pub mode: Mode,
     /// How many endpoints are replaced.
     pub changes: u32,
+    /// Changes without end.
+    pub churn: Option<churn::Load>,
     /// Seconds after which it is given up.
     pub patience: u32,
 }
@@ -69,9 +84,11 @@ pub struct Run {
 /// # Errors
 /// When the program did not come to be in sync.
 pub fn run(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
-    let DaemonArgs { services, endpoints, mode, changes, patience } = args.clone();
+    let DaemonArgs { services, endpoints, mode, changes, churn, churn_rate, patience } = args.clone();
     eprintln!("bench: {}", Machine::read().describe());
-    let found: serde_json::Value = child::run(&Task::Daemon(Run { services, endpoints, mode, changes, patience }))?;
+    let churn = (churn > 0).then_some(churn::Load { seconds: churn, per_second: churn_rate });
+    let run = Run { services, endpoints, mode, changes, churn, patience };
+    let found: serde_json::Value = child::run(&Task::Daemon(run))?;
     println!("{}", serde_json::to_string_pretty(&found).context("writing the results")?);
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +109,9 @@ pub struct Found {
     /// The most memory, in MiB: after the cold start, and at the end.
     cold_rss_mb: f64,
     peak_rss_mb: f64,
+    /// Changes without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    churn: Option<Churn>,
     /// What the API server was asked, and what it sent.
     api: server::Traffic,
     machine: Machine,
@@ -110,7 +130,8 @@ impl Run {
         let cluster = Synthetic { services: self.services, endpoints: self.endpoints };
         let server = Server::start(cluster).context("starting an API server")?;
         let started = Instant::now();
-        let mut daemon = Daemon::start(node, self.mode, cluster, &server)?;
+        let metrics = if self.churn.is_some() { METRICS.to_string() } else { String::new() };
+        let mut daemon = Daemon::start(node, self.mode, cluster, &server, &metrics)?;
         let patience = Duration::from_secs(self.patience.into());
         let all = format!("services={}", self.services);
         let cold = daemon.wait_for(&all, patience)?.duration_since(started);
@@ -124,6 +145,7 @@ impl Run {
             latencies.push(daemon.wait_for("in sync", patience)?.duration_since(changed).as_secs_f64() * 1000.0);
         }
         latencies.sort_by(f64::total_cmp);
+        let churn = self.churn.map(|load| load.run(&server, self.services, METRICS, patience)).transpose()?;
         Ok(Found {
             services: self.services,
             endpoints: self.endpoints,
@@ -134,6 +156,7 @@ impl Run {
             change_p99_ms: percentile(&latencies, 0.99),
             cold_rss_mb,
             peak_rss_mb: daemon.memory(),
+            churn,
             api: server.traffic(),
             machine: Machine::read(),
         })
@@ -147,13 +170,13 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(node: &NetNs, mode: Mode, cluster: Synthetic, server: &Server) -> anyhow::Result<Self> {
+    fn start(node: &NetNs, mode: Mode, cluster: Synthetic, server: &Server, metrics: &str) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program's own file")?;
         let mode = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let socket = std::env::temp_dir().join(format!("kube-ipvs-bench-{}.sock", std::process::id()));
         let mut command = Command::new(program);
         command.args(["--log-level", "info", "run", "--hostname-override", "bench", "--proxy-mode", &mode]);
-        command.args(["--healthz-bind-address", "", "--metrics-bind-address", ""]);
+        command.args(["--healthz-bind-address", "", "--metrics-bind-address", metrics]);
         command.args([
             "--master",
             &format!("http://{}", server.address),

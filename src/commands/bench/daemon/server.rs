@@ -8,6 +8,7 @@
 
 use super::super::synthetic::Synthetic;
 use crate::lab::Topology;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read as _, Write};
@@ -28,8 +29,8 @@ pub struct Traffic {
 #[derive(Debug, Default)]
 struct State {
     version: u64,
-    /// Changed slices since the start, oldest first: the service's number and the number of its new endpoint.
-    changes: Vec<(u32, u32)>,
+    /// Changed slices since the start, oldest first.
+    changes: Vec<Replaced>,
     traffic: Traffic,
     /// When requests came.
     times: Vec<Instant>,
@@ -37,6 +38,17 @@ struct State {
     cuts: u64,
     watches: u64,
     watches_before_cut: u64,
+}
+
+/// A slice that has a new endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Replaced {
+    /// The service's number.
+    service: u32,
+    /// The new endpoint's.
+    number: u32,
+    /// When that was.
+    at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -87,7 +99,7 @@ impl Server {
     pub fn replace_endpoint(&self, service: u32, number: u32) {
         let mut state = self.shared.lock();
         state.version += 1;
-        state.changes.push((service, number));
+        state.changes.push(Replaced { service, number, at: Timestamp::now() });
         self.shared.changed.notify_all();
     }
 
@@ -210,9 +222,10 @@ fn list(shared: &Shared, request: &Request) -> Value {
     };
     let begin: u32 = request.get("continue").parse().unwrap_or(0);
     let limit: u32 = request.get("limit").parse().unwrap_or(u32::MAX);
-    let all = if request.name().ends_with("of other proxies") { 0 } else { shared.cluster.services };
+    let nothing = request.name().ends_with("of other proxies") || request.path.contains("/namespaces/");
+    let all = if nothing { 0 } else { shared.cluster.services };
     let end = begin.saturating_add(limit).min(all);
-    let latest: BTreeMap<u32, u32> = changes.into_iter().collect();
+    let latest: BTreeMap<u32, Replaced> = changes.into_iter().map(|change| (change.service, change)).collect();
     let object = |index: u32| match request.path.as_str() {
         "/api/v1/services" => Some(service(shared.cluster, index)),
         path if path.ends_with("/endpointslices") => {
@@ -277,10 +290,10 @@ fn follow(shared: &Shared, request: &Request, name: &str, out: &mut TcpStream, c
                 state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let skip = usize::try_from(seen - FIRST_VERSION).unwrap_or(usize::MAX);
-            for (index, number) in state.changes.iter().skip(skip) {
+            for change in state.changes.iter().skip(skip) {
                 seen += 1;
                 if request.path.ends_with("/endpointslices") {
-                    let object = slice(shared.cluster, *index, Some(*number), seen);
+                    let object = slice(shared.cluster, change.service, Some(*change), seen);
                     lines += &format!("{}\n", json!({"type": "MODIFIED", "object": object}));
                 }
             }
@@ -339,16 +352,20 @@ fn service(cluster: Synthetic, index: u32) -> Value {
     })
 }
 
-fn slice(cluster: Synthetic, index: u32, replaced: Option<u32>, version: u64) -> Value {
+fn slice(cluster: Synthetic, index: u32, replaced: Option<Replaced>, version: u64) -> Value {
     let name = format!("service-{index:06}");
-    let endpoints = cluster.endpoint_addresses(index, replaced).into_iter().enumerate().map(|(number, address)| {
-        json!({
-            "addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false},
-            "nodeName": format!("node-{:04}", (index as usize * 7 + number * 13) % 5000), "zone": "zone-a",
-            "targetRef": {"kind": "Pod", "namespace": "bench", "name": format!("{name}-7c9d8f6b5d-{number:05}"),
-                "uid": format!("5f0c1f4e-0000-4000-9000-{index:07}{number:05}")},
-        })
-    });
+    let changed = replaced.map_or_else(|| "2026-01-01T00:00:00Z".to_owned(), |change| change.at.to_string());
+    let endpoints =
+        cluster.endpoint_addresses(index, replaced.map(|change| change.number)).into_iter().enumerate().map(
+            |(number, address)| {
+                json!({
+                    "addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false},
+                    "nodeName": format!("node-{:04}", (index as usize * 7 + number * 13) % 5000), "zone": "zone-a",
+                    "targetRef": {"kind": "Pod", "namespace": "bench", "name": format!("{name}-7c9d8f6b5d-{number:05}"),
+                        "uid": format!("5f0c1f4e-0000-4000-9000-{index:07}{number:05}")},
+                })
+            },
+        );
     json!({
         "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {
@@ -357,7 +374,7 @@ fn slice(cluster: Synthetic, index: u32, replaced: Option<u32>, version: u64) ->
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"kubernetes.io/service-name": name, "app.kubernetes.io/name": name,
                 "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
-            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z"},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": changed},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": name,
                 "uid": format!("5f0c1f4e-0000-4000-8000-{index:012}"), "controller": true, "blockOwnerDeletion": true}],
             "managedFields": managed("kube-controller-manager", &json!({"f:addressType": {}, "f:endpoints": {}, "f:metadata": {

@@ -2,6 +2,7 @@
 
 use super::super::measure::spread;
 use super::super::program::Outcome;
+use super::audit::Audited;
 use super::churn::{Churn, percentile};
 use super::kube_proxy::{Comparison, Figures};
 use super::report::{Report, Size};
@@ -35,6 +36,8 @@ pub struct Headline<'a> {
     /// Of the process of a run.
     peak_rss_mb: f64,
     kernel: &'a str,
+    /// The audit that would have delayed a change the most.
+    audit: Option<Audited>,
     churn: Option<Churn>,
     #[serde(flatten)]
     report: &'a Report,
@@ -75,6 +78,7 @@ impl<'a> Headline<'a> {
             messages_per_change: talk,
             peak_rss_mb: median(&memory)?,
             kernel: &report.machine.kernel,
+            audit: size.audited(),
             churn: size.churn(),
             report,
         })

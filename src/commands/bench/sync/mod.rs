@@ -9,10 +9,12 @@
 //! | `peer.rs` | one run of another program, likewise |
 //! | `floor.rs` | the very messages of our run, sent by a bare loop |
 //! | `kube_proxy/` | a kube-proxy that is given by its path, and our whole program beside it |
+//! | `audit.rs` | the comparison with the kernel, in slices |
 //! | `churn.rs` | changes that never end |
 //! | `headline.rs` | the figures that count, one each |
 //! | `report.rs`, `page.rs` | all results of a call, as a table and as an HTML page |
 
+mod audit;
 mod churn;
 pub mod floor;
 mod headline;

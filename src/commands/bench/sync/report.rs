@@ -3,6 +3,7 @@
 use super::super::machine::Machine;
 use super::super::measure::{Cost, Spread, Talk, spread};
 use super::super::program::Outcome;
+use super::audit::Audited;
 use super::churn::Churn;
 use super::floor::Floors;
 use super::kube_proxy::Comparison;
@@ -97,13 +98,18 @@ const LEGEND: &str = "\n\
     own code, kernel: processor seconds of this program, in its code and in the kernel on its behalf; programs: those of\n\
     the programs that it ran (iptables-restore, iptables-save) and of the kernel on theirs\n\
     cold start: from a snapshot to the kernel's last word, deciding what is desired included; in IPVS mode that is done beside the rest\n\
-    read all, compare: a restart or an audit with nothing to do\n\
+    read all, compare: a restart with nothing to do\n\
     single changes: from the new snapshot to the kernel's last word, building what is desired included\n";
 
 impl Size {
     /// The churn of its worst run.
     pub fn churn(&self) -> Option<Churn> {
         Churn::worst(self.trials.iter().filter_map(|found| found.churn))
+    }
+
+    /// The audit that would have delayed a change the most.
+    pub fn audited(&self) -> Option<Audited> {
+        Audited::worst(self.trials.iter().map(|found| found.audited))
     }
 
     fn table(&self) -> String {
@@ -129,6 +135,13 @@ impl Size {
         text.push_str(&self.memory());
         if let Some(line) = self.floor(cold.map(|cold| cold.median.cost.wall)) {
             text.push_str(&line);
+        }
+        if let Some(Audited { seconds, slices, longest_ms }) = self.audited() {
+            let _ = writeln!(
+                text,
+                "audit beside other work (the worst run): {} s in {slices} slices, the longest {longest_ms:.1} ms",
+                figure(seconds)
+            );
         }
         if let Some(churn) = self.churn() {
             let Churn { changes, syncs, p50_ms, p99_ms, max_ms, longest_queue, lost } = churn;

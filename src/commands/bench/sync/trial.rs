@@ -6,6 +6,7 @@ use super::super::in_namespace;
 use super::super::measure::{Cost, Talk, measured, peak_memory};
 use super::super::program;
 use super::super::synthetic::Synthetic;
+use super::audit::Audited;
 use super::churn::{Churn, Load};
 use super::{saved_routes, saved_table};
 use crate::backend::ipvs::names::INTERFACE;
@@ -56,8 +57,10 @@ pub struct Found {
     pub mode: String,
     /// An empty kernel brought there, from the snapshot.
     pub cold: Step,
-    /// Reading everything back and comparing it: what a restart or an audit of an unchanged kernel costs.
+    /// Reading everything back and comparing it: what a restart with an unchanged kernel costs.
     pub audit: Step,
+    /// The same beside other work, after the changes.
+    pub audited: Audited,
     /// One endpoint of one service replaced by a new one; from the snapshot to the kernel's word.
     pub endpoint_changed: Vec<Step>,
     /// One service more.
@@ -150,10 +153,11 @@ impl Trial {
             cluster.remove(&mut snapshot, number);
             service_removed.push(proxy.change(&snapshot)?);
         }
+        let audited = Audited::of(proxy.plane, FAMILY)?;
         let churn = self.churn.map(|load| load.run(cluster, &mut snapshot, &mut proxy)).transpose()?;
         memory.end = peak_memory();
         let mode = proxy.plane.name().to_owned();
-        Ok(Found { mode, cold, audit, endpoint_changed, service_added, service_removed, churn, memory })
+        Ok(Found { mode, cold, audit, audited, endpoint_changed, service_added, service_removed, churn, memory })
     }
 
     /// Leaves what was written where other programs find it.

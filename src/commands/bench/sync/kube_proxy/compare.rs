@@ -92,6 +92,7 @@ pub fn measure(run: &Run, mode: bench::Mode, runs: u32) -> anyhow::Result<Compar
             mode,
             changes: run.changes,
             patience: PATIENCE,
+            churn: None,
         };
         let ours: Ours = child::run(&Task::Daemon(daemon))?;
         eprintln!("{at}, our whole program, run {number}: {} s", figure(ours.cold_start_s));

@@ -1,10 +1,8 @@
 //! What a kube-proxy says of its syncs on its metrics page. The moment at which a sync ended is told there in microseconds,
 //! so that looking seldom costs no accuracy.
 
-use anyhow::Context;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use crate::commands::bench::program;
+use std::net::SocketAddr;
 
 /// The syncs of IPv4 until now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -23,13 +21,7 @@ impl Syncs {
     /// # Errors
     /// When nobody answers; a kube-proxy that has just been started does not listen yet.
     pub fn ask(address: SocketAddr) -> anyhow::Result<Self> {
-        const PATIENCE: Duration = Duration::from_secs(10);
-        let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).context("reading the metrics")?;
-        Ok(Self::read(&page))
+        Ok(Self::read(&program::page(address, "/metrics")?))
     }
 
     fn read(page: &str) -> Self {
