@@ -61,6 +61,7 @@ pub use ext::AnyOf;
 pub use ext::addrtype::{AddrType, AddrTypeMatch, LimitIface};
 pub use ext::conntrack::{ConntrackMatch, CtDirection, CtState, CtStatus, Test};
 pub use ext::limit::{LimitMatch, RateUnit};
+pub use ext::masked::MaskedAddress;
 pub use ext::physdev::PhysdevMatch;
 pub use ext::recent::{RecentAction, RecentMatch};
 pub use ext::set::{SetAction, SetDir, SetMatch, SetTarget};

@@ -9,6 +9,7 @@ use crate::ext::addrtype::AddrTypeMatch;
 use crate::ext::bang;
 use crate::ext::conntrack::ConntrackMatch;
 use crate::ext::limit::LimitMatch;
+use crate::ext::masked::MaskedAddress;
 use crate::ext::physdev::PhysdevMatch;
 use crate::ext::recent::RecentMatch;
 use crate::ext::set::SetMatch;
@@ -30,6 +31,20 @@ pub enum Match {
     Destination {
         /// The network; host bits do not count.
         net: IpNet,
+        /// `!`
+        negated: bool,
+    },
+    /// `-s VALUE/MASK`, where the mask is no prefix.
+    SourceBits {
+        /// The bits.
+        bits: Box<MaskedAddress>,
+        /// `!`
+        negated: bool,
+    },
+    /// `-d VALUE/MASK`, where the mask is no prefix.
+    DestinationBits {
+        /// The bits.
+        bits: Box<MaskedAddress>,
         /// `!`
         negated: bool,
     },
@@ -121,8 +136,8 @@ impl Match {
     /// Place among the tests that iptables prints first, whatever the order in which they were given.
     pub(crate) const fn header_rank(&self) -> Option<u8> {
         match self {
-            Self::Source { .. } => Some(0),
-            Self::Destination { .. } => Some(1),
+            Self::Source { .. } | Self::SourceBits { .. } => Some(0),
+            Self::Destination { .. } | Self::DestinationBits { .. } => Some(1),
             Self::InInterface { .. } => Some(2),
             Self::OutInterface { .. } => Some(3),
             Self::Protocol { .. } => Some(4),
@@ -147,6 +162,7 @@ impl Match {
     pub(crate) fn normalise(&mut self) {
         match self {
             Self::Source { net, .. } | Self::Destination { net, .. } => *net = net.trunc(),
+            Self::SourceBits { bits, .. } | Self::DestinationBits { bits, .. } => bits.normalise(),
             Self::Protocol { protocol, .. } => *protocol = Protocol::from_number(protocol.number()),
             Self::Comment(text) => {
                 if let Some(kept) = kept_comment(text) {
@@ -166,6 +182,8 @@ impl Match {
         match self {
             Self::Source { net, negated } => flagged(f, *negated, "-s", net),
             Self::Destination { net, negated } => flagged(f, *negated, "-d", net),
+            Self::SourceBits { bits, negated } => flagged(f, *negated, "-s", bits),
+            Self::DestinationBits { bits, negated } => flagged(f, *negated, "-d", bits),
             Self::InInterface { name, negated } => flagged(f, *negated, "-i", name),
             Self::OutInterface { name, negated } => flagged(f, *negated, "-o", name),
             Self::Protocol { protocol, negated } => flagged(f, *negated, "-p", protocol),

@@ -3,6 +3,7 @@
 use crate::ext::addrtype::AddrTypeMatch;
 use crate::ext::conntrack::{self, ConntrackMatch};
 use crate::ext::limit::LimitMatch;
+use crate::ext::masked::MaskedAddress;
 use crate::ext::physdev::PhysdevMatch;
 use crate::ext::recent::RecentMatch;
 use crate::ext::set::SetMatch;
@@ -71,8 +72,8 @@ fn test(words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {
     let option = words.peek().filter(|word| !word.quoted).map(|word| &*word.text)?;
     words.value();
     found.push(match option {
-        "-s" | "--source" | "--src" => Match::Source { net: conntrack::net(words.value()?)?, negated },
-        "-d" | "--destination" | "--dst" => Match::Destination { net: conntrack::net(words.value()?)?, negated },
+        "-s" | "--source" | "--src" => source(words.value()?, negated)?,
+        "-d" | "--destination" | "--dst" => destination(words.value()?, negated)?,
         "-i" | "--in-interface" => Match::InInterface { name: words.value()?.into(), negated },
         "-o" | "--out-interface" => Match::OutInterface { name: words.value()?.into(), negated },
         "-p" | "--protocol" | "--proto" => Match::Protocol { protocol: Protocol::parse(words.value()?)?, negated },
@@ -88,6 +89,18 @@ fn test(words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {
         }
     });
     Some(())
+}
+
+fn source(text: &str, negated: bool) -> Option<Match> {
+    let network = conntrack::net(text).map(|net| Match::Source { net, negated });
+    let bits = || MaskedAddress::parse(text).map(|bits| Match::SourceBits { bits: Box::new(bits), negated });
+    network.or_else(bits)
+}
+
+fn destination(text: &str, negated: bool) -> Option<Match> {
+    let network = conntrack::net(text).map(|net| Match::Destination { net, negated });
+    let bits = || MaskedAddress::parse(text).map(|bits| Match::DestinationBits { bits: Box::new(bits), negated });
+    network.or_else(bits)
 }
 
 fn extension(name: &str, words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {

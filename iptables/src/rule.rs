@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::ext::AnyOf;
 use crate::ext::addrtype::{AddrType, AddrTypeMatch};
 use crate::ext::conntrack::{ConntrackMatch, CtState};
+use crate::ext::masked::MaskedAddress;
 use crate::ext::recent::RecentMatch;
 use crate::ext::set::{SetDir, SetMatch};
 use crate::ext::statistic::{Probability, Statistic};
@@ -195,6 +196,12 @@ impl Rule {
     #[must_use]
     pub fn destination(self, net: impl Into<IpNet>) -> Self {
         self.with(Match::Destination { net: net.into(), negated: false })
+    }
+
+    /// `-d VALUE/MASK`: some bits of the destination, where those are no prefix.
+    #[must_use]
+    pub fn destination_bits(self, bits: MaskedAddress) -> Self {
+        self.with(Match::DestinationBits { bits: Box::new(bits), negated: false })
     }
 
     /// `! -d NET`

@@ -27,6 +27,24 @@ impl VipBindingArg {
     }
 }
 
+/// How iptables mode finds a Service by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceChainsArg {
+    /// One list, KUBE-SERVICES, as kube-proxy has it; the first packet of every connection goes through it
+    Plain,
+    /// A list for each value of the last eight bits of the address, which KUBE-SERVICES leads to
+    Address,
+}
+
+impl ServiceChainsArg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Address => "address",
+        }
+    }
+}
+
 /// What is proxied, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ProxyArgs {
@@ -50,6 +68,9 @@ pub struct ProxyArgs {
     /// How service addresses become local in IPVS mode [default: route]
     #[arg(long, value_enum)]
     pub vip_binding: Option<VipBindingArg>,
+    /// How iptables mode finds a Service: in one list as kube-proxy, or by the end of its address [default: plain]
+    #[arg(long, value_enum)]
+    pub service_chains: Option<ServiceChainsArg>,
     /// How long open connections to an endpoint that left may go on in IPVS mode [default: 15m]
     #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
     pub drain_timeout: Option<Duration>,
@@ -74,6 +95,7 @@ impl ProxyArgs {
         KubeIpvsConfiguration {
             manifests: file.manifests.or_else(|| own(&self.manifests)),
             vip_binding: file.vip_binding.or_else(|| self.vip_binding.map(|binding| binding.name().to_owned())),
+            service_chains: file.service_chains.or_else(|| self.service_chains.map(|layout| layout.name().to_owned())),
             drain_timeout: file.drain_timeout.or_else(|| self.drain_timeout.map(GoDuration::from)),
             service_cidrs: file.service_cidrs.or_else(|| self.service_cidr.as_ref().map(given)),
             service_proxy_name: file.service_proxy_name.or_else(|| self.service_proxy_name.clone()),

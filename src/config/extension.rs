@@ -14,6 +14,9 @@ pub const KIND: &str = "KubeIPVSConfiguration";
 /// How service addresses can become local.
 pub const VIP_BINDINGS: [&str; 2] = ["route", "address"];
 
+/// How iptables mode can find a Service by its address.
+pub const SERVICE_CHAINS: [&str; 2] = ["plain", "address"];
+
 /// What there can be metrics of traffic of.
 pub const TRAFFIC_METRICS: [&str; 3] = ["off", "services", "endpoints"];
 /// More lines than this nobody could store: there are up to ten metrics of each.
@@ -29,6 +32,8 @@ pub struct KubeIpvsConfiguration {
     pub manifests: Option<Vec<String>>,
     /// `route` or `address`.
     pub vip_binding: Option<String>,
+    /// `plain` or `address`.
+    pub service_chains: Option<String>,
     /// How long connections to an endpoint that left may go on.
     pub drain_timeout: Option<GoDuration>,
     /// The cluster's service ranges.
@@ -57,6 +62,9 @@ impl KubeIpvsConfiguration {
         let mut errors = Vec::new();
         if let Some(binding) = self.vip_binding.as_deref().filter(|name| !VIP_BINDINGS.contains(name)) {
             errors.push(FieldError::unsupported(format!("{KIND}.vipBinding"), binding, &VIP_BINDINGS));
+        }
+        if let Some(layout) = self.service_chains.as_deref().filter(|name| !SERVICE_CHAINS.contains(name)) {
+            errors.push(FieldError::unsupported(format!("{KIND}.serviceChains"), layout, &SERVICE_CHAINS));
         }
         if let Some(level) = self.traffic_metrics.as_deref().filter(|name| !TRAFFIC_METRICS.contains(name)) {
             errors.push(FieldError::unsupported(format!("{KIND}.trafficMetrics"), level, &TRAFFIC_METRICS));
@@ -97,7 +105,7 @@ mod tests {
 
     #[test]
     fn all_fields() {
-        let text = "vipBinding: address\ndrainTimeout: 1m\nserviceCIDRs: [10.96.0.0/12]\nmanifests: [/a]\n\
+        let text = "vipBinding: address\nserviceChains: address\ndrainTimeout: 1m\nserviceCIDRs: [10.96.0.0/12]\nmanifests: [/a]\n\
                     serviceProxyName: mine\ntrafficMetrics: endpoints\ntrafficMetricsLimit: 50\n";
         let config = KubeIpvsConfiguration::read(&format!("{HEAD}{text}")).unwrap();
         assert_eq!(config.drain_timeout, Some(GoDuration::from_secs(60)));
@@ -108,6 +116,7 @@ mod tests {
     fn each_invalid_field_is_named() {
         for (text, expected) in [
             ("vipBinding: tunnel", "KubeIPVSConfiguration.vipBinding: Unsupported value: \"tunnel\": supported values"),
+            ("serviceChains: set", "KubeIPVSConfiguration.serviceChains: Unsupported value: \"set\": supported values"),
             ("drainTimeout: -1s", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"-1s\": must be greater"),
             ("drainTimeout: 90000h", "KubeIPVSConfiguration.drainTimeout: Invalid value: \"90000h0m0s\": must not"),
             ("serviceCIDRs: [10.0.0.0/8, x]", "KubeIPVSConfiguration.serviceCIDRs[1]: Invalid value: \"x\": must be"),

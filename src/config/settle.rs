@@ -6,7 +6,7 @@ use super::field::FieldError;
 use super::kubeproxy::{ConntrackSection, KubeProxyConfiguration};
 use super::{Config, Period, ProxyMode, Source, TrafficLevel, TrafficMetrics, validation};
 use crate::backend::ipvs::{Options, VipBinding};
-use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
+use crate::desired::{ConnectionTimeouts, DetectLocal, NodePortSelector, ServiceChains, Settings};
 use crate::kernel::sysctl::ConntrackSettings;
 use crate::model::{parse_address, parse_network};
 use crate::source::cluster::Access;
@@ -98,6 +98,10 @@ fn settings(kube_proxy: &KubeProxyConfiguration, extension: &KubeIpvsConfigurati
         )?,
         scheduler: scheduler.map_or(defaults.scheduler, Arc::from),
         drain_timeout: extension.drain_timeout.map_or(defaults.drain_timeout, GoDuration::to_std),
+        service_chains: match extension.service_chains.as_deref() {
+            Some("address") => ServiceChains::ByAddress,
+            _ => ServiceChains::Plain,
+        },
         drop_invalid: !kube_proxy.conntrack.tcp_be_liberal,
         excluded: networks(
             "KubeProxyConfiguration.KubeProxyIPVSConfiguration.ExcludeCidrs",

@@ -306,6 +306,7 @@ fn what_a_running_program_takes_over() {
         "--oom-score-adj 0",
         "--masquerade-all",
         "--service-cidr 10.0.0.0/8",
+        "--service-chains address",
     ] {
         assert_eq!(differs(line), None, "{line}");
     }

@@ -22,7 +22,7 @@ pub use flows::{UdpFlows, UdpWatch};
 pub use health::{HealthCheck, HealthChecks};
 pub use node::{NodeFacts, NodePortAddresses, NodeRules};
 pub use scheduling::Scheduling;
-pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
+pub use settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, ServiceChains, Settings};
 
 use crate::model::{AffinityTimeout, IpFamily, Protocol, ServiceName};
 use imbl::OrdMap;

@@ -1,7 +1,7 @@
 //! What is wanted of the node as a whole, in one family: who is masqueraded, where node ports are served, what is
 //! never captured.
 
-use super::settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, Settings};
+use super::settings::{ConnectionTimeouts, DetectLocal, NodePortSelector, ServiceChains, Settings};
 use crate::model::{EndpointSlice, IpFamily, Node, ServiceName, Snapshot};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -52,6 +52,8 @@ pub struct NodeRules {
     pub excluded: Vec<IpNet>,
     /// IPVS's timeouts, which both families share.
     pub timeouts: ConnectionTimeouts,
+    /// How iptables mode finds a Service by its address.
+    pub service_chains: ServiceChains,
 }
 
 impl NodeRules {
@@ -109,6 +111,7 @@ impl NodeRules {
             drop_invalid: settings.drop_invalid,
             excluded: in_family(&settings.excluded),
             timeouts: settings.timeouts,
+            service_chains: settings.service_chains,
         }
     }
 

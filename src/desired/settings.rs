@@ -42,6 +42,16 @@ pub struct ConnectionTimeouts {
     pub udp: u32,
 }
 
+/// How iptables mode finds a Service by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServiceChains {
+    /// As kube-proxy: one list, `KUBE-SERVICES`. The first packet of every connection goes through it, whoever it is for.
+    #[default]
+    Plain,
+    /// By the last eight bits of the address, a list for each value.
+    ByAddress,
+}
+
 /// Settings of the service semantics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -73,6 +83,8 @@ pub struct Settings {
     pub excluded: Vec<IpNet>,
     /// IPVS's timeouts.
     pub timeouts: ConnectionTimeouts,
+    /// How iptables mode finds a Service by its address.
+    pub service_chains: ServiceChains,
 }
 
 impl Default for Settings {
@@ -93,6 +105,7 @@ impl Default for Settings {
             drop_invalid: true,
             excluded: Vec::new(),
             timeouts: ConnectionTimeouts::default(),
+            service_chains: ServiceChains::default(),
         }
     }
 }

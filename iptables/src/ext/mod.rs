@@ -3,6 +3,7 @@
 pub(crate) mod addrtype;
 pub(crate) mod conntrack;
 pub(crate) mod limit;
+pub(crate) mod masked;
 pub(crate) mod physdev;
 pub(crate) mod recent;
 pub(crate) mod set;

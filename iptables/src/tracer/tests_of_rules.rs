@@ -15,6 +15,8 @@ impl Walk<'_, '_> {
         Some(match test {
             Match::Source { net, negated } => net.contains(&packet.source) != *negated,
             Match::Destination { net, negated } => net.contains(&packet.destination) != *negated,
+            Match::SourceBits { bits, negated } => bits.matches(packet.source) != *negated,
+            Match::DestinationBits { bits, negated } => bits.matches(packet.destination) != *negated,
             Match::InInterface { name, negated } => is_interface(packet.in_interface.as_ref(), name) != *negated,
             Match::OutInterface { name, negated } => is_interface(packet.out_interface.as_ref(), name) != *negated,
             Match::Protocol { protocol, negated } => (packet.protocol.number() == protocol.number()) != *negated,

@@ -7,7 +7,7 @@ use super::ipvs::FakeIpvs;
 use super::kernel::FakeKernel;
 use super::{FakeBackend, Shared, dataplane, kernel};
 use crate::backend::{Dataplane, rules::Ownership};
-use crate::desired::{Builder, Change, Desired, NodeFacts, Settings, Touched};
+use crate::desired::{Builder, Change, Desired, NodeFacts, ServiceChains, Settings, Touched};
 use crate::model::{IpFamily, Snapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -204,5 +204,7 @@ proptest! {
     #[test]
     fn iptables_converges(history in events::history(), seed in any::<u64>()) {
         check::<FakeIptables>(&settings(), &moments(&history), seed)?;
+        let by_address = Settings { service_chains: ServiceChains::ByAddress, ..(*settings()).clone() };
+        check::<FakeIptables>(&Arc::new(by_address), &moments(&history), seed)?;
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::backend::kube_proxy::names as kube_proxy;
 use crate::backend::rules::{chain_names, scratch};
+use crate::desired::ServiceChains;
 use iptables::{ChainName, Table};
+use std::net::IpAddr;
 
 chain_names! {
     /// nat: every service address; filter: refusals on cluster IPs.
@@ -33,8 +35,31 @@ chain_names! {
 /// The prefixes of per-service chains, all in nat.
 pub const SERVICE_PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
 
+/// The prefix of the chains of service addresses that end alike, in nat. Not one of kube-proxy's.
+const ADDRESSES_PREFIX: &str = "KUBE-ADDR-";
+
+/// The chain of the service addresses that end with these eight bits.
+pub fn addresses(last_bits: u8) -> ChainName {
+    // Ten characters and two: always a valid name.
+    ChainName::new(&format!("{ADDRESSES_PREFIX}{last_bits:02X}")).unwrap_or(services())
+}
+
+/// The last eight bits of an address. Cluster IPs are drawn at random from a range of any size: these are as evenly spread.
+pub fn last_bits(address: IpAddr) -> u8 {
+    let last = match address {
+        IpAddr::V4(address) => address.octets().last().copied(),
+        IpAddr::V6(address) => address.octets().last().copied(),
+    };
+    last.unwrap_or_default()
+}
+
 /// The chains to which every service port adds rules of its own.
-pub fn shared() -> [(Table, ChainName); 7] {
+pub fn shared(layout: ServiceChains) -> impl Iterator<Item = (Table, ChainName)> {
+    let by_address = (0..=u8::MAX).filter(move |_| layout == ServiceChains::ByAddress);
+    shared_always().into_iter().chain(by_address.map(|bits| (Table::Nat, addresses(bits))))
+}
+
+fn shared_always() -> [(Table, ChainName); 7] {
     [
         (Table::Nat, services()),
         (Table::Nat, node_ports()),
@@ -44,6 +69,11 @@ pub fn shared() -> [(Table, ChainName); 7] {
         (Table::Filter, proxy_firewall()),
         (Table::Filter, cluster_ips()),
     ]
+}
+
+/// Whether a chain is one of service addresses that end alike.
+fn is_of_addresses(table: Table, chain: &ChainName) -> bool {
+    table == Table::Nat && chain.starts_with(ADDRESSES_PREFIX)
 }
 
 /// The chains whose content does not depend on services.
@@ -79,18 +109,24 @@ pub fn is_ours_alone(table: Table, chain: &ChainName) -> bool {
         (Table::Filter, cluster_ips()),
         (Table::Filter, localnet_guard()),
     ];
-    *chain == scratch() || alone.iter().any(|(t, name)| *t == table && name == chain)
+    *chain == scratch() || is_of_addresses(table, chain) || alone.iter().any(|(t, name)| *t == table && name == chain)
 }
 
 /// Whether services add rules of their own to a chain.
 pub fn is_shared(table: Table, chain: &ChainName) -> bool {
-    shared().iter().any(|(t, name)| *t == table && name == chain)
+    is_of_addresses(table, chain) || shared_always().iter().any(|(t, name)| *t == table && name == chain)
 }
 
 /// How far from the kernel's chains a chain of ours is: it only jumps to deeper ones.
 pub fn depth(chain: &ChainName) -> u8 {
-    let prefixes: [(&str, u8); 5] =
-        [("KUBE-FW-", 2), ("KUBE-EXT-", 3), ("KUBE-SVC-", 4), ("KUBE-SVL-", 4), ("KUBE-SEP-", 5)];
+    let prefixes: [(&str, u8); 6] = [
+        (ADDRESSES_PREFIX, 1),
+        ("KUBE-FW-", 2),
+        ("KUBE-EXT-", 3),
+        ("KUBE-SVC-", 4),
+        ("KUBE-SVL-", 4),
+        ("KUBE-SEP-", 5),
+    ];
     if let Some((_, depth)) = prefixes.iter().find(|(prefix, _)| chain.starts_with(prefix)) {
         return *depth;
     }

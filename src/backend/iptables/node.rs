@@ -2,10 +2,10 @@
 
 use super::names;
 use crate::backend::rules::{Found, Jump, block_localnet, forward, off_cluster, postrouting, target_chain};
-use crate::desired::{NodePortAddresses, NodeRules};
+use crate::desired::{NodePortAddresses, NodeRules, ServiceChains};
 use crate::kernel::sysctl::{ROUTE_LOCALNET, Setting};
 use crate::model::IpFamily;
-use iptables::{AddrType, Chain, ChainName, CtState, Rule, Table};
+use iptables::{AddrType, Chain, ChainName, CtState, MaskedAddress, Rule, Table};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The jumps, in the order in which they come to stand when each is put first (upstream prepends them too).
@@ -103,8 +103,24 @@ pub fn count_localhost() -> Rule {
     Rule::parse("-m conntrack --ctstate DNAT --ctorigdst 127.0.0.0/8 -m comment --comment \"node ports on localhost\"")
 }
 
-/// The rules that end KUBE-SERVICES: everything to an address of the node goes on to the node ports.
-pub fn node_port_tail(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
+/// The rules that end KUBE-SERVICES: services are found by their address, where that is asked for, and everything to an
+/// address of the node goes on to the node ports.
+pub fn services_tail(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
+    let by_address = (0..=u8::MAX).filter(|_| node.service_chains == ServiceChains::ByAddress);
+    let jump = |bits| Rule::new().destination_bits(ending_with(bits, family)).jump(names::addresses(bits));
+    by_address.map(jump).chain(node_port_tail(node, family)).collect()
+}
+
+/// The addresses that end with these bits.
+fn ending_with(bits: u8, family: IpFamily) -> MaskedAddress {
+    let last = |bits: u8| match family {
+        IpFamily::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits.into())),
+        IpFamily::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits.into())),
+    };
+    MaskedAddress { value: last(bits), mask: last(u8::MAX) }
+}
+
+fn node_port_tail(node: &NodeRules, family: IpFamily) -> Vec<Rule> {
     let note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
     let rules = to_node_ports(&Rule::new().comment(note), node, family);
     rules.into_iter().map(|rule| rule.jump(names::node_ports())).collect()

@@ -123,7 +123,7 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     let found = &observed.rules;
     let mut steps = Vec::new();
     // Of what is found, so many chains are wanted.
-    let mut standing = names::shared().into_iter().filter(|(table, name)| found.has(*table, name)).count();
+    let mut standing = names::shared(rules.service_chains).filter(|(table, name)| found.has(*table, name)).count();
     let mut chain = |table, chain: Chain| {
         standing += usize::from(found.has(table, &chain.name));
         plan_chain(found, table, chain)
@@ -160,10 +160,10 @@ fn whole(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Obse
     steps
 }
 
-/// The chains of a table that services share, by name: KUBE-SERVICES jumps to KUBE-NODEPORTS, which therefore has to exist
-/// first.
+/// The chains of a table that services share, by name: KUBE-SERVICES jumps to KUBE-NODEPORTS and KUBE-ADDR-…, which therefore
+/// have to exist first.
 fn shared(table: Table, desired: &Desired, rules: &NodeRules) -> BTreeMap<ChainName, Vec<Rule>> {
-    let own = names::shared().into_iter().filter(|(of, _)| *of == table);
+    let own = names::shared(rules.service_chains).filter(|(of, _)| *of == table);
     let mut shared: BTreeMap<ChainName, Vec<Rule>> = BTreeMap::new();
     for port in in_order(desired) {
         for (name, rule) in service::render_shared(port, rules, table) {
@@ -190,13 +190,13 @@ fn shared_chain(
         return plan_additions(found, table, name, entries);
     }
     let last = (table, name) == (Table::Nat, names::services());
-    let tail = if last { node::node_port_tail(rules, family) } else { Vec::new() };
+    let tail = if last { node::services_tail(rules, family) } else { Vec::new() };
     plan_shared(found, table, name, entries, tail)
 }
 
 /// The names of all chains. Only where something has to go, as it takes time and room.
 fn wanted(family: IpFamily, desired: &Desired, rules: &NodeRules, observed: &Observed) -> HashSet<(Table, ChainName)> {
-    let mut wanted: HashSet<(Table, ChainName)> = names::shared().into_iter().collect();
+    let mut wanted: HashSet<(Table, ChainName)> = names::shared(rules.service_chains).collect();
     wanted.extend(observed.node_chains(rules).map(|(table, chain)| (table, chain.name)));
     wanted.insert((Table::Filter, node::untranslated(family).name));
     for port in desired.ports.values() {

@@ -3,7 +3,7 @@
 use super::names;
 use super::node::to_node_ports;
 use crate::backend::rules::{if_local, masquerade_if_not_local};
-use crate::desired::{Endpoint, NodeRules, ServicePort};
+use crate::desired::{Endpoint, NodeRules, ServiceChains, ServicePort};
 use crate::model::{IpFamily, Protocol};
 use iptables::{AddrType, Chain, ChainName, Probability, RecentMatch, Rule, Table, hash};
 use std::net::{IpAddr, SocketAddr};
@@ -158,6 +158,14 @@ impl Renderer<'_> {
         !self.port.source_ranges.is_empty() && !self.port.load_balancer_ips.is_empty()
     }
 
+    /// The chain of nat in which services with this address are looked for.
+    fn services(&self, address: IpAddr) -> ChainName {
+        match self.node.service_chains {
+            ServiceChains::Plain => names::services(),
+            ServiceChains::ByAddress => names::addresses(names::last_bits(address)),
+        }
+    }
+
     /// A rule for an address and port of the Service.
     fn to_address(&self, comment: String, address: IpAddr) -> Rule {
         Rule::new()
@@ -197,7 +205,7 @@ impl Renderer<'_> {
         let address = self.port.cluster_ip;
         if let Some(chain) = internal {
             let rule = self.to_address(format!("{} cluster IP", self.name), address).jump(*chain);
-            self.shared(Table::Nat, names::services(), rule);
+            self.shared(Table::Nat, self.services(address), rule);
         } else {
             let rule = self.refuse(self.to_address(self.refusal_comment(), address));
             self.shared(Table::Filter, names::services(), rule);
@@ -228,7 +236,7 @@ impl Renderer<'_> {
     fn capture_one_external(&mut self, address: IpAddr, comment: String, chain: ChainName, has_endpoints: bool) {
         if self.port.has_any_endpoints {
             let rule = self.to_address(comment, address).jump(chain);
-            self.shared(Table::Nat, names::services(), rule);
+            self.shared(Table::Nat, self.services(address), rule);
         }
         if !has_endpoints {
             let rule = self.refuse(self.to_address(self.refusal_comment(), address));

@@ -30,6 +30,7 @@ fn node(localhost_node_ports: bool) -> NodeRules {
         drop_invalid: true,
         excluded: Vec::new(),
         timeouts: ConnectionTimeouts::default(),
+        service_chains: Default::default(),
     }
 }
 

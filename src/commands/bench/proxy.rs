@@ -38,12 +38,26 @@ impl Daemon {
     /// # Errors
     /// When it ends or is not ready in time; its last words are in the error.
     pub fn start(field: &Field, mode: &str, patience: Duration) -> anyhow::Result<(Self, Duration)> {
+        Self::start_with(field, mode, patience, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        field: &Field,
+        mode: &str,
+        patience: Duration,
+        further: &[&str],
+    ) -> anyhow::Result<(Self, Duration)> {
         let (socket, log) = (field.folder().join("control.sock"), field.folder().join("daemon.log"));
         let path = socket.display().to_string();
         let mut arguments: Vec<String> = ["--log-level", "info", "run"].map(str::to_owned).to_vec();
         arguments.extend(["--proxy-mode", mode, "--control-socket", &path].map(str::to_owned));
         arguments.extend(["--ipvs-udp-timeout", UDP_TIMEOUT].map(str::to_owned));
         arguments.extend(field.arguments());
+        arguments.extend(further.iter().map(|word| (*word).to_owned()));
         let mut command = child::command(&Task::Program(arguments))?;
         let file = File::options().create(true).append(true).open(&log).context("the daemon's log")?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);

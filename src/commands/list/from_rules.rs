@@ -65,8 +65,12 @@ impl Reader<'_> {
     /// All virtual servers; those with endpoints first, as a refusal can stand beside them.
     fn servers(&self) -> Vec<VirtualServer> {
         let services = self.rules(RuleTable::Nat, "KUBE-SERVICES");
+        let chains = self.saved.tables.get(&RuleTable::Nat).into_iter().flat_map(|table| &table.chains);
+        let by_address =
+            chains.filter(|(name, _)| name.starts_with("KUBE-ADDR-")).flat_map(|(_, chain)| counted(chain));
+        let by_address: Vec<(&Rule, u64)> = by_address.collect();
         let mut found = Vec::new();
-        for (rule, packets) in &services {
+        for (rule, packets) in services.iter().chain(&by_address) {
             found.extend(self.server(rule, *packets, &destination(rule).into_iter().collect::<Vec<_>>()));
         }
         let node_addresses = self.node_port_addresses(&services);

@@ -78,6 +78,11 @@ fn size(args: &DatapathArgs, services: u32, report: &mut Report) -> anyhow::Resu
     } else {
         report.only_mode_because = daemon.about_mode();
     }
+    daemon.stop()?;
+    // Where the kernel has iptables mode it is looked at in its other form as well.
+    let by_address = ["--service-chains", "address"];
+    let (daemon, _) = Daemon::start_with(&field, "iptables", PATIENCE, &by_address)?;
+    measure(args, services, &field, "iptables, by address", report)?;
     daemon.stop()
 }
 
