@@ -152,10 +152,15 @@ impl Builder {
             let service = snapshot.services.get(&name).cloned();
             (name, service)
         };
-        let mut services: Vec<Named> = self.snapshot.changed_services(snapshot).into_iter().map(with_service).collect();
+        let nothing_yet = self.snapshot.services.is_empty() && self.snapshot.slices.is_empty();
+        let mut services: Vec<Named> = if nothing_yet {
+            self.all_services(Vec::new(), snapshot)
+        } else {
+            self.snapshot.changed_services(snapshot).into_iter().map(with_service).collect()
+        };
         let now_there = services.iter().map(|(name, service)| (name, service.as_deref()));
         self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
-        if self.update_node(snapshot, facts, &mut change) {
+        if self.update_node(snapshot, facts, &mut change) && !nothing_yet {
             services = self.all_services(services, snapshot);
         }
         self.snapshot = snapshot.clone();

@@ -3,8 +3,7 @@
 use super::{ServicePort, ServicePortKey};
 use crate::model::{IpFamily, Protocol, ServiceName};
 use foldhash::HashMap;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What a service port claims.
@@ -20,7 +19,16 @@ pub enum Frontend {
 #[derive(Debug, Default)]
 pub struct Claims {
     claimants: HashMap<Frontend, Claimants>,
-    claimed: BTreeMap<(ServicePortKey, IpFamily), Box<[Frontend]>>,
+    /// What the ports of each Service claim. Nobody asks for an order, and comparing names is work.
+    claimed: HashMap<ServiceName, Vec<Claimed>>,
+}
+
+/// What one service port claims.
+#[derive(Debug)]
+struct Claimed {
+    key: ServicePortKey,
+    family: IpFamily,
+    frontends: Box<[Frontend]>,
 }
 
 /// Who claims a frontend, in their order. One, as a rule, and then without a list.
@@ -70,8 +78,9 @@ impl Claims {
         claims: Vec<Frontend>,
         affected: &mut BTreeSet<ServicePortKey>,
     ) {
-        let slot = self.claimed.entry((key.clone(), family));
-        let old: &[Frontend] = if let Entry::Occupied(slot) = &slot { slot.get() } else { &[] };
+        let ports = self.claimed.entry(key.service.clone()).or_default();
+        let place = ports.iter().position(|port| port.family == family && port.key == *key);
+        let old = place.and_then(|place| ports.get(place)).map(|port| &*port.frontends).unwrap_or_default();
         for frontend in old.iter().filter(|frontend| !claims.contains(frontend)) {
             if let Some(keys) = self.claimants.remove(frontend) {
                 let held = keys.first() == Some(key);
@@ -91,20 +100,20 @@ impl Claims {
                 }
             }
         }
-        match slot {
-            Entry::Occupied(slot) if claims.is_empty() => drop(slot.remove()),
-            Entry::Occupied(mut slot) => drop(slot.insert(claims.into())),
-            Entry::Vacant(slot) if !claims.is_empty() => drop(slot.insert(claims.into())),
-            Entry::Vacant(_) => {}
+        if let Some(place) = place {
+            ports.swap_remove(place);
+        }
+        if !claims.is_empty() {
+            ports.push(Claimed { key: key.clone(), family, frontends: claims.into() });
+        } else if ports.is_empty() {
+            self.claimed.remove(&key.service);
         }
     }
 
     /// The ports of a Service that claim anything in a family.
     pub fn keys_of(&self, service: &ServiceName, family: IpFamily) -> Vec<ServicePortKey> {
-        let first = ServicePortKey { service: service.clone(), port: "".into(), protocol: Protocol::Tcp };
-        let from = self.claimed.range((first, IpFamily::V4)..).map(|(slot, _)| slot);
-        let own = from.take_while(|(key, _)| key.service == *service).filter(|(_, of)| *of == family);
-        own.map(|(key, _)| key.clone()).collect()
+        let own = self.claimed.get(service).into_iter().flatten().filter(|port| port.family == family);
+        own.map(|port| port.key.clone()).collect()
     }
 
     /// Whether nobody claims anything.
@@ -112,9 +121,9 @@ impl Claims {
         self.claimed.is_empty()
     }
 
-    /// The Services that claim anything.
+    /// The Services that claim anything, in any order.
     pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
-        self.claimed.keys().map(|(key, _)| &key.service)
+        self.claimed.keys()
     }
 
     /// Who holds a frontend.
