@@ -285,6 +285,10 @@ impl Reconciler {
         self.schedules.get_mut(family).synced(Instant::now(), &Outcome::of(&report), timing);
         self.record(family, &report);
         self.meter_serving(family);
+        if report.observed {
+            let orphans = self.has_orphans(family);
+            self.schedules.get_mut(family).orphaned(now.max(Instant::now()), orphans, self.timing.get(family));
+        }
         if audit && changed && !report.observed {
             self.audit(family);
         }

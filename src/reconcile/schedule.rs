@@ -87,8 +87,10 @@ pub struct Schedule {
     synced: Option<Instant>,
     /// When the kernel was read last, and how long that took with all that followed.
     read: Option<(Instant, Duration)>,
-    /// An audit is due sooner, as something changed since a failure.
+    /// An audit is due sooner, as something changed since a failure, or as only reading tells the end of something.
     doubted: Option<Instant>,
+    /// What drains of which nobody wants anything any more was there at the last reading.
+    orphans: bool,
 }
 
 /// What the clock needs to know of a sync.
@@ -152,6 +154,16 @@ impl Schedule {
             // What failed may be what has changed just now.
             let at = self.rested(now, RETRY_REST);
             self.retry_at = self.retry_at.map(|retry| retry.min(at));
+            self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
+        }
+    }
+
+    /// Everything was read, and there are (or are not) endpoints that drain and of which nobody wants anything any more: only
+    /// another reading tells when their connections are over. Most of them have none, so that the first comes soon.
+    pub fn orphaned(&mut self, now: Instant, orphans: bool, timing: &Timing) {
+        let before = std::mem::replace(&mut self.orphans, orphans);
+        if orphans {
+            let at = (now + 2 * timing.drain).max(if before { self.rested(now, RETRY_REST) } else { now });
             self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
         }
     }
@@ -268,6 +280,26 @@ mod tests {
         schedule.drained(start);
         (1..10).for_each(|n| schedule.synced(start + n * timing.drain / 10, &Outcome::default(), &timing));
         assert!(schedule.drain_is_due(start + timing.drain, &timing));
+    }
+
+    #[test]
+    fn what_only_reading_tells_is_read_soon_and_then_less_often() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let read = Outcome { observed: true, took: Duration::from_millis(100), ..Outcome::default() };
+        let mut due = |orphans| {
+            schedule.synced(start, &read, &timing);
+            schedule.orphaned(start, orphans, &timing);
+            schedule.next(start, false, &timing) - start
+        };
+        assert_eq!(due(true), Duration::from_secs(2));
+        assert_eq!(
+            due(true),
+            Duration::from_secs(10),
+            "it has connections: a hundredth of the time is spent on reading"
+        );
+        assert_eq!(due(false), timing.audit);
+        assert_eq!(due(true), Duration::from_secs(2));
     }
 
     #[test]

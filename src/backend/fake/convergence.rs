@@ -8,7 +8,7 @@ use super::kernel::FakeKernel;
 use super::{FakeBackend, Shared, dataplane, kernel};
 use crate::backend::{Dataplane, rules::Ownership};
 use crate::desired::{Builder, Change, Desired, NodeFacts, ServiceChains, Settings, Touched};
-use crate::model::{IpFamily, Snapshot};
+use crate::model::{IpFamily, PerFamily, Snapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ struct Node<B> {
     distrusted: bool,
     /// Something was refused and stands.
     owing: bool,
+    /// Something drained at the last reading: only another one tells its end.
+    orphans: PerFamily<bool>,
     mode: std::marker::PhantomData<B>,
 }
 
@@ -63,6 +65,7 @@ where
             now,
             distrusted: true,
             owing: false,
+            orphans: PerFamily::default(),
             mode: std::marker::PhantomData,
         }
     }
@@ -78,6 +81,9 @@ where
             let report = self.plane.sync(family, self.builder.desired().get(family), touched, self.now);
             clean &= report.is_clean();
             unknown |= report.wants_reading();
+            if report.observed {
+                *self.orphans.get_mut(family) = report.draining > 0;
+            }
         }
         (self.distrusted, self.owing) = (unknown, !clean);
         clean
@@ -87,9 +93,9 @@ where
         self.kernel.lock().unwrap().v4.heal();
         self.kernel.lock().unwrap().v6.heal();
         for _ in 0..4 {
-            if self.owing {
-                IpFamily::BOTH.into_iter().for_each(|family| self.plane.distrust(family));
-            }
+            let read_again = |family: &IpFamily| self.owing || *self.orphans.get(*family);
+            let read_again: Vec<IpFamily> = IpFamily::BOTH.into_iter().filter(read_again).collect();
+            read_again.into_iter().for_each(|family| self.plane.distrust(family));
             let change = self.builder.update(snapshot, facts, self.now);
             self.round(&change);
             self.now += Duration::from_secs(1000);

@@ -88,8 +88,9 @@ fn endpoints_of_an_earlier_run_go_once_others_are_known() {
         taken_in::<FakeIpvs>(&shared, &[known_so_far(plain(), &["10.180.0.1"])]);
         taken_in::<FakeIpvs>(&shared, &[known_so_far(plain(), known)]);
         let servers = &shared.lock().unwrap().v4.servers;
-        let found: Vec<String> =
-            servers.values().flat_map(|server| server.destinations.keys()).map(ToString::to_string).collect();
-        assert_eq!(found, serving);
+        // What goes takes no new connections first: one may have begun since it was looked at.
+        let destinations = servers.values().flat_map(|server| &server.destinations);
+        let takes_new = destinations.filter(|(_, found)| found.weight > 0);
+        assert_eq!(takes_new.map(|(address, _)| address.to_string()).collect::<Vec<_>>(), serving);
     }
 }

@@ -386,7 +386,9 @@ impl Planner<'_> {
         let timeout = self.context.drain_timeout.saturating_sub(Duration::from_secs(2));
         let drained = |since: Instant| self.context.now.saturating_duration_since(since);
         let over = known.drained_since.is_some_and(|since| drained(since) >= timeout);
-        if known.connections == 0 || udp || over {
+        // Where everything was just read, a connection may have begun since. The next reading tells.
+        let just_read = self.observed.previous.is_none() && known.weight != 0 && !self.context.drain_timeout.is_zero();
+        if known.connections == 0 && !just_read || udp || over {
             self.delete_destination(id, address);
         } else if known.weight != 0 {
             let destination = destination(address, 0);
