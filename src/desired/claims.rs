@@ -104,6 +104,8 @@ impl Claims {
             ports.swap_remove(place);
         }
         if !claims.is_empty() {
+            // Most Services have one port of one family, and there are very many.
+            ports.reserve_exact(1);
             ports.push(Claimed { key: key.clone(), family, frontends: claims.into() });
         } else if ports.is_empty() {
             self.claimed.remove(&key.service);

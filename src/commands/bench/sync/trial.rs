@@ -276,7 +276,10 @@ impl Proxy<'_> {
 
     /// Lets go of what drains, as the reconciler does a second later.
     pub fn drain(&mut self) -> anyhow::Result<()> {
-        let draining = self.builder.draining(FAMILY).keys().cloned().collect::<BTreeSet<_>>();
+        let desired = self.builder.desired().get(FAMILY);
+        let draining = self.builder.draining(FAMILY).iter();
+        let still = draining.filter(|(_, port)| self.plane.still_drains(FAMILY, desired, port));
+        let draining: BTreeSet<_> = still.map(|(key, _)| key.clone()).collect();
         if !draining.is_empty() {
             self.sync(Touched::Ports(&draining)).context("draining")?;
         }
