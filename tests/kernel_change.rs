@@ -227,8 +227,7 @@ fn another_mode_at_restart() {
     let cluster = Cluster::new(Mode::Ipvs);
     let web = Service { node_port: Some(30080), ..Service::new("web", 20).on(&[1, 2]) };
     cluster.apply(&web);
-    let mut to = web.addresses().to_vec();
-    to.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
+    let to = web.all_addresses();
     let flags = |mode: &'static str| ["--proxy-mode", mode, "--drain-timeout", "1s"];
     let mut proxy = cluster.start(&flags("ipvs"));
     let requests = Stream::start(&cluster, &CALLERS, &to, kube_ipvs::lab::Protocol::Tcp);

@@ -147,8 +147,7 @@ fn a_port_that_is_used_again_connects_at_once(mode: Mode) {
     let web = Service { node_port: Some(30080), ..Service::new("web", 20) };
     cluster.apply(&web.clone().on(&[1]));
     let proxy = cluster.start(&[]);
-    let mut to = web.addresses().to_vec();
-    to.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
+    let to = web.all_addresses();
     let probers: Vec<(&str, Prober)> =
         CALLERS.iter().map(|from| (*from, Prober::start(&cluster.host(from).ns).unwrap())).collect();
     let (mut slowest, mut repeated) = (Duration::ZERO, 0);

@@ -43,8 +43,7 @@ fn two_capabilities_are_enough(mode: Mode) {
     let command = confined(&cluster, ",+net_admin,+net_raw", "run");
     let mut proxy = Proxy::new(cluster.lab.node().ns.spawn_process(command).unwrap());
     proxy.wait_in_sync();
-    let mut addresses = web.addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
+    let addresses = web.all_addresses();
     for from in ["client", "demo-node", "pod-3"] {
         for to in &addresses {
             assert!(cluster.answered_by(from, to).is_some(), "{from} to {to}:\n{}", proxy.log());

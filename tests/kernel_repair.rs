@@ -27,8 +27,7 @@ fn serving(mode: Mode, flags: &[&str]) -> (Cluster, Proxy, Vec<String>) {
     let web = Service { node_port: Some(30080), external_ips, ..Service::new("web", 20) };
     cluster.apply(&web);
     let proxy = cluster.start(flags);
-    let mut addresses = web.addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080", "[2001:db8::2]:30080"].map(String::from));
+    let mut addresses = web.all_addresses();
     addresses.extend(["192.168.99.20:80", "[2001:db8:9999::20]:80"].map(String::from));
     assert_served(&cluster, &addresses);
     (cluster, proxy, addresses)

@@ -26,9 +26,7 @@ fn web_service() -> Service {
 
 /// All addresses of [`web_service`].
 fn web_addresses() -> Vec<String> {
-    let mut addresses = web_service().addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
-    addresses
+    web_service().all_addresses()
 }
 
 fn killed_under_traffic_and_started_again(mode: Mode) {

@@ -21,9 +21,7 @@ fn web() -> Service {
 }
 
 fn addresses() -> Vec<String> {
-    let mut addresses = web().addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
-    addresses
+    web().all_addresses()
 }
 
 fn rules(cluster: &Cluster, chain: &str) -> [Vec<String>; 2] {

@@ -23,9 +23,7 @@ fn web() -> Service {
 
 /// All addresses of [`web`].
 fn addresses() -> Vec<String> {
-    let mut addresses = web().addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
-    addresses
+    web().all_addresses()
 }
 
 /// New requests that have to be answered after a change.

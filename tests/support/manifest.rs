@@ -56,6 +56,12 @@ impl Service {
         [format!("172.30.0.{number}:{port}"), format!("[fd00:172:30::{number:x}]:{port}")]
     }
 
+    /// The same, and the node's addresses with the node port if there is one.
+    pub fn all_addresses(&self) -> Vec<String> {
+        let on_node = |port: u16| [format!("192.168.0.2:{port}"), format!("[2001:db8::2]:{port}")];
+        self.addresses().into_iter().chain(self.node_port.into_iter().flat_map(on_node)).collect()
+    }
+
     /// The objects as one List.
     pub fn list(&self) -> String {
         serde_json::to_string_pretty(&json!({"apiVersion": "v1", "kind": "List", "items": self.objects()})).unwrap()

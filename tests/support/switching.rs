@@ -23,9 +23,7 @@ pub fn sticky() -> Service {
 
 /// All addresses of [`web`].
 pub fn addresses() -> Vec<String> {
-    let mut addresses = web().addresses().to_vec();
-    addresses.extend(["192.168.0.2:30080".to_owned(), "[2001:db8::2]:30080".to_owned()]);
-    addresses
+    web().all_addresses()
 }
 
 pub fn cluster(mode: Mode) -> Cluster {
