@@ -1,5 +1,7 @@
 //! From a rule line to a typed rule. What is not known stays as its own words, so that no rule is ever lost.
 
+use ipnet::IpNet;
+
 use crate::ext::addrtype::AddrTypeMatch;
 use crate::ext::conntrack::{self, ConntrackMatch};
 use crate::ext::limit::LimitMatch;
@@ -72,8 +74,14 @@ fn test(words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {
     let option = words.peek().filter(|word| !word.quoted).map(|word| &*word.text)?;
     words.value();
     found.push(match option {
-        "-s" | "--source" | "--src" => source(words.value()?, negated)?,
-        "-d" | "--destination" | "--dst" => destination(words.value()?, negated)?,
+        "-s" | "--source" | "--src" => {
+            address(words.value()?, |net| Match::Source { net, negated }, |bits| Match::SourceBits { bits, negated })?
+        }
+        "-d" | "--destination" | "--dst" => address(
+            words.value()?,
+            |net| Match::Destination { net, negated },
+            |bits| Match::DestinationBits { bits, negated },
+        )?,
         "-i" | "--in-interface" => Match::InInterface { name: words.value()?.into(), negated },
         "-o" | "--out-interface" => Match::OutInterface { name: words.value()?.into(), negated },
         "-p" | "--protocol" | "--proto" => Match::Protocol { protocol: Protocol::parse(words.value()?)?, negated },
@@ -91,16 +99,13 @@ fn test(words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {
     Some(())
 }
 
-fn source(text: &str, negated: bool) -> Option<Match> {
-    let network = conntrack::net(text).map(|net| Match::Source { net, negated });
-    let bits = || MaskedAddress::parse(text).map(|bits| Match::SourceBits { bits: Box::new(bits), negated });
-    network.or_else(bits)
-}
-
-fn destination(text: &str, negated: bool) -> Option<Match> {
-    let network = conntrack::net(text).map(|net| Match::Destination { net, negated });
-    let bits = || MaskedAddress::parse(text).map(|bits| Match::DestinationBits { bits: Box::new(bits), negated });
-    network.or_else(bits)
+/// A network, or bits of an address that are no prefix.
+fn address(
+    text: &str,
+    network: impl FnOnce(IpNet) -> Match,
+    bits: impl FnOnce(Box<MaskedAddress>) -> Match,
+) -> Option<Match> {
+    conntrack::net(text).map(network).or_else(|| MaskedAddress::parse(text).map(|masked| bits(Box::new(masked))))
 }
 
 fn extension(name: &str, words: &mut Words<'_, '_>, found: &mut Vec<Match>) -> Option<()> {

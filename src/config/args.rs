@@ -18,15 +18,6 @@ pub enum VipBindingArg {
     Address,
 }
 
-impl VipBindingArg {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Address => "address",
-        }
-    }
-}
-
 /// How iptables mode finds a Service by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ServiceChainsArg {
@@ -36,13 +27,9 @@ pub enum ServiceChainsArg {
     Address,
 }
 
-impl ServiceChainsArg {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Address => "address",
-        }
-    }
+/// As it is given, which is how the file has it.
+fn name_of(value: &impl ValueEnum) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
 /// What is proxied, and how.
@@ -94,8 +81,8 @@ impl ProxyArgs {
         let given = |texts: &Vec<String>| texts.iter().filter(|text| !text.trim().is_empty()).cloned().collect();
         KubeIpvsConfiguration {
             manifests: file.manifests.or_else(|| own(&self.manifests)),
-            vip_binding: file.vip_binding.or_else(|| self.vip_binding.map(|binding| binding.name().to_owned())),
-            service_chains: file.service_chains.or_else(|| self.service_chains.map(|layout| layout.name().to_owned())),
+            vip_binding: file.vip_binding.or_else(|| self.vip_binding.as_ref().and_then(name_of)),
+            service_chains: file.service_chains.or_else(|| self.service_chains.as_ref().and_then(name_of)),
             drain_timeout: file.drain_timeout.or_else(|| self.drain_timeout.map(GoDuration::from)),
             service_cidrs: file.service_cidrs.or_else(|| self.service_cidr.as_ref().map(given)),
             service_proxy_name: file.service_proxy_name.or_else(|| self.service_proxy_name.clone()),

@@ -6,6 +6,7 @@
 mod auto;
 mod configured;
 mod decide;
+mod draining;
 mod flows;
 mod leftovers;
 mod meter;
@@ -19,6 +20,7 @@ mod tell;
 mod wish;
 
 pub use decide::decide;
+pub use draining::still_draining;
 pub use meter::{Meter, Synced, WithoutLocal};
 pub use retire::{Retirement, State};
 pub use round::Reconciler;

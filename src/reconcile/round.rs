@@ -256,7 +256,7 @@ impl Reconciler {
             self.audit(family);
         }
         if self.drains(family) && schedule.drain_is_due(now, self.timing.get(family)) {
-            let draining = self.still_draining(family);
+            let draining: Vec<ServicePortKey> = self.still_draining(family).cloned().collect();
             self.pending.get_mut(family).ports.extend(draining);
             self.schedules.get_mut(family).drained(now);
         } else if !audit && !changed && !schedule.retry_is_due(now) {
@@ -298,34 +298,14 @@ impl Reconciler {
     fn audit(&mut self, family: IpFamily) {
         let Some(plane) = self.planes.active(family) else { return };
         let outcome = plane.audit(family, Instant::now() + AUDIT_SLICE);
-        let (now, orphans) = (Instant::now(), self.has_orphans(family));
-        let schedule = self.schedules.get_mut(family);
+        let now = Instant::now();
         match outcome {
-            Audit::Unfinished => schedule.audit_goes_on(now),
+            Audit::Unfinished => self.schedules.get_mut(family).audit_goes_on(now),
             // Nobody counts their connections meanwhile: only reading tells when it is over.
-            Audit::Holds if orphans => self.distrust(family),
-            Audit::Holds => schedule.audited(now),
+            Audit::Holds if self.has_orphans(family) => self.distrust(family),
+            Audit::Holds => self.schedules.get_mut(family).audited(now),
             Audit::Doubtful => self.distrust(family),
         }
-    }
-
-    /// Whether the kernel has anything that drains, and whoever left may be what does. Who left is known for as long as it
-    /// might take; as a rule it had no connections.
-    fn drains(&self, family: IpFamily) -> bool {
-        self.status.families.get(family).endpoints > 0 && !self.builder.draining(family).is_empty()
-    }
-
-    /// The service ports of which something drains in the kernel.
-    fn still_draining(&self, family: IpFamily) -> BTreeSet<ServicePortKey> {
-        let (desired, draining) = (self.builder.desired().get(family), self.builder.draining(family));
-        let Some(plane) = self.planes.serving(family) else { return BTreeSet::new() };
-        let still = draining.iter().filter(|(_, port)| plane.still_drains(family, desired, port));
-        still.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Whether endpoints drain of which nothing is wanted any more: what an earlier run left when their Service changed.
-    fn has_orphans(&self, family: IpFamily) -> bool {
-        self.status.families.get(family).endpoints > 0 && self.still_draining(family).is_empty()
     }
 
     /// Whether the kernel has taken all that is wanted, as far as trying again could help.

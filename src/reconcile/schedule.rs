@@ -154,7 +154,7 @@ impl Schedule {
             // What failed may be what has changed just now.
             let at = self.rested(now, RETRY_REST);
             self.retry_at = self.retry_at.map(|retry| retry.min(at));
-            self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
+            self.doubt(at);
         }
     }
 
@@ -164,8 +164,13 @@ impl Schedule {
         let before = std::mem::replace(&mut self.orphans, orphans);
         if orphans {
             let at = (now + 2 * timing.drain).max(if before { self.rested(now, RETRY_REST) } else { now });
-            self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
+            self.doubt(at);
         }
+    }
+
+    /// An audit begins by then.
+    fn doubt(&mut self, at: Instant) {
+        self.doubted = Some(self.doubted.map_or(at, |doubted| doubted.min(at)));
     }
 
     /// When so many times as long has passed since the last reading as that one took.

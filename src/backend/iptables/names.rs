@@ -72,7 +72,7 @@ fn shared_always() -> [(Table, ChainName); 7] {
 }
 
 /// Whether a chain is one of service addresses that end alike.
-fn is_of_addresses(table: Table, chain: &ChainName) -> bool {
+pub fn is_of_addresses(table: Table, chain: &ChainName) -> bool {
     table == Table::Nat && chain.starts_with(ADDRESSES_PREFIX)
 }
 

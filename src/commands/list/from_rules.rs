@@ -16,6 +16,7 @@
 
 use super::sort;
 use super::table::{Details, Forward, Frontend, Netmask, Persistence, RealServer, Table, Traffic, VirtualServer};
+use crate::backend::iptables::names;
 use crate::backend::iptables::service::WEIGHT_COMMENT;
 use iptables::{
     AddrType, ChainName, DnatTo, Family, Match, PortRange, Protocol, RecentAction, Rule, Saved, SavedChain,
@@ -66,8 +67,8 @@ impl Reader<'_> {
     fn servers(&self) -> Vec<VirtualServer> {
         let services = self.rules(RuleTable::Nat, "KUBE-SERVICES");
         let chains = self.saved.tables.get(&RuleTable::Nat).into_iter().flat_map(|table| &table.chains);
-        let by_address =
-            chains.filter(|(name, _)| name.starts_with("KUBE-ADDR-")).flat_map(|(_, chain)| counted(chain));
+        let by_address = chains.filter(|(name, _)| names::is_of_addresses(RuleTable::Nat, name));
+        let by_address = by_address.flat_map(|(_, chain)| counted(chain));
         let by_address: Vec<(&Rule, u64)> = by_address.collect();
         let mut found = Vec::new();
         for (rule, packets) in services.iter().chain(&by_address) {

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::desired::{Builder, NodeFacts, Settings, Touched};
 use crate::kernel::sysctl::Ledger;
 use crate::model::{IpFamily, Snapshot};
-use crate::reconcile::decide;
+use crate::reconcile::{decide, still_draining};
 use anyhow::Context;
 use iptables::{Commands, Family};
 use serde::{Deserialize, Serialize};
@@ -276,10 +276,7 @@ impl Proxy<'_> {
 
     /// Lets go of what drains, as the reconciler does a second later.
     pub fn drain(&mut self) -> anyhow::Result<()> {
-        let desired = self.builder.desired().get(FAMILY);
-        let draining = self.builder.draining(FAMILY).iter();
-        let still = draining.filter(|(_, port)| self.plane.still_drains(FAMILY, desired, port));
-        let draining: BTreeSet<_> = still.map(|(key, _)| key.clone()).collect();
+        let draining: BTreeSet<_> = still_draining(&self.builder, self.plane, FAMILY).cloned().collect();
         if !draining.is_empty() {
             self.sync(Touched::Ports(&draining)).context("draining")?;
         }
