@@ -6,10 +6,12 @@
 mod compile;
 mod drains;
 mod outcome;
+mod pass;
 
 pub use outcome::{Change, Extent, Refusal};
 
 use self::compile::served;
+use self::pass::{Item, Pass, items, with_gone};
 use super::claims::{self, Claims, Frontend};
 use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
@@ -25,18 +27,6 @@ use std::time::Instant;
 
 /// Services from one telling to the next.
 const AT_ONCE: usize = if cfg!(test) { 2 } else { 500 };
-
-/// The name of a Service, and the Service if it is there.
-type Named = (ServiceName, Option<Arc<Service>>);
-
-/// An update under way.
-struct Pass {
-    now: Instant,
-    /// Nothing was there before, so that nothing is looked for.
-    first: bool,
-    /// The service ports that differ.
-    changed: PerFamily<Vec<ServicePortKey>>,
-}
 
 /// Holds the last snapshot and what followed from it.
 #[derive(Debug)]
@@ -147,47 +137,48 @@ impl Builder {
             *self = Self { names_pods: self.names_pods, ..Self::new(self.settings.clone()) };
         }
         let mut change = Change::default();
-        let mut pass = Pass { now, first: self.is_empty(), changed: PerFamily::default() };
-        let with_service = |name: ServiceName| {
-            let service = snapshot.services.get(&name).cloned();
-            (name, service)
-        };
-        let nothing_yet = self.snapshot.services.is_empty() && self.snapshot.slices.is_empty();
-        let mut services: Vec<Named> = if nothing_yet {
-            self.all_services(Vec::new(), snapshot)
-        } else {
-            self.snapshot.changed_services(snapshot).into_iter().map(with_service).collect()
-        };
-        let now_there = services.iter().map(|(name, service)| (name, service.as_deref()));
+        let mut pass = Pass { now, first: self.is_empty(), changed: PerFamily::default(), tells: PerFamily::default() };
+        let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
+        let nothing_yet = before.services.is_empty() && before.slices.is_empty();
+        let changed = if nothing_yet { Vec::new() } else { before.changed_services(snapshot) };
+        let mut services: Vec<Item<'_>> =
+            if nothing_yet { Item::all(snapshot) } else { items(&changed, snapshot).collect() };
+        let now_there = services.iter().map(|item| (item.name, item.service));
         self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
-        if self.update_node(snapshot, facts, &mut change) && !nothing_yet {
-            services = self.all_services(services, snapshot);
+        let everything = self.update_node(snapshot, facts, &mut change);
+        pass.tells = PerFamily::from_fn(|family| !pass.first || !*change.node.get(family));
+        if everything {
+            if !nothing_yet {
+                services = with_gone(Item::all(snapshot), services);
+            }
+            // They are all made anew.
+            self.claims = Claims::default();
+            self.refusals.clear();
+            self.claims.reserve(services.len());
         }
-        self.snapshot = snapshot.clone();
         let extent = |before: &ServiceName| Extent { before: before.clone(), services: services.len() };
-        if let Some((name, _)) = services.first().filter(|_| pass.first) {
-            each(&self.desired, extent(name));
+        if let Some(first) = services.first().filter(|_| pass.first) {
+            each(&self.desired, extent(first.name));
         }
         let mut affected = BTreeSet::new();
-        for (name, service) in &services {
-            self.claim(name, service.as_deref(), pass.first, &mut affected);
+        for item in &services {
+            let old = before.services.get(item.name).filter(|_| !everything);
+            self.claim(old.map(|old| &**old), item.service, &mut affected);
         }
         let affected: BTreeSet<ServiceName> = affected.into_iter().map(|key| key.service).collect();
-        let new = |name: &ServiceName| services.binary_search_by(|(known, _)| known.cmp(name)).is_err();
-        let affected: Vec<Named> = affected.into_iter().filter(new).map(with_service).collect();
+        let new = |name: &&ServiceName| services.binary_search_by(|known| known.name.cmp(name)).is_err();
+        let affected = items(affected.iter().filter(new), snapshot);
         // What a new node needs before anything else is there with the first that is told.
-        let (foremost, others): (Vec<_>, Vec<_>) =
-            services.iter().partition(|(name, _)| pass.first && name.is_kubernetes());
-        foremost.into_iter().for_each(|(name, service)| self.rebuild(name, service.as_deref(), &mut pass));
-        for (number, (name, service)) in others.into_iter().enumerate() {
+        let (foremost, others): (Vec<Item<'_>>, Vec<Item<'_>>) =
+            services.iter().partition(|item| pass.first && item.name.is_kubernetes());
+        foremost.into_iter().for_each(|item| self.rebuild(item, &mut pass));
+        for (number, item) in others.into_iter().enumerate() {
             if pass.first && number > 0 && number.is_multiple_of(AT_ONCE) {
-                each(&self.desired, extent(name));
+                each(&self.desired, extent(item.name));
             }
-            self.rebuild(name, service.as_deref(), &mut pass);
+            self.rebuild(item, &mut pass);
         }
-        for (name, service) in &affected {
-            self.rebuild(name, service.as_deref(), &mut pass);
-        }
+        affected.for_each(|item| self.rebuild(item, &mut pass));
         let [v4, v6] = [pass.changed.v4, pass.changed.v6].map(|keys| keys.into_iter().collect());
         change.ports = PerFamily { v4, v6 };
         change
@@ -242,58 +233,36 @@ impl Builder {
         everything
     }
 
-    /// Every Service, also those that are not there any more; by name.
-    fn all_services(&self, changed: Vec<Named>, snapshot: &Snapshot) -> Vec<Named> {
-        let gone = changed.into_iter().filter(|(_, service)| service.is_none()).map(|(name, _)| name);
-        let mut gone: BTreeSet<ServiceName> = gone.collect();
-        gone.extend(self.claims.services().filter(|name| !snapshot.services.contains_key(*name)).cloned());
-        let there = snapshot.services.iter().map(|(name, service)| (name.clone(), Some(service.clone())));
-        let mut all: Vec<Named> = gone.into_iter().map(|name| (name, None)).chain(there).collect();
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
-        all
-    }
-
     fn node_addresses(&self, family: IpFamily) -> &[IpAddr] {
         self.desired.get(family).rules.as_deref().map(|rules| rules.node_addresses.as_slice()).unwrap_or_default()
     }
 
-    /// Puts in the claims of a Service's ports, and withdraws those of ports that it no longer has.
-    fn claim(
-        &mut self,
-        name: &ServiceName,
-        service: Option<&Service>,
-        first: bool,
-        affected: &mut BTreeSet<ServicePortKey>,
-    ) {
-        let service = served(&self.settings, service);
+    /// Puts in the claims of a Service's ports, and withdraws those that it no longer has.
+    fn claim(&mut self, old: Option<&Service>, new: Option<&Service>, affected: &mut BTreeSet<ServicePortKey>) {
+        let [old, new] = [old, new].map(|service| served(&self.settings, service));
         for family in IpFamily::BOTH {
-            let node_addresses = self.node_addresses(family).to_vec();
+            let rules = self.desired.get(family).rules.as_deref();
+            let node_addresses = rules.map(|rules| rules.node_addresses.as_slice()).unwrap_or_default();
+            let [old, new] = [old, new].map(|service| claims::of_service(service, family, node_addresses));
+            self.claims.replace(&old, &new, affected);
             // Every port claims its cluster IP at least.
-            let mut gone = if first { Vec::new() } else { self.claims.keys_of(name, family) };
-            // Endpoints claim nothing.
-            for port in self.compile(service, &[], family) {
-                self.claims.set(&port.key, family, claims::of_port(&port, &node_addresses), affected);
-                gone.retain(|key| *key != port.key);
-            }
-            for gone in gone {
-                self.claims.set(&gone, family, Vec::new(), affected);
-                self.refusals.remove(&(gone.clone(), family));
-                affected.insert(gone);
+            for (gone, _) in old.into_iter().filter(|(key, _)| new.iter().all(|(known, _)| known != key)) {
+                self.refusals.remove(&(gone, family));
             }
         }
         // The keys that are gone are removed from what is desired by `rebuild`, which walks desired ∪ wanted.
     }
 
     /// Brings what is desired of a Service up to date.
-    fn rebuild(&mut self, name: &ServiceName, service: Option<&Service>, pass: &mut Pass) {
-        let service = served(&self.settings, service);
+    fn rebuild(&mut self, item: Item<'_>, pass: &mut Pass) {
+        let (name, service) = (item.name, served(&self.settings, item.service));
         // Touched only when it changes, so that who compares it finds the same one.
         match service.is_some_and(|service| service.balancing.needs_ipvs()) {
             true if !self.ipvs_only.contains(name) => drop(self.ipvs_only.insert(name.clone())),
             false if self.ipvs_only.contains(name) => drop(self.ipvs_only.remove(name)),
             _ => {}
         }
-        let slices = self.slices(name);
+        let slices = self.slices(item.slices);
         match service.and_then(|service| health::of_service(service, &slices, &self.place)) {
             Some(check) if self.health_checks.services.get(name) == Some(&check) => {}
             Some(check) => drop(self.health_checks.services.insert(name.clone(), check)),
@@ -311,7 +280,7 @@ impl Builder {
             for key in gone {
                 self.desired.get_mut(family).ports.remove(&key);
                 self.forget_drains(&key, family);
-                pass.changed.get_mut(family).push(key);
+                pass.changed(&key, family);
             }
         }
     }
@@ -341,7 +310,7 @@ impl Builder {
         drain::carry(before, &mut port, pass.now, self.settings.drain_timeout);
         if previous.is_none_or(|previous| **previous != port) {
             let port = Arc::new(port);
-            pass.changed.get_mut(family).push(port.key.clone());
+            pass.changed(&port.key, family);
             desired.ports.insert(port.key.clone(), port.clone());
             self.watch_drains(&port, family);
         }
@@ -350,14 +319,14 @@ impl Builder {
     /// What a service port gets of what it asks for; `None` if it does not even get its cluster IP.
     fn granted(&mut self, mut port: ServicePort, family: IpFamily) -> Option<ServicePort> {
         let mut reasons = Vec::new();
-        let (key, protocol, number) = (port.key.clone(), port.key.protocol, port.port);
-        let node_addresses = self.node_addresses(family).to_vec();
+        let (key, protocol, number) = (&port.key, port.key.protocol, port.port);
+        let node_addresses = self.node_addresses(family);
         let mut allowed = |ip: IpAddr, what: &str| {
             let frontend = Frontend::Address(protocol, ip, number);
             let as_node_port = Frontend::NodePort(family, protocol, number);
             let on_node = node_addresses.contains(&ip).then(|| self.claims.holder(&as_node_port)).flatten();
-            let holder = self.claims.holder(&frontend).filter(|holder| **holder != key);
-            let holder = holder.or(on_node.filter(|holder| **holder != key));
+            let holder = self.claims.holder(&frontend).filter(|holder| *holder != key);
+            let holder = holder.or(on_node.filter(|holder| *holder != key));
             if let Some(holder) = holder {
                 reasons.push(format!(
                     "{what} {ip} port {number}/{protocol} is in use by {holder}; not served for this one"
@@ -377,16 +346,16 @@ impl Builder {
         port.load_balancer_ips.retain(|ip| allowed(*ip, "load-balancer IP"));
         if let Some(node_port) = port.node_port {
             let holder = self.claims.holder(&Frontend::NodePort(family, protocol, node_port));
-            if let Some(holder) = holder.filter(|holder| **holder != key) {
+            if let Some(holder) = holder.filter(|holder| *holder != key) {
                 reasons
                     .push(format!("node port {node_port}/{protocol} is in use by {holder}; not served for this one"));
                 port.node_port = None;
             }
         }
-        if reasons.is_empty() {
-            self.refusals.remove(&(key, family));
-        } else {
-            self.refusals.insert((key, family), reasons);
+        if !reasons.is_empty() {
+            self.refusals.insert((port.key.clone(), family), reasons);
+        } else if !self.refusals.is_empty() {
+            self.refusals.remove(&(port.key.clone(), family));
         }
         granted.then_some(port)
     }

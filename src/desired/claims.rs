@@ -1,9 +1,10 @@
 //! Who may use an address and port when two Services claim the same: one of them, always the same one, in both modes.
 
-use super::{ServicePort, ServicePortKey};
-use crate::model::{IpFamily, Protocol, ServiceName};
+use super::ServicePortKey;
+use crate::model::{IpFamily, Protocol, Service};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 /// What a service port claims.
@@ -15,21 +16,13 @@ pub enum Frontend {
     NodePort(IpFamily, Protocol, u16),
 }
 
-/// All claims. The service port that sorts first holds a frontend; the others wait for it to go.
+/// All claims. The service port that sorts first holds a frontend; the others wait for it to go. What each of them claims is
+/// not kept: it follows from its Service.
 #[derive(Debug, Default)]
-pub struct Claims {
-    claimants: HashMap<Frontend, Claimants>,
-    /// What the ports of each Service claim. Nobody asks for an order, and comparing names is work.
-    claimed: HashMap<ServiceName, Vec<Claimed>>,
-}
+pub struct Claims(HashMap<Frontend, Claimants>);
 
-/// What one service port claims.
-#[derive(Debug)]
-struct Claimed {
-    key: ServicePortKey,
-    family: IpFamily,
-    frontends: Box<[Frontend]>,
-}
+/// What a service port claims.
+type Claim = (ServicePortKey, Frontend);
 
 /// Who claims a frontend, in their order. One, as a rule, and then without a list.
 #[derive(Debug)]
@@ -70,81 +63,75 @@ impl Claimants {
 }
 
 impl Claims {
-    /// Replaces the claims of a service port and adds to `affected` the others that gain or lose a frontend by it.
-    pub fn set(
-        &mut self,
-        key: &ServicePortKey,
-        family: IpFamily,
-        claims: Vec<Frontend>,
-        affected: &mut BTreeSet<ServicePortKey>,
-    ) {
-        let ports = self.claimed.entry(key.service.clone()).or_default();
-        let place = ports.iter().position(|port| port.family == family && port.key == *key);
-        let old = place.and_then(|place| ports.get(place)).map(|port| &*port.frontends).unwrap_or_default();
-        for frontend in old.iter().filter(|frontend| !claims.contains(frontend)) {
-            if let Some(keys) = self.claimants.remove(frontend) {
-                let held = keys.first() == Some(key);
-                if let Some(left) = keys.without(key) {
-                    affected.extend(left.first().filter(|_| held).cloned());
-                    self.claimants.insert(*frontend, left);
-                }
-            }
+    /// Replaces what the ports of a Service claimed by what they claim now, both sorted, and adds to `affected` the others
+    /// that gain or lose a frontend by it.
+    pub fn replace(&mut self, old: &[Claim], new: &[Claim], affected: &mut BTreeSet<ServicePortKey>) {
+        for (key, frontend) in old.iter().filter(|claim| new.binary_search(claim).is_err()) {
+            self.withdraw(key, frontend, affected);
         }
-        for frontend in &claims {
-            match self.claimants.get_mut(frontend) {
-                None => drop(self.claimants.insert(*frontend, Claimants::One(key.clone()))),
-                Some(keys) if keys.as_slice() == std::slice::from_ref(key) => {}
-                Some(keys) => {
-                    affected.extend(keys.first().filter(|holder| *holder > key).cloned());
-                    *keys = keys.with(key);
-                }
-            }
-        }
-        if let Some(place) = place {
-            ports.swap_remove(place);
-        }
-        if !claims.is_empty() {
-            // Most Services have one port of one family, and there are very many.
-            ports.reserve_exact(1);
-            ports.push(Claimed { key: key.clone(), family, frontends: claims.into() });
-        } else if ports.is_empty() {
-            self.claimed.remove(&key.service);
+        for (key, frontend) in new {
+            self.put(key, *frontend, affected);
         }
     }
 
-    /// The ports of a Service that claim anything in a family.
-    pub fn keys_of(&self, service: &ServiceName, family: IpFamily) -> Vec<ServicePortKey> {
-        let own = self.claimed.get(service).into_iter().flatten().filter(|port| port.family == family);
-        own.map(|port| port.key.clone()).collect()
+    fn withdraw(&mut self, key: &ServicePortKey, frontend: &Frontend, affected: &mut BTreeSet<ServicePortKey>) {
+        let Some(keys) = self.0.remove(frontend) else { return };
+        let held = keys.first() == Some(key);
+        if let Some(left) = keys.without(key) {
+            affected.extend(left.first().filter(|_| held).cloned());
+            self.0.insert(*frontend, left);
+        }
+    }
+
+    fn put(&mut self, key: &ServicePortKey, frontend: Frontend, affected: &mut BTreeSet<ServicePortKey>) {
+        match self.0.entry(frontend) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Claimants::One(key.clone()))),
+            Entry::Occupied(mut keys) if keys.get().as_slice() != std::slice::from_ref(key) => {
+                affected.extend(keys.get().first().filter(|holder| *holder > key).cloned());
+                let more = keys.get().with(key);
+                keys.insert(more);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, claims: usize) {
+        self.0.reserve(claims);
     }
 
     /// Whether nobody claims anything.
     pub fn is_empty(&self) -> bool {
-        self.claimed.is_empty()
-    }
-
-    /// The Services that claim anything, in any order.
-    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
-        self.claimed.keys()
+        self.0.is_empty()
     }
 
     /// Who holds a frontend.
     pub fn holder(&self, frontend: &Frontend) -> Option<&ServicePortKey> {
-        self.claimants.get(frontend)?.first()
+        self.0.get(frontend)?.first()
     }
 }
 
-/// Everything that a service port would like to have. A service address that is one of the node's own is reached like
-/// a node port, and contends with node ports of that number.
-pub fn of_port(port: &ServicePort, node_addresses: &[IpAddr]) -> Vec<Frontend> {
-    let protocol = port.key.protocol;
-    let family = IpFamily::of(port.cluster_ip);
-    let mut claims: Vec<Frontend> =
-        port.service_addresses().map(|(_, ip)| Frontend::Address(protocol, ip, port.port)).collect();
-    if port.service_addresses().any(|(_, ip)| node_addresses.contains(&ip)) {
-        claims.push(Frontend::NodePort(family, protocol, port.port));
+/// Everything that the ports of a Service would like to have in a family, sorted. A service address that is one of the node's
+/// own is reached like a node port, and contends with node ports of that number.
+pub fn of_service(service: Option<&Service>, family: IpFamily, node_addresses: &[IpAddr]) -> Vec<Claim> {
+    let of_family = |ip: &&IpAddr| IpFamily::of(**ip) == family;
+    let Some((service, cluster_ip)) =
+        service.and_then(|service| Some((service, service.cluster_ips.iter().find(of_family)?)))
+    else {
+        return Vec::new();
+    };
+    let others = || service.external_ips.iter().chain(&service.load_balancer_ips).filter(of_family);
+    let on_node = std::iter::once(cluster_ip).chain(others()).any(|ip| node_addresses.contains(ip));
+    let mut claims = Vec::with_capacity(service.ports.len());
+    for port in &service.ports {
+        let protocol = port.protocol;
+        let key = ServicePortKey { service: service.name.clone(), port: port.name.clone(), protocol };
+        let node_ports = port.node_port.into_iter().chain(on_node.then_some(port.port));
+        let node_ports = node_ports.map(|number| Frontend::NodePort(family, protocol, number));
+        claims.extend(others().map(|ip| (key.clone(), Frontend::Address(protocol, *ip, port.port))));
+        claims.extend(node_ports.map(|frontend| (key.clone(), frontend)));
+        claims.push((key, Frontend::Address(protocol, *cluster_ip, port.port)));
     }
-    claims.extend(port.node_port.map(|node_port| Frontend::NodePort(family, protocol, node_port)));
     claims.sort_unstable();
     claims.dedup();
     claims
@@ -153,6 +140,7 @@ pub fn of_port(port: &ServicePort, node_addresses: &[IpAddr]) -> Vec<Frontend> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{self, ServiceName};
 
     #[test]
     fn the_first_by_name_holds_and_the_next_inherits() {
@@ -164,24 +152,56 @@ mod tests {
         let shared = Frontend::Address(Protocol::Tcp, [192, 168, 99, 1].into(), 80);
         let mut claims = Claims::default();
         let mut affected = BTreeSet::new();
-        claims.set(&key("b"), IpFamily::V4, vec![shared], &mut affected);
+        let claim = |name: &str| [(key(name), shared)];
+        claims.replace(&[], &claim("b"), &mut affected);
         assert!(affected.is_empty());
-        claims.set(&key("a"), IpFamily::V4, vec![shared], &mut affected);
+        claims.replace(&[], &claim("a"), &mut affected);
         assert_eq!(affected.iter().collect::<Vec<_>>(), [&key("b")], "b loses it");
         assert_eq!(claims.holder(&shared), Some(&key("a")));
         affected.clear();
-        claims.set(&key("a"), IpFamily::V4, Vec::new(), &mut affected);
+        claims.replace(&claim("a"), &[], &mut affected);
         assert_eq!(affected.iter().collect::<Vec<_>>(), [&key("b")], "b gets it back");
         assert_eq!(claims.holder(&shared), Some(&key("b")));
         affected.clear();
-        claims.set(&key("c"), IpFamily::V4, vec![shared], &mut affected);
+        claims.replace(&[], &claim("c"), &mut affected);
+        claims.replace(&claim("c"), &claim("c"), &mut affected);
         assert!(affected.is_empty(), "a later one changes nothing");
-        let service = ServiceName::new("ns", "c");
-        assert_eq!(claims.keys_of(&service, IpFamily::V4), [key("c")]);
-        assert_eq!(claims.keys_of(&service, IpFamily::V6), []);
-        claims.set(&key("b"), IpFamily::V4, Vec::new(), &mut affected);
+        claims.replace(&claim("b"), &[], &mut affected);
         assert_eq!((claims.holder(&shared), affected.iter().collect::<Vec<_>>()), (Some(&key("c")), vec![&key("c")]));
-        claims.set(&key("c"), IpFamily::V4, Vec::new(), &mut affected);
-        assert_eq!((claims.holder(&shared), claims.services().count()), (None, 0));
+        claims.replace(&claim("c"), &[], &mut affected);
+        assert_eq!((claims.holder(&shared), claims.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn a_service_claims_each_address_and_port_once() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut service = Service::for_test("ns", "a");
+        service.cluster_ips = vec![ip("fd00::1"), ip("172.30.0.1")];
+        service.external_ips = vec![ip("192.168.0.2"), ip("fd00::9"), ip("172.30.0.1")];
+        service.load_balancer_ips = vec![ip("192.168.0.2")];
+        let port = |name: &str, number, node_port| model::ServicePort {
+            name: name.into(),
+            protocol: Protocol::Tcp,
+            port: number,
+            node_port,
+            target: None,
+        };
+        service.ports = vec![port("http", 80, Some(30_080)), port("admin", 81, None)];
+        let of = |addresses: &[IpAddr]| -> Vec<(String, Frontend)> {
+            let claims = of_service(Some(&service), IpFamily::V4, addresses);
+            claims.into_iter().map(|(key, frontend)| (key.port.to_string(), frontend)).collect()
+        };
+        let address =
+            |name: &str, text: &str, port| (name.to_owned(), Frontend::Address(Protocol::Tcp, ip(text), port));
+        let on_node = |name: &str, port| (name.to_owned(), Frontend::NodePort(IpFamily::V4, Protocol::Tcp, port));
+        let (of_admin, of_http) = (
+            [address("admin", "172.30.0.1", 81), address("admin", "192.168.0.2", 81)],
+            [address("http", "172.30.0.1", 80), address("http", "192.168.0.2", 80)],
+        );
+        assert_eq!(of(&[]), [of_admin.as_slice(), &of_http, &[on_node("http", 30_080)]].concat());
+        let with_node = [of_admin.as_slice(), &[on_node("admin", 81)], &of_http, &[on_node("http", 80)]].concat();
+        assert_eq!(of(&[ip("192.168.0.2")]), [with_node, vec![on_node("http", 30_080)]].concat());
+        assert_eq!(of_service(Some(&service), IpFamily::V6, &[]).len(), 5);
+        assert_eq!(of_service(None, IpFamily::V6, &[]), []);
     }
 }

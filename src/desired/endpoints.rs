@@ -2,71 +2,70 @@
 
 use super::topology::{Place, Policies, categorize};
 use super::{Endpoint, Role, ServicePortKey};
-use crate::model::{self, EndpointSlice, IpFamily, Weights};
-use std::collections::BTreeMap;
+use crate::model::{IpFamily, LentEndpoint, LentSlice, Weights};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The endpoints of a port in one family, sorted by address, and whether any of them could serve anywhere. A slice's word
 /// about weights comes before the Service's; `None` where the scheduler knows none.
 pub fn of_port(
-    slices: &[EndpointSlice],
+    slices: &[LentSlice<'_>],
     key: &ServicePortKey,
     family: IpFamily,
     policies: Policies,
     place: &Place,
     weights: Option<&Weights>,
+    names_pods: bool,
 ) -> (Vec<Endpoint>, bool) {
     let found = collect(slices, key, family, place);
-    let list: Vec<&model::Endpoint> = found.values().copied().collect();
-    let (uses, has_any) = categorize(&list, policies, place);
-    let mut endpoints = Vec::with_capacity(list.len());
-    for ((address, endpoint), verdict) in found.iter().zip(uses) {
+    let (uses, has_any) = categorize(&found, policies, place);
+    let mut endpoints = Vec::with_capacity(found.len());
+    for ((address, endpoint), verdict) in found.into_iter().zip(uses) {
         if verdict.cluster || verdict.local {
             let weight = weights.map_or(1, |weights| endpoint.weight.or_else(|| weights.of(endpoint)).unwrap_or(1));
             endpoints.push(Endpoint {
-                address: *address,
+                address,
                 cluster: verdict.cluster.then_some(Role::Serve { weight }),
                 local: verdict.local.then_some(Role::Serve { weight }),
                 on_this_node: place.has(endpoint),
                 elsewhere: endpoint.node.is_some() && !place.has(endpoint),
-                pod: endpoint.pod.clone(),
+                pod: endpoint.pod.filter(|_| names_pods).map(Arc::from),
             });
         }
     }
     (endpoints, has_any)
 }
 
-/// All slices' endpoints that serve the port. An endpoint may be in two slices at once while it moves between them: it
-/// counts once: as in upstream's endpointslicecache where it is said to run here, and else in its best state.
+/// All slices' endpoints that serve the port, by address. An endpoint may be in two slices at once while it moves between
+/// them: it counts once: as in upstream's endpointslicecache where it is said to run here, and else in its best state.
 fn collect<'a>(
-    slices: &'a [EndpointSlice],
+    slices: &'a [LentSlice<'a>],
     key: &ServicePortKey,
     family: IpFamily,
     place: &Place,
-) -> BTreeMap<SocketAddr, &'a model::Endpoint> {
-    let mut found: BTreeMap<SocketAddr, &model::Endpoint> = BTreeMap::new();
-    let rank =
-        |endpoint: &model::Endpoint| (place.has(endpoint), endpoint.ready, endpoint.serving, endpoint.terminating);
-    for slice in slices.iter().filter(|slice| slice.family == family) {
-        let ports = slice.ports.iter().filter(|port| port.name == key.port && port.protocol == key.protocol);
-        for port in ports {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| IpFamily::of(endpoint.address) == family) {
-                let address = SocketAddr::new(endpoint.address, port.port);
-                let known = found.get(&address);
-                if known.is_none_or(|known| rank(known) < rank(endpoint)) {
-                    found.insert(address, endpoint);
-                }
-            }
+) -> Vec<(SocketAddr, &'a LentEndpoint<'a>)> {
+    let mut found = Vec::with_capacity(slices.iter().map(|slice| slice.endpoints.len()).sum());
+    for slice in slices.iter().filter(|slice| slice.family() == family) {
+        let ports = slice.ports.iter().filter(|(name, protocol, _)| *name == &*key.port && *protocol == key.protocol);
+        for (_, _, port) in ports {
+            let own = slice.endpoints.iter().filter(|endpoint| IpFamily::of(endpoint.address) == family);
+            found.extend(own.map(|endpoint| (SocketAddr::new(endpoint.address, *port), endpoint)));
         }
     }
+    let rank =
+        |endpoint: &LentEndpoint<'_>| (place.has(endpoint), endpoint.ready, endpoint.serving, endpoint.terminating);
+    let better = |(_, one): &(SocketAddr, &LentEndpoint<'_>), (_, other): &(SocketAddr, &LentEndpoint<'_>)| {
+        rank(other).cmp(&rank(one))
+    };
+    found.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| better(one, other)));
+    found.dedup_by_key(|(address, _)| *address);
     found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EndpointPort, Protocol, ServiceName};
-    use std::sync::Arc;
+    use crate::model::{self, EndpointPort, EndpointSlice, Protocol, ServiceName};
 
     fn slice(name: &str, addresses: &[(&str, bool)]) -> EndpointSlice {
         let endpoints = addresses.iter().map(|(ip, ready)| model::Endpoint {
@@ -87,14 +86,15 @@ mod tests {
     #[test]
     fn an_endpoint_in_two_slices_counts_once_and_ready_wins() {
         let slices = [slice("a", &[("10.0.0.1", false), ("10.0.0.2", true)]), slice("b", &[("10.0.0.1", true)])];
+        let slices: Vec<LentSlice<'_>> = slices.iter().map(LentSlice::from).collect();
         let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
         let policies = Policies { internal_local: false, external_local: false, externally_accessible: false };
-        let (endpoints, any) = of_port(&slices, &key, IpFamily::V4, policies, &Place::default(), None);
+        let (endpoints, any) = of_port(&slices, &key, IpFamily::V4, policies, &Place::default(), None, false);
         let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(any);
         let udp = ServicePortKey { protocol: Protocol::Udp, ..key };
-        assert!(of_port(&slices, &udp, IpFamily::V4, policies, &Place::default(), None).0.is_empty());
+        assert!(of_port(&slices, &udp, IpFamily::V4, policies, &Place::default(), None, false).0.is_empty());
     }
 
     #[test]
@@ -105,7 +105,8 @@ mod tests {
         local.endpoints[0].node = Some(here);
         let slices = [local, slice("b", &[("10.0.0.1", true)])];
         let key = ServicePortKey { service: ServiceName::new("ns", "a"), port: "http".into(), protocol: Protocol::Tcp };
+        let slices: Vec<LentSlice<'_>> = slices.iter().map(LentSlice::from).collect();
         let found = collect(&slices, &key, IpFamily::V4, &place);
-        assert_eq!(found.values().map(|endpoint| endpoint.ready).collect::<Vec<_>>(), [false]);
+        assert_eq!(found.iter().map(|(_, endpoint)| endpoint.ready).collect::<Vec<_>>(), [false]);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::NodePortAddresses;
 use super::topology::Place;
-use crate::model::{EndpointSlice, IpFamily, PerFamily, Service, ServiceName, ServiceType};
+use crate::model::{IpFamily, LentSlice, PerFamily, Service, ServiceName, ServiceType};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub fn port(service: &Service) -> Option<u16> {
 }
 
 /// The health check of a Service, if it has one.
-pub fn of_service(service: &Service, slices: &[EndpointSlice], place: &Place) -> Option<HealthCheck> {
+pub fn of_service(service: &Service, slices: &[LentSlice<'_>], place: &Place) -> Option<HealthCheck> {
     let port = port(service)?;
     let has = |family| service.cluster_ips.iter().any(|ip| IpFamily::of(*ip) == family);
     let count = |family| has(family).then(|| ready_here(slices, family, place));
@@ -57,8 +57,8 @@ pub fn of_service(service: &Service, slices: &[EndpointSlice], place: &Place) ->
 
 /// Different addresses on this node that are ready. What is terminating still serves, but the load balancer is to look
 /// for another node. As upstream, any port of a slice will do, whatever the Service calls its own.
-fn ready_here(slices: &[EndpointSlice], family: IpFamily, place: &Place) -> usize {
-    let slices = slices.iter().filter(|slice| slice.family == family && !slice.ports.is_empty());
+fn ready_here(slices: &[LentSlice<'_>], family: IpFamily, place: &Place) -> usize {
+    let slices = slices.iter().filter(|slice| slice.family() == family && !slice.ports.is_empty());
     let ready = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.ready && place.has(endpoint));
     let addresses: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.address).collect();
     addresses.len()
@@ -67,7 +67,7 @@ fn ready_here(slices: &[EndpointSlice], family: IpFamily, place: &Place) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, EndpointPort, Protocol};
+    use crate::model::{Endpoint, EndpointPort, EndpointSlice, Protocol};
 
     fn service() -> Service {
         Service {
@@ -104,7 +104,7 @@ mod tests {
         let a = slice("a", &[("10.0.0.1", "here", true), ("10.0.0.2", "here", false), ("10.0.0.3", "there", true)]);
         let slices = [a, slice("b", &[("10.0.0.1", "here", true), ("10.0.0.4", "here", true)])];
         let place = Place { node: "here".into(), zone: None };
-        let check = of_service(&service(), &slices, &place).unwrap();
+        let check = of_service(&service(), &slices.each_ref().map(LentSlice::from), &place).unwrap();
         assert_eq!(check.local_endpoints, PerFamily { v4: Some(2), v6: None });
         assert_eq!(
             (check.count(IpFamily::V4), check.count(IpFamily::V6)),

@@ -1,7 +1,7 @@
 //! How the traffic of a service port is scheduled, where IPVS does it.
 
 use super::Settings;
-use crate::model::{self, Balancing, EndpointSlice, Protocol};
+use crate::model::{self, Balancing, LentSlice, Protocol};
 use std::sync::Arc;
 
 /// How an IPVS scheduler works, besides its defaults.
@@ -21,7 +21,7 @@ impl Scheduling {
 }
 
 /// The scheduler of a Service. Who gives weights and names no scheduler wants one that counts them.
-pub fn scheduler(settings: &Settings, balancing: &Balancing, slices: &[EndpointSlice]) -> Arc<str> {
+pub fn scheduler(settings: &Settings, balancing: &Balancing, slices: &[LentSlice<'_>]) -> Arc<str> {
     if let Some(named) = &balancing.scheduler {
         return named.clone();
     }

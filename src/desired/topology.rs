@@ -1,7 +1,8 @@
 //! Which endpoints a service port may use on this node: readiness, traffic policies, topology hints, and the fall-back
 //! to endpoints that are terminating but still serve. Upstream: `pkg/proxy/topology.go`, `CategorizeEndpoints`.
 
-use crate::model::Endpoint;
+use crate::model::LentEndpoint;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where this node is.
@@ -14,8 +15,8 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn has(&self, endpoint: &Endpoint) -> bool {
-        endpoint.node.as_deref() == Some(&*self.node)
+    pub fn has(&self, endpoint: &LentEndpoint<'_>) -> bool {
+        endpoint.node == Some(&*self.node)
     }
 }
 
@@ -52,11 +53,14 @@ enum Hints {
     SameZone,
 }
 
+/// An endpoint, and where it listens.
+type Found<'a> = (SocketAddr, &'a LentEndpoint<'a>);
+
 /// The verdict on each endpoint, in order, and whether any endpoint anywhere could serve.
-pub fn categorize(endpoints: &[&Endpoint], policies: Policies, place: &Place) -> (Vec<Use>, bool) {
+pub fn categorize(endpoints: &[Found<'_>], policies: Policies, place: &Place) -> (Vec<Use>, bool) {
     let mut uses = vec![Use::default(); endpoints.len()];
     let mut has_any = false;
-    let falls_back = |endpoint: &Endpoint| endpoint.serving && endpoint.terminating;
+    let falls_back = |endpoint: &LentEndpoint<'_>| endpoint.serving && endpoint.terminating;
     if policies.uses_cluster() {
         let hints = hints(endpoints, place);
         mark(
@@ -72,7 +76,7 @@ pub fn categorize(endpoints: &[&Endpoint], policies: Policies, place: &Place) ->
         has_any = uses.iter().any(|verdict| verdict.cluster);
     }
     if policies.uses_local() {
-        has_any |= endpoints.iter().any(|endpoint| endpoint.ready || falls_back(endpoint));
+        has_any |= endpoints.iter().any(|(_, endpoint)| endpoint.ready || falls_back(endpoint));
         mark(&mut uses, endpoints, |verdict| &mut verdict.local, |endpoint| place.has(endpoint) && endpoint.ready);
         if !uses.iter().any(|verdict| verdict.local) {
             mark(
@@ -88,42 +92,42 @@ pub fn categorize(endpoints: &[&Endpoint], policies: Policies, place: &Place) ->
 
 fn mark(
     uses: &mut [Use],
-    endpoints: &[&Endpoint],
+    endpoints: &[Found<'_>],
     field: impl Fn(&mut Use) -> &mut bool,
-    chosen: impl Fn(&Endpoint) -> bool,
+    chosen: impl Fn(&LentEndpoint<'_>) -> bool,
 ) {
-    for (verdict, endpoint) in uses.iter_mut().zip(endpoints) {
+    for (verdict, (_, endpoint)) in uses.iter_mut().zip(endpoints) {
         *field(verdict) = chosen(endpoint);
     }
 }
 
 /// Hints count only if every ready endpoint has one and one of them names this node (or zone).
-fn hints(endpoints: &[&Endpoint], place: &Place) -> Hints {
-    let ready = || endpoints.iter().filter(|endpoint| endpoint.ready);
-    let node = |endpoint: &&&Endpoint| endpoint.node_hints().contains(&place.node);
-    if ready().all(|endpoint| !endpoint.node_hints().is_empty()) && ready().any(|endpoint| node(&endpoint)) {
+fn hints(endpoints: &[Found<'_>], place: &Place) -> Hints {
+    let ready = || endpoints.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.ready);
+    let node = |endpoint: &LentEndpoint<'_>| endpoint.node_hints().contains(&&*place.node);
+    if ready().all(|endpoint| !endpoint.node_hints().is_empty()) && ready().any(node) {
         return Hints::SameNode;
     }
     let Some(own_zone) = &place.zone else { return Hints::Ignored };
-    let in_zone = |endpoint: &&Endpoint| endpoint.zone_hints().contains(own_zone);
+    let in_zone = |endpoint: &LentEndpoint<'_>| endpoint.zone_hints().contains(&&**own_zone);
     if ready().all(|endpoint| !endpoint.zone_hints().is_empty()) && ready().any(in_zone) {
         return Hints::SameZone;
     }
     Hints::Ignored
 }
 
-fn available(endpoint: &Endpoint, hints: Hints, place: &Place) -> bool {
+fn available(endpoint: &LentEndpoint<'_>, hints: Hints, place: &Place) -> bool {
     match hints {
         Hints::Ignored => true,
-        Hints::SameNode => endpoint.node_hints().contains(&place.node),
-        Hints::SameZone => place.zone.as_ref().is_some_and(|zone| endpoint.zone_hints().contains(zone)),
+        Hints::SameNode => endpoint.node_hints().contains(&&*place.node),
+        Hints::SameZone => place.zone.as_ref().is_some_and(|zone| endpoint.zone_hints().contains(&&**zone)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Hints as Meant;
+    use crate::model::{Endpoint, Hints as Meant};
 
     fn endpoint(last: u8, node: &str, state: &str) -> Endpoint {
         let (ready, serving, terminating) = match state {
@@ -156,7 +160,8 @@ mod tests {
         Policies { internal_local: true, external_local: false, externally_accessible: false };
 
     fn run(endpoints: &[Endpoint], policies: Policies) -> (String, bool) {
-        let list: Vec<&Endpoint> = endpoints.iter().collect();
+        let lent: Vec<LentEndpoint<'_>> = endpoints.iter().map(LentEndpoint::from).collect();
+        let list: Vec<Found<'_>> = lent.iter().map(|one| (SocketAddr::new(one.address, 80), one)).collect();
         let (uses, any) = categorize(&list, policies, &place());
         let letter = |verdict: &Use| match (verdict.cluster, verdict.local) {
             (true, true) => 'b',

@@ -1,6 +1,6 @@
 //! How the endpoints of a Service share its traffic, where its annotations ask for something else than the default.
 
-use super::{Endpoint, SCHEDULERS};
+use super::{LentEndpoint, SCHEDULERS};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -61,12 +61,12 @@ enum Whose {
 }
 
 impl Whose {
-    fn is(&self, endpoint: &Endpoint) -> bool {
+    fn is(&self, endpoint: &LentEndpoint<'_>) -> bool {
         match self {
             Self::Address(address) => *address == endpoint.address,
-            Self::Pod(name) => endpoint.pod.as_ref() == Some(name),
-            Self::Node(name) => endpoint.node.as_ref() == Some(name),
-            Self::Zone(name) => endpoint.zone.as_ref() == Some(name),
+            Self::Pod(name) => endpoint.pod == Some(&**name),
+            Self::Node(name) => endpoint.node == Some(&**name),
+            Self::Zone(name) => endpoint.zone == Some(&**name),
             Self::Everybody => true,
         }
     }
@@ -134,7 +134,7 @@ impl Weights {
     }
 
     /// The weight of an endpoint, if any is meant for it.
-    pub fn of(&self, endpoint: &Endpoint) -> Option<u32> {
+    pub fn of(&self, endpoint: &LentEndpoint<'_>) -> Option<u32> {
         self.0.iter().find(|(whose, _)| whose.is(endpoint)).map(|(_, weight)| *weight)
     }
 }
@@ -158,6 +158,7 @@ impl fmt::Display for Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Endpoint;
 
     fn endpoint(address: &str, pod: &str, node: &str, zone: &str) -> Endpoint {
         Endpoint {
@@ -177,7 +178,7 @@ mod tests {
     fn what_is_more_particular_counts() {
         let text = "*=2, zone:b = 3,node:n1=4 ,pod:web-0=5,10.0.0.9=6,fd00::9=7,";
         let weights = Weights::read(text).unwrap();
-        let of = |address, pod, node, zone| weights.of(&endpoint(address, pod, node, zone)).unwrap();
+        let of = |address, pod, node, zone| weights.of(&(&endpoint(address, pod, node, zone)).into()).unwrap();
         assert_eq!(of("10.0.0.1", "web-1", "n2", "a"), 2);
         assert_eq!(of("10.0.0.1", "web-1", "n2", "b"), 3);
         assert_eq!(of("10.0.0.1", "web-1", "n1", "b"), 4);
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(of("fd00::9", "web-0", "n1", "b"), 7);
         assert_eq!(weights.to_string(), "10.0.0.9=6,fd00::9=7,pod:web-0=5,node:n1=4,zone:b=3,*=2");
         assert_eq!(Weights::read(&weights.to_string()).as_ref(), Ok(&weights));
-        assert!(Weights::read("pod:web-0=5").unwrap().of(&endpoint("10.0.0.1", "web-1", "n", "z")).is_none());
+        assert!(Weights::read("pod:web-0=5").unwrap().of(&(&endpoint("10.0.0.1", "web-1", "n", "z")).into()).is_none());
         assert!(Weights::read(" , ").unwrap().is_empty());
     }
 

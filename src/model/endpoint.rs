@@ -41,9 +41,9 @@ pub struct Hints {
     pub nodes: Vec<Arc<str>>,
 }
 
+#[cfg(test)]
 impl Endpoint {
     /// A ready one, of which nothing else is known.
-    #[cfg(test)]
     pub fn for_test(address: IpAddr) -> Self {
         Self {
             address,
@@ -56,16 +56,6 @@ impl Endpoint {
             pod: None,
             weight: None,
         }
-    }
-
-    /// Zones for which the control plane meant it.
-    pub fn zone_hints(&self) -> &[Arc<str>] {
-        self.hints.as_ref().map(|hints| hints.zones.as_slice()).unwrap_or_default()
-    }
-
-    /// Nodes for which the control plane meant it.
-    pub fn node_hints(&self) -> &[Arc<str>] {
-        self.hints.as_ref().map(|hints| hints.nodes.as_slice()).unwrap_or_default()
     }
 }
 

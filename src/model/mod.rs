@@ -21,7 +21,7 @@ pub use event::{Event, EventQueue, Events, Reason, Regarding};
 pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
-pub use slices::{EndpointView, Packed, PackedSlice, SliceView, Slices};
+pub use slices::{EndpointView, LentEndpoint, LentSlice, Packed, PackedSlice, SliceView, Slices};
 pub use widths::Widths;
 
 use imbl::OrdMap;

@@ -49,6 +49,11 @@ impl Slices {
         self.0.iter().map(|(name, packed)| unpack(name, packed))
     }
 
+    /// The slices, by name, without a copy of their texts.
+    pub fn lent(&self) -> impl Iterator<Item = LentSlice<'_>> {
+        self.0.iter().map(|(name, packed)| lent(name, packed))
+    }
+
     /// The slices as they are packed, by name.
     pub fn packed(&self) -> impl Iterator<Item = &Packed> {
         self.0.iter().map(|(_, packed)| packed)
@@ -120,11 +125,8 @@ impl Packed {
 
     /// What is in it, at no more cost than reading it.
     pub fn view(&self) -> SliceView<'_> {
-        let form = form("", self);
-        SliceView {
-            ports: form.ports.into_iter().map(|(name, number, port)| (name, protocol(number), port)).collect(),
-            endpoints: form.endpoints.into_iter().map(EndpointView::from).collect(),
-        }
+        let LentSlice { ports, endpoints, .. } = lent("", self);
+        SliceView { ports, endpoints: endpoints.into_iter().map(EndpointView::from).collect() }
     }
 
     /// How much room its endpoints take in a table, at a fraction of the cost of looking at each of them.
@@ -146,62 +148,91 @@ impl From<&EndpointSlice> for Packed {
     }
 }
 
-/// What is packed. What is read alone stands in front.
-#[derive(Serialize, Deserialize)]
-struct Form<'a> {
+/// An [`EndpointSlice`] whose texts are the packed ones: what is packed. What is read alone stands in front.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LentSlice<'a> {
     widths: Widths,
-    proxy_name: Option<&'a str>,
+    /// As in [`EndpointSlice`].
+    pub proxy_name: Option<&'a str>,
     is_v6: bool,
+    /// Name, protocol and number of its ports.
     #[serde(borrow)]
-    ports: Vec<(&'a str, u8, u16)>,
+    pub ports: Vec<(&'a str, Protocol, u16)>,
+    /// Its endpoints.
     #[serde(borrow)]
-    endpoints: Vec<Member<'a>>,
+    pub endpoints: Vec<LentEndpoint<'a>>,
     triggers: Vec<SystemTime>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Member<'a> {
-    address: IpAddr,
-    ready: bool,
-    serving: bool,
-    terminating: bool,
-    node: Option<&'a str>,
-    zone: Option<&'a str>,
+/// An [`Endpoint`] whose texts are the packed ones, with its fields.
+#[expect(missing_docs, reason = "the fields are those of Endpoint")]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LentEndpoint<'a> {
+    pub address: IpAddr,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+    pub node: Option<&'a str>,
+    pub zone: Option<&'a str>,
+    /// Zones, then nodes.
     #[serde(borrow)]
     hints: Option<(Vec<&'a str>, Vec<&'a str>)>,
-    pod: Option<&'a str>,
-    weight: Option<u32>,
+    pub pod: Option<&'a str>,
+    pub weight: Option<u32>,
 }
 
-const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+impl LentSlice<'_> {
+    /// `addressType`.
+    pub fn family(&self) -> IpFamily {
+        if self.is_v6 { IpFamily::V6 } else { IpFamily::V4 }
+    }
+}
+
+impl LentEndpoint<'_> {
+    /// Zones for which the control plane meant it.
+    pub fn zone_hints(&self) -> &[&str] {
+        self.hints.as_ref().map(|(zones, _)| zones.as_slice()).unwrap_or_default()
+    }
+
+    /// Nodes for which the control plane meant it.
+    pub fn node_hints(&self) -> &[&str] {
+        self.hints.as_ref().map(|(_, nodes)| nodes.as_slice()).unwrap_or_default()
+    }
+}
 
 fn pack(slice: &EndpointSlice) -> Packed {
-    let EndpointSlice { name: _, proxy_name, family, ports, endpoints, triggers } = slice;
-    let number = |protocol| (0_u8..).zip(PROTOCOLS).find(|(_, known)| *known == protocol).map_or(0, |(at, _)| at);
-    let form = Form {
-        widths: endpoints.iter().map(Widths::of).fold(Widths::default(), Widths::max),
-        proxy_name: proxy_name.as_deref(),
-        is_v6: *family == IpFamily::V6,
-        ports: ports.iter().map(|port| (&*port.name, number(port.protocol), port.port)).collect(),
-        endpoints: endpoints.iter().map(member).collect(),
-        triggers: triggers.clone(),
-    };
     // Memory is all that it needs.
-    Packed(postcard::to_allocvec(&form).unwrap_or_default().into())
+    Packed(postcard::to_allocvec(&LentSlice::from(slice)).unwrap_or_default().into())
 }
 
-fn member(endpoint: &Endpoint) -> Member<'_> {
-    let Endpoint { address, ready, serving, terminating, node, zone, hints, pod, weight } = endpoint;
-    Member {
-        address: *address,
-        ready: *ready,
-        serving: *serving,
-        terminating: *terminating,
-        node: node.as_deref(),
-        zone: zone.as_deref(),
-        hints: hints.as_deref().map(|hints| (borrowed(&hints.zones), borrowed(&hints.nodes))),
-        pod: pod.as_deref(),
-        weight: *weight,
+impl<'a> From<&'a EndpointSlice> for LentSlice<'a> {
+    fn from(slice: &'a EndpointSlice) -> Self {
+        let EndpointSlice { name: _, proxy_name, family, ports, endpoints, triggers } = slice;
+        Self {
+            widths: endpoints.iter().map(Widths::of).fold(Widths::default(), Widths::max),
+            proxy_name: proxy_name.as_deref(),
+            is_v6: *family == IpFamily::V6,
+            ports: ports.iter().map(|port| (&*port.name, port.protocol, port.port)).collect(),
+            endpoints: endpoints.iter().map(LentEndpoint::from).collect(),
+            triggers: triggers.clone(),
+        }
+    }
+}
+
+impl<'a> From<&'a Endpoint> for LentEndpoint<'a> {
+    fn from(endpoint: &'a Endpoint) -> Self {
+        let Endpoint { address, ready, serving, terminating, node, zone, hints, pod, weight } = endpoint;
+        Self {
+            address: *address,
+            ready: *ready,
+            serving: *serving,
+            terminating: *terminating,
+            node: node.as_deref(),
+            zone: zone.as_deref(),
+            hints: hints.as_deref().map(|hints| (borrowed(&hints.zones), borrowed(&hints.nodes))),
+            pod: pod.as_deref(),
+            weight: *weight,
+        }
     }
 }
 
@@ -237,46 +268,37 @@ pub struct EndpointView<'a> {
     pub terminating: bool,
 }
 
-impl<'a> From<Member<'a>> for EndpointView<'a> {
-    fn from(member: Member<'a>) -> Self {
-        let Member { address, ready, serving, terminating, node, zone, pod, .. } = member;
+impl<'a> From<LentEndpoint<'a>> for EndpointView<'a> {
+    fn from(endpoint: LentEndpoint<'a>) -> Self {
+        let LentEndpoint { address, ready, serving, terminating, node, zone, pod, .. } = endpoint;
         let [pod, node, zone] = [pod, node, zone].map(Option::unwrap_or_default);
         Self { address, pod, node, zone, ready, serving, terminating }
     }
 }
 
-fn protocol(number: u8) -> Protocol {
-    PROTOCOLS.get(usize::from(number)).copied().unwrap_or(Protocol::Tcp)
-}
-
-fn form<'a>(name: &str, Packed(bytes): &'a Packed) -> Form<'a> {
-    match postcard::from_bytes(bytes) {
-        Ok(form) => form,
-        Err(error) => {
-            // What this very program packed: memory is broken, or this file.
-            tracing::error!("endpoint slice {name} cannot be unpacked: {error}");
-            let (ports, endpoints, triggers) = (Vec::new(), Vec::new(), Vec::new());
-            Form { widths: Widths::default(), proxy_name: None, is_v6: false, ports, endpoints, triggers }
-        }
-    }
+fn lent<'a>(name: &str, Packed(bytes): &'a Packed) -> LentSlice<'a> {
+    postcard::from_bytes(bytes).unwrap_or_else(|error| {
+        // What this very program packed: memory is broken, or this file.
+        tracing::error!("endpoint slice {name} cannot be unpacked: {error}");
+        LentSlice::default()
+    })
 }
 
 fn unpack(name: &SliceName, packed: &Packed) -> EndpointSlice {
-    let form = form(name, packed);
-    let port =
-        |(name, number, port): (&str, u8, u16)| EndpointPort { name: intern(name), protocol: protocol(number), port };
+    let lent = lent(name, packed);
+    let port = |(name, protocol, port): (&str, Protocol, u16)| EndpointPort { name: intern(name), protocol, port };
     EndpointSlice {
         name: name.clone(),
-        proxy_name: form.proxy_name.map(intern),
-        family: if form.is_v6 { IpFamily::V6 } else { IpFamily::V4 },
-        ports: form.ports.into_iter().map(port).collect(),
-        endpoints: form.endpoints.into_iter().map(endpoint).collect(),
-        triggers: form.triggers,
+        proxy_name: lent.proxy_name.map(intern),
+        family: lent.family(),
+        ports: lent.ports.into_iter().map(port).collect(),
+        endpoints: lent.endpoints.into_iter().map(endpoint).collect(),
+        triggers: lent.triggers,
     }
 }
 
-fn endpoint(member: Member<'_>) -> Endpoint {
-    let Member { address, ready, serving, terminating, node, zone, hints, pod, weight } = member;
+fn endpoint(lent: LentEndpoint<'_>) -> Endpoint {
+    let LentEndpoint { address, ready, serving, terminating, node, zone, hints, pod, weight } = lent;
     let texts = |texts: Vec<&str>| texts.into_iter().map(intern).collect();
     Endpoint {
         address,

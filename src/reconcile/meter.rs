@@ -135,17 +135,20 @@ impl Tally {
 
     /// Looks at what changed for service ports without local endpoints.
     fn look(&mut self, family: IpFamily, desired: &Desired, change: &Change) {
-        let keys = change.ports.get(family);
-        if keys.is_empty() {
+        let (all, keys) = (*change.node.get(family), change.ports.get(family));
+        if !all && keys.is_empty() {
             return;
         }
         let (internal, external) = (self.internal.get_mut(family), self.external.get_mut(family));
-        for key in keys {
-            let port = desired.ports.get(key);
-            note(internal, key, port.is_some_and(|port| port.internal_policy_local && lacks_local(port)));
+        let mut look = |key: &ServicePortKey, port: Option<&ServicePort>| {
             let external_local = |port: &ServicePort| port.external_policy_local && port.externally_accessible();
+            note(internal, key, port.is_some_and(|port| port.internal_policy_local && lacks_local(port)));
             note(external, key, port.is_some_and(|port| external_local(port) && lacks_local(port)));
+        };
+        if all {
+            desired.ports.iter().for_each(|(key, port)| look(key, Some(port)));
         }
+        keys.iter().for_each(|key| look(key, desired.ports.get(key).map(|port| &**port)));
         let count = WithoutLocal { internal: internal.len(), external: external.len() };
         self.meter.without_local(family, count);
     }

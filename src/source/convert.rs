@@ -243,7 +243,7 @@ fn slice(object: &discovery::EndpointSlice, problems: &mut Vec<Problem>) -> Resu
     for (index, entry) in object.endpoints.iter().flatten().enumerate() {
         match endpoint(entry, family) {
             Ok(mut endpoint) => {
-                endpoint.weight = weights.of(&endpoint);
+                endpoint.weight = weights.of(&(&endpoint).into());
                 let alike = endpoints.last().filter(|last: &&Endpoint| last.hints == endpoint.hints);
                 endpoint.hints = alike.map_or(endpoint.hints, |last| last.hints.clone());
                 endpoints.push(endpoint);

@@ -54,12 +54,13 @@ mod tests {
         let mut snapshot = Snapshot { complete: true, ..Snapshot::default() };
         snapshot.services.insert(service.name.clone(), Arc::new(service));
         let mut builder = Builder::new(Arc::new(Settings::default()));
-        let change = builder.update(&snapshot, &NodeFacts::default(), Instant::now());
+        builder.update(&Snapshot { complete: true, ..Snapshot::default() }, &NodeFacts::default(), Instant::now());
+        let keys = builder.update(&snapshot, &NodeFacts::default(), Instant::now()).ports.v4;
         let desired = builder.desired().get(IpFamily::V4);
         let id = ServiceId::new(ipvs::Protocol::Tcp, "172.30.0.1".parse().unwrap(), 80);
         let found = FoundDestination { weight: 1, masqueraded: true, connections: 0, drained_since: None };
         let mut observed = Observed::default();
-        let counted = |observed: &Observed| draining(desired, Touched::Ports(&change.ports.v4), observed).len();
+        let counted = |observed: &Observed| draining(desired, Touched::Ports(&keys), observed).len();
         let server = |destinations| FoundServer { service: ipvs::Service::new(id, ipvs::Scheduler::Rr), destinations };
         observed.servers.insert(id, server(litemap::LiteMap::new()));
         assert_eq!(counted(&observed), 0, "there is nothing to count");

@@ -3,7 +3,7 @@
 use super::super::topology::Policies;
 use super::super::{Scheduling, ServicePort, ServicePortKey, Settings, endpoints, health, of_family, scheduling};
 use super::Builder;
-use crate::model::{self, EndpointSlice, IpFamily, Service, ServiceName, Slices};
+use crate::model::{self, IpFamily, LentSlice, Service, Slices};
 
 /// A Service, unless it is meant for another proxy.
 pub(super) fn served<'a>(settings: &Settings, service: Option<&'a Service>) -> Option<&'a Service> {
@@ -12,9 +12,10 @@ pub(super) fn served<'a>(settings: &Settings, service: Option<&'a Service>) -> O
 
 impl Builder {
     /// The slices of a Service that are not meant for another proxy.
-    pub(super) fn slices(&self, name: &ServiceName) -> Vec<EndpointSlice> {
-        let theirs = |slice: &EndpointSlice| slice.proxy_name.is_some() && slice.proxy_name != self.settings.proxy_name;
-        let slices = self.snapshot.slices.get(name).into_iter().flat_map(Slices::values);
+    pub(super) fn slices<'a>(&self, slices: Option<&'a Slices>) -> Vec<LentSlice<'a>> {
+        let own = self.settings.proxy_name.as_deref();
+        let theirs = |slice: &LentSlice<'_>| slice.proxy_name.is_some() && slice.proxy_name != own;
+        let slices = slices.into_iter().flat_map(Slices::lent);
         slices.filter(|slice| !theirs(slice)).collect()
     }
 
@@ -22,7 +23,7 @@ impl Builder {
     pub(super) fn compile(
         &self,
         service: Option<&Service>,
-        slices: &[EndpointSlice],
+        slices: &[LentSlice<'_>],
         family: IpFamily,
     ) -> Vec<ServicePort> {
         let Some(service) = service else { return Vec::new() };
@@ -60,10 +61,7 @@ impl Builder {
                 externally_accessible: port.externally_accessible(),
             };
             (port.endpoints, port.has_any_endpoints) =
-                endpoints::of_port(slices, &port.key, family, policies, &self.place, weights);
-            if !self.names_pods {
-                port.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
-            }
+                endpoints::of_port(slices, &port.key, family, policies, &self.place, weights, self.names_pods);
             port
         };
         service.ports.iter().map(each).collect()

@@ -23,9 +23,10 @@ impl fmt::Display for Refusal {
 /// What an update changed.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
-    /// The service ports that differ, per family.
+    /// The service ports that differ, per family. Where there was nothing before, and what holds for the whole node differs as
+    /// well, they are not listed.
     pub ports: PerFamily<BTreeSet<ServicePortKey>>,
-    /// Whether what holds for the whole node differs, per family.
+    /// Whether what holds for the whole node differs, per family, and with it possibly every service port.
     pub node: PerFamily<bool>,
 }
 
