@@ -13,8 +13,12 @@ use tracing::{info, warn};
 /// Something that a reflector learnt.
 #[derive(Debug)]
 pub enum Update {
-    /// These are all objects of a kind.
-    Listed(Kind, Vec<Arrival>),
+    /// What comes of a kind from here on is a list of all that there is, maybe begun anew.
+    Listing(Kind),
+    /// Some of a list.
+    Arrived(Kind, Vec<Arrival>),
+    /// These were all objects of a kind.
+    Listed(Kind),
     /// An object is new or different.
     Applied(Kind, Arrival),
     /// An object is gone.
@@ -31,6 +35,8 @@ pub struct Store {
     snapshot: Snapshot,
     /// Kinds of which everything is known.
     listed: BTreeSet<Kind>,
+    /// Of kinds that are being listed: what was known before, and did not come yet.
+    unseen: BTreeMap<Kind, BTreeSet<ServiceName>>,
     /// The Service of each slice by the slice's own name: it may change, and a deletion need not tell it.
     owners: HashMap<ServiceName, ServiceName>,
     /// Services of other proxies. They come by another watch than ours, so that one that changes hands may be in both for
@@ -52,7 +58,9 @@ impl Store {
     /// Takes in an update.
     pub fn take(&mut self, update: Update) {
         match update {
-            Update::Listed(kind, arrivals) => self.replace(kind, arrivals),
+            Update::Listing(kind) => drop(self.unseen.insert(kind, self.known(kind))),
+            Update::Arrived(kind, arrivals) => arrivals.into_iter().for_each(|arrival| self.arrived(kind, arrival)),
+            Update::Listed(kind) => self.end_list(kind),
             Update::Applied(kind, arrival) => self.apply(kind, arrival),
             Update::Deleted(kind, id) => self.delete(kind, &id),
             Update::Absent(kind) => self.complete(kind),
@@ -89,14 +97,16 @@ impl Store {
         Some(Snapshot { nodes, service_ranges, ..first.snapshot })
     }
 
-    /// Swaps a kind for what was listed: at once, so that nothing that exists is ever missing.
-    fn replace(&mut self, kind: Kind, arrivals: Vec<Arrival>) {
-        let mut gone: BTreeSet<ServiceName> = self.known(kind);
-        for arrival in arrivals {
-            gone.remove(&arrival.id);
-            self.apply(kind, arrival);
+    fn arrived(&mut self, kind: Kind, arrival: Arrival) {
+        if let Some(unseen) = self.unseen.get_mut(&kind) {
+            unseen.remove(&arrival.id);
         }
-        for id in gone {
+        self.apply(kind, arrival);
+    }
+
+    /// Only now what did not come is gone, so that nothing that exists is ever missing.
+    fn end_list(&mut self, kind: Kind) {
+        for id in self.unseen.remove(&kind).unwrap_or_default() {
             self.delete(kind, &id);
         }
         self.complete(kind);

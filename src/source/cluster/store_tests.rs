@@ -13,8 +13,13 @@ fn slice(name: &str, service: &str, endpoint: &str) -> Value {
         "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": [endpoint]}]})
 }
 
-fn listed(kind: Kind, values: &[Value]) -> Update {
-    Update::Listed(kind, values.iter().map(|value| Arrival::read(kind, value)).collect())
+/// Takes in a list, in two parts.
+fn list(store: &mut Store, kind: Kind, values: &[Value]) {
+    store.take(Update::Listing(kind));
+    for part in values.chunks(values.len().div_ceil(2).max(1)) {
+        store.take(Update::Arrived(kind, part.iter().map(|value| Arrival::read(kind, value)).collect()));
+    }
+    store.take(Update::Listed(kind));
 }
 
 fn applied(kind: Kind, value: &Value) -> Update {
@@ -28,13 +33,13 @@ fn id(name: &str) -> ServiceName {
 /// A store that has listed two Services with a slice each.
 fn store() -> Store {
     let mut store = Store::default();
-    store.take(listed(Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.2")]));
-    store.take(listed(Kind::EndpointSlice, &[slice("a-1", "a", "10.0.0.1"), slice("b-1", "b", "10.0.0.2")]));
-    store.take(listed(Kind::Node, &[json!({"metadata": {"name": "me"}})]));
+    list(&mut store, Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.2")]);
+    list(&mut store, Kind::EndpointSlice, &[slice("a-1", "a", "10.0.0.1"), slice("b-1", "b", "10.0.0.2")]);
+    list(&mut store, Kind::Node, &[json!({"metadata": {"name": "me"}})]);
     assert!(store.fresh().is_none(), "service ranges have not been listed");
-    store.take(listed(Kind::ServiceCidr, &[]));
+    list(&mut store, Kind::ServiceCidr, &[]);
     assert!(store.fresh().is_none(), "Services of others have not been listed");
-    store.take(listed(Kind::OtherService, &[]));
+    list(&mut store, Kind::OtherService, &[]);
     store
 }
 
@@ -62,7 +67,7 @@ fn a_service_that_changes_hands_is_never_lost() {
         }
         assert_eq!(of(&mut store), Some(Some("other".into())), "given away, {first:?} first");
         // Another list of ours does not take it away.
-        store.take(listed(Kind::Service, &[service("b", "172.30.0.2")]));
+        list(&mut store, Kind::Service, &[service("b", "172.30.0.2")]);
         assert!(store.fresh().is_none());
         for kind in if first == Kind::Service { [first, Kind::OtherService] } else { [first, Kind::Service] } {
             store.take(match kind {
@@ -102,7 +107,7 @@ fn an_event_changes_what_it_names_and_shares_the_rest() {
 fn a_new_list_swaps_at_once_and_takes_away_what_it_lacks() {
     let mut store = store();
     let before = store.fresh().unwrap();
-    store.take(listed(Kind::Service, &[service("b", "172.30.0.2"), service("c", "172.30.0.3")]));
+    list(&mut store, Kind::Service, &[service("b", "172.30.0.2"), service("c", "172.30.0.3")]);
     let after = store.fresh().unwrap();
     assert_eq!(before.changed_services(&after), [id("a"), id("c")]);
     assert!(Arc::ptr_eq(&before.services[&id("b")], &after.services[&id("b")]));
@@ -125,7 +130,7 @@ fn a_broken_object_keeps_its_last_good_state() {
     let before = store.fresh().unwrap();
     let mut broken = service("a", "172.30.0.1");
     broken["spec"]["ports"][0]["port"] = json!("many");
-    store.take(listed(Kind::Service, &[broken, service("b", "172.30.0.7"), json!({"metadata": {}}), json!(7)]));
+    list(&mut store, Kind::Service, &[broken, service("b", "172.30.0.7"), json!({"metadata": {}}), json!(7)]);
     let after = store.fresh().unwrap();
     assert_eq!(before.changed_services(&after), [id("b")]);
     let problems: Vec<String> = store.problems().map(ToString::to_string).collect();
@@ -136,7 +141,7 @@ fn a_broken_object_keeps_its_last_good_state() {
         }),
         "{problems:?}"
     );
-    store.take(listed(Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.7")]));
+    list(&mut store, Kind::Service, &[service("a", "172.30.0.1"), service("b", "172.30.0.7")]);
     assert_eq!(store.problems().count(), 0);
     assert!(store.fresh().is_none());
 }
@@ -157,11 +162,31 @@ fn service_ranges_are_merged() {
 #[test]
 fn an_api_that_is_not_there_holds_nothing_up() {
     let mut store = Store::default();
-    store.take(listed(Kind::Service, &[]));
-    store.take(listed(Kind::EndpointSlice, &[]));
+    list(&mut store, Kind::Service, &[]);
+    list(&mut store, Kind::EndpointSlice, &[]);
     store.take(Update::Absent(Kind::Node));
     assert!(store.fresh().is_none());
-    store.take(listed(Kind::OtherService, &[]));
+    list(&mut store, Kind::OtherService, &[]);
     store.take(Update::Absent(Kind::ServiceCidr));
     assert!(store.fresh().unwrap().complete);
+}
+
+#[test]
+fn a_list_that_breaks_off_takes_nothing_away_and_one_that_ends_does() {
+    let mut store = store();
+    store.fresh();
+    let arrived = |value: &Value| Update::Arrived(Kind::Service, vec![Arrival::read(Kind::Service, value)]);
+    let names = |store: &mut Store| -> Vec<String> {
+        store.fresh().unwrap().services.keys().map(|name| name.name.to_string()).collect()
+    };
+    store.take(Update::Listing(Kind::Service));
+    store.take(arrived(&service("c", "172.30.0.3")));
+    assert_eq!(names(&mut store), ["a", "b", "c"], "what came is so, whatever becomes of the list");
+    store.take(Update::Listing(Kind::Service));
+    store.take(arrived(&service("b", "172.30.0.2")));
+    store.take(Update::Deleted(Kind::Service, id("b")));
+    store.take(arrived(&service("d", "172.30.0.4")));
+    assert_eq!(names(&mut store), ["a", "c", "d"]);
+    store.take(Update::Listed(Kind::Service));
+    assert_eq!(names(&mut store), ["d"], "of a list that began anew only what it has stays");
 }
