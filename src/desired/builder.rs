@@ -18,7 +18,7 @@ use super::node::{answering_addresses, api_servers, never_captured};
 use super::ranges::Ranges;
 use super::topology::Place;
 use super::{Desired, NodeFacts, NodeRules, ServicePort, ServicePortKey, Settings, drain};
-use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot};
+use crate::model::{self, IpFamily, PerFamily, Service, ServiceName, Snapshot, filling};
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -172,11 +172,11 @@ impl Builder {
         let (foremost, others): (Vec<Item<'_>>, Vec<Item<'_>>) =
             services.iter().partition(|item| pass.first && item.name.is_kubernetes());
         foremost.into_iter().for_each(|item| self.rebuild(item, &mut pass));
-        for (number, item) in others.into_iter().enumerate() {
-            if pass.first && number > 0 && number.is_multiple_of(AT_ONCE) {
-                each(&self.desired, extent(item.name));
+        for (number, piece) in others.chunks(AT_ONCE).enumerate() {
+            if let Some(first) = piece.first().filter(|_| pass.first && number > 0) {
+                each(&self.desired, extent(first.name));
             }
-            self.rebuild(item, &mut pass);
+            filling(piece).for_each(|item| self.rebuild(*item, &mut pass));
         }
         affected.for_each(|item| self.rebuild(item, &mut pass));
         let [v4, v6] = [pass.changed.v4, pass.changed.v6].map(|keys| keys.into_iter().collect());

@@ -3,7 +3,7 @@
 //! Whoever has something to tell puts it into [`Events`], which never makes anybody wait. What becomes of it is decided
 //! elsewhere (`observe::events`).
 
-use super::ServiceName;
+use super::{ServiceName, Uid};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub enum Regarding {
         /// Its namespace and name.
         name: ServiceName,
         /// The identity of this very object; another one may have the same name later.
-        uid: Option<Arc<str>>,
+        uid: Option<Uid>,
     },
 }
 

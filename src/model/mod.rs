@@ -12,6 +12,7 @@ mod intern;
 mod node;
 mod service;
 mod slices;
+mod uid;
 mod widths;
 
 pub use address::{AddressError, IpFamily, PerFamily, parse_address, parse_network};
@@ -22,10 +23,17 @@ pub use intern::intern;
 pub use node::Node;
 pub use service::{AffinityTimeout, Protocol, SCHEDULERS, Service, ServiceName, ServicePort, ServiceType, TargetPort};
 pub use slices::{EndpointView, LentEndpoint, LentSlice, Packed, PackedSlice, SliceView, Slices};
+pub use uid::Uid;
 pub use widths::Widths;
 
 use imbl::OrdMap;
 use std::sync::Arc;
+
+/// What is sorted, in an order in which it fills the nodes of an [`OrdMap`]: what is inserted by the order of its keys leaves all of
+/// them half empty, as each is split in the middle. Every second one first makes the nodes, and the others fill them.
+pub fn filling<T>(sorted: &[T]) -> impl Iterator<Item = &T> {
+    sorted.iter().step_by(2).chain(sorted.iter().skip(1).step_by(2))
+}
 
 /// How many changes a source has seen since it started. They only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

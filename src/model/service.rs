@@ -1,6 +1,6 @@
 //! A Service, reduced to what forwarding needs.
 
-use super::Balancing;
+use super::{Balancing, Uid};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -174,7 +174,7 @@ pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
     /// The identity of this very object, for events about it.
-    pub uid: Option<Arc<str>>,
+    pub uid: Option<Uid>,
     /// Its type.
     pub service_type: ServiceType,
     /// Cluster IPs, at most one a family; empty for headless Services.

@@ -5,7 +5,7 @@
 use super::{Problem, annotations};
 use crate::model::{
     AffinityTimeout, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Node, PackedSlice, Protocol, Service,
-    ServiceName, ServicePort, ServiceType, TargetPort, intern, parse_address, parse_network,
+    ServiceName, ServicePort, ServiceType, TargetPort, Uid, intern, parse_address, parse_network,
 };
 use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -97,7 +97,7 @@ fn service(object: &core::Service, problems: &mut Vec<Problem>) -> Result<Arc<Se
     let balancing = annotations::of_service(object.metadata.annotations.as_ref(), udp, problems);
     Ok(Arc::new(Service {
         name: name(&object.metadata)?,
-        uid: object.metadata.uid.as_deref().map(Arc::from),
+        uid: object.metadata.uid.as_deref().filter(|uid| !uid.is_empty()).map(Uid::from),
         service_type,
         cluster_ips: cluster_ips(spec, problems),
         external_ips,

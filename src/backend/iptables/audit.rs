@@ -2,17 +2,15 @@
 //! while changes are written as ever. It prints one state of the table, of before a change or of after it; so whatever was
 //! written meanwhile is left out of the comparison.
 
-use crate::backend::rules::{Found, FoundReader, OwnershipDebug, RuleOp};
-use iptables::{ChainName, Commands, SaveError, Saving, Table};
-use std::collections::HashSet;
+use crate::backend::rules::{Comparison, Found, OwnershipDebug, RuleOp};
+use iptables::{Commands, SaveError, Saving, Table};
 use std::time::Instant;
 
 /// Rules that are being read.
 #[derive(Debug)]
 pub struct Reading {
     saving: Saving,
-    reader: FoundReader<&'static dyn OwnershipDebug>,
-    written: HashSet<(Table, ChainName)>,
+    comparison: Comparison<&'static dyn OwnershipDebug>,
 }
 
 /// What a step came to.
@@ -20,45 +18,31 @@ pub struct Reading {
 pub enum Step {
     /// There is more.
     Unfinished(Box<Reading>),
-    /// All was read.
-    Read(Box<Read>),
-}
-
-/// What was read, and what of it is not to be compared.
-#[derive(Debug)]
-pub struct Read {
-    found: Found,
-    written: HashSet<(Table, ChainName)>,
+    /// All was read, and is as believed or not.
+    Compared(bool),
 }
 
 impl Reading {
     /// Starts to read, to pick out what this takes for ours.
-    pub fn start(commands: &Commands, ownership: &'static dyn OwnershipDebug) -> Box<Self> {
+    pub fn start(commands: &Commands, ownership: &'static dyn OwnershipDebug, believed: &Found) -> Box<Self> {
         let saving = commands.start_saving(&[Table::Nat, Table::Filter]);
-        Box::new(Self { saving, reader: FoundReader::to_compare(ownership), written: HashSet::new() })
+        Box::new(Self { saving, comparison: Comparison::new(ownership, believed) })
     }
 
     /// A step that is carried out meanwhile.
     pub fn passed_over(&mut self, op: &RuleOp) {
-        self.written.insert((op.table(), op.chain()));
+        self.comparison.passed_over(op);
     }
 
-    /// Reads until that instant.
+    /// Reads until that instant, and compares what is read.
     ///
     /// # Errors
     /// When the rules cannot be read.
-    pub fn step(mut self: Box<Self>, until: Instant) -> Result<Step, SaveError> {
-        if !self.saving.step(until, &mut self.reader)? {
+    pub fn step(mut self: Box<Self>, believed: &Found, until: Instant) -> Result<Step, SaveError> {
+        if !self.saving.step(until, &mut self.comparison.beside(believed))? {
             return Ok(Step::Unfinished(self));
         }
-        Ok(Step::Read(Box::new(Read { found: self.reader.finish(), written: self.written })))
-    }
-}
-
-impl Read {
-    /// Whether it is what is believed, but for what was written meanwhile.
-    pub fn is_as(&self, believed: &Found) -> bool {
-        self.found.is_as(believed, |table, chain| self.written.contains(&(table, *chain)))
+        Ok(Step::Compared(self.comparison.holds(believed)))
     }
 }
 
@@ -66,27 +50,38 @@ impl Read {
 mod tests {
     use super::*;
     use crate::backend::iptables::{Ours, names};
-    use iptables::{Chain, Position, Rule, SaveReader};
+    use crate::backend::rules::FoundReader;
+    use iptables::{Chain, ChainName, Position, Rule, SaveReader};
 
-    fn read(text: &str, written: &[RuleOp]) -> Read {
+    fn found(text: &str) -> Found {
         let (mut reader, mut found) = (SaveReader::default(), FoundReader::new(Ours));
         reader.feed(text.as_bytes(), &mut found).unwrap();
         reader.finish(&mut found).unwrap();
-        let written = written.iter().map(|op| (op.table(), op.chain())).collect();
-        Read { found: found.finish(), written }
+        found.finish()
     }
 
-    const TEXT: &str = "*nat\n:OUTPUT ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n\
+    /// Whether the text is as believed, if these steps are carried out after so much of it was read.
+    fn holds(text: &str, believed: &Found, written: &[RuleOp], after: usize) -> bool {
+        let (mut reader, mut comparison) = (SaveReader::default(), Comparison::new(Ours, believed));
+        let (before, behind) = text.split_at(after.min(text.len()));
+        reader.feed(before.as_bytes(), &mut comparison.beside(believed)).unwrap();
+        written.iter().for_each(|op| comparison.passed_over(op));
+        reader.feed(behind.as_bytes(), &mut comparison.beside(believed)).unwrap();
+        reader.finish(&mut comparison.beside(believed)).unwrap();
+        comparison.holds(believed)
+    }
+
+    const TEXT: &str = "*nat\n:OUTPUT ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n:KUBE-SVC-Z - [0:0]\n\
         -A OUTPUT -j KUBE-SERVICES\n-A KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-A\n\
         -A KUBE-SERVICES -d 10.0.0.2/32 -j KUBE-SVC-A\n-A KUBE-SVC-A -j ACCEPT\nCOMMIT\n";
 
     #[test]
     fn what_somebody_changed_is_seen_and_what_we_wrote_is_not() {
-        let found = read(TEXT, &[]).found;
-        assert!(read(TEXT, &[]).is_as(&found));
+        let believed = found(TEXT);
+        assert!(holds(TEXT, &believed, &[], 0));
         let swapped =
             TEXT.replace("10.0.0.1", "10.0.0.3").replace("10.0.0.2", "10.0.0.1").replace("10.0.0.3", "10.0.0.2");
-        assert!(read(&swapped, &[]).is_as(&found), "the order of single rules is nobody's concern");
+        assert!(holds(&swapped, &believed, &[], 0), "the order of single rules is nobody's concern");
         let name = ChainName::from_static("KUBE-SVC-A");
         let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()).into() };
         let single = RuleOp::Insert {
@@ -101,15 +96,47 @@ mod tests {
             ("-A KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-A\n", "", &single),
         ] {
             let changed = TEXT.replace(from, to);
-            assert!(!read(&changed, &[]).is_as(&found), "{changed}");
-            assert!(read(&changed, std::slice::from_ref(ours)).is_as(&found), "{changed}");
+            assert!(!holds(&changed, &believed, &[], 0), "{changed}");
+            assert!(holds(&changed, &believed, std::slice::from_ref(ours), 0), "{changed}");
         }
         let more = TEXT.replace(":KUBE-SVC-A", ":KUBE-SVC-B - [0:0]\n:KUBE-SVC-A");
+        let fewer = TEXT.replace(":KUBE-SVC-Z - [0:0]\n", "");
+        let filled = TEXT.replace("COMMIT", "-A KUBE-SVC-Z -j DROP\nCOMMIT");
         let less = TEXT.replace("-A OUTPUT -j KUBE-SERVICES\n", "");
         let doubled =
             TEXT.replace("-A OUTPUT -j KUBE-SERVICES\n", "-A OUTPUT -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n");
-        for changed in [more, less, doubled, String::new()] {
-            assert!(!read(&changed, &[chain.clone(), single.clone()]).is_as(&found), "{changed}");
+        for changed in [more, fewer, filled, less, doubled, String::new()] {
+            assert!(!holds(&changed, &believed, &[chain.clone(), single.clone()], 0), "{changed}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_when_something_is_written() {
+        let name = |text: &'static str| ChainName::from_static(text);
+        let write = |chain: &'static str, rules: Vec<Rule>| {
+            let chain = Chain::new(name(chain), rules).into();
+            RuleOp::Write { table: Table::Nat, replaces: true, chain }
+        };
+        let steps = [
+            write("KUBE-SVC-A", vec![Rule::new().drop()]),
+            write("KUBE-SVC-Z", vec![Rule::new().drop()]),
+            write("KUBE-SVC-NEW", vec![Rule::new().drop()]),
+            RuleOp::Delete { table: Table::Nat, name: name("KUBE-SVC-A") },
+        ];
+        for step in steps {
+            let mut after = found(TEXT);
+            after.acknowledge(&step, &Ours);
+            for place in 0..=TEXT.len() {
+                // The belief moves with the step, whenever the kernel was asked.
+                let (mut reader, before) = (SaveReader::default(), found(TEXT));
+                let mut comparison = Comparison::new(Ours, &before);
+                let (head, tail) = TEXT.split_at(place);
+                reader.feed(head.as_bytes(), &mut comparison.beside(&before)).unwrap();
+                comparison.passed_over(&step);
+                reader.feed(tail.as_bytes(), &mut comparison.beside(&after)).unwrap();
+                reader.finish(&mut comparison.beside(&after)).unwrap();
+                assert!(comparison.holds(&after), "{step} after {place}");
+            }
         }
     }
 }

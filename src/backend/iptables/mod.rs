@@ -322,17 +322,18 @@ impl Backend for Iptables {
             Some(reading) => reading,
             None => {
                 let commands = self.commands(family).map_err(error)?;
-                audit::Reading::start(commands, self.ownership)
+                audit::Reading::start(commands, self.ownership, &believed.rules)
             }
         };
-        match reading.step(until).map_err(|failure| ObserveError::new(format!("{family} rules"), failure))? {
+        let step = reading.step(&believed.rules, until);
+        match step.map_err(|failure| ObserveError::new(format!("{family} rules"), failure))? {
             Step::Unfinished(reading) => {
                 *self.audits.get_mut(family) = Some(reading);
                 Ok(Audit::Unfinished)
             }
-            Step::Read(found) => {
+            Step::Compared(same) => {
                 self.effort.restores += 1;
-                let holds = found.is_as(&believed.rules) && self.unset(family)? == believed.unset;
+                let holds = same && self.unset(family)? == believed.unset;
                 Ok(if holds { Audit::Holds } else { Audit::Doubtful })
             }
         }

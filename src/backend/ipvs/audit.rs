@@ -10,10 +10,11 @@ use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::Entry;
 use crate::model::IpFamily;
 use foldhash::HashSet;
+use foldhash::quality::RandomState;
 use ipnet::IpNet;
 use iptables::{ChainName, Table};
 use ipvs::{Command, ServiceId};
-
+use std::hash::BuildHasher;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Instant;
 
@@ -51,18 +52,28 @@ enum Fact {
     Address(IpNet),
 }
 
+/// What a fact is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum About {
+    Server(ServiceId),
+    Entry(Set, Entry),
+    Route(IpNet),
+    Address(IpNet),
+}
+
 /// What was read, and how far it was compared.
 struct Comparison {
     facts: Box<dyn Iterator<Item = Fact> + Send>,
-    /// Facts that hold, and that nothing was written to.
-    held: usize,
+    /// Facts that hold, a number each. Some of them may be written to later.
+    held: Vec<u32>,
+    numbers: RandomState,
     /// What does not grow with the number of services.
     rest: Observed,
 }
 
 impl std::fmt::Debug for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Comparison").field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("Comparison").field("held", &self.held.len()).finish_non_exhaustive()
     }
 }
 
@@ -142,11 +153,18 @@ impl Passed {
     }
 
     fn has(&self, fact: &Fact) -> bool {
-        match fact {
-            Fact::Server(server) => self.servers.contains(&server.service.id),
-            Fact::Entry(set, entry) => self.entries.contains(&(*set, *entry)),
-            Fact::Route(LocalRoute { net, .. }) | Fact::Address(net) => self.nets.contains(net),
+        match fact.about() {
+            About::Server(id) => self.servers.contains(&id),
+            About::Entry(set, entry) => self.entries.contains(&(set, entry)),
+            About::Route(net) | About::Address(net) => self.nets.contains(&net),
         }
+    }
+
+    /// What facts that were written to are about.
+    fn about(&self) -> impl Iterator<Item = About> {
+        let entries = self.entries.iter().map(|(set, entry)| About::Entry(*set, *entry));
+        let nets = self.nets.iter().flat_map(|net| [About::Route(*net), About::Address(*net)]);
+        self.servers.iter().map(|id| About::Server(*id)).chain(entries).chain(nets)
     }
 
     /// How many facts are believed that nothing was written to.
@@ -172,14 +190,26 @@ impl Comparison {
         let routes = std::mem::take(&mut found.routes).into_values().map(Fact::Route);
         let addresses = std::mem::take(&mut found.addresses).into_iter().map(Fact::Address);
         let facts = Box::new(servers.chain(entries).chain(routes).chain(addresses));
-        Self { facts, held: 0, rest: found }
+        Self { facts, held: Vec::new(), numbers: RandomState::default(), rest: found }
+    }
+
+    /// Tells a fact from nearly every other. Where it does not, the kernel is read for nothing.
+    fn number(&self, about: &About) -> u32 {
+        u32::try_from(self.numbers.hash_one(about) >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// How many facts hold that nothing was written to, before they were compared or after.
+    fn others(&mut self, passed: &Passed) -> usize {
+        self.held.sort_unstable();
+        let written = passed.about().filter(|about| self.held.binary_search(&self.number(about)).is_ok());
+        self.held.len().saturating_sub(written.count())
     }
 
     fn step(&mut self, believed: &Observed, passed: &Passed, until: Instant) -> Audit {
         loop {
             for _ in 0..AT_ONCE {
                 let Some(fact) = self.facts.next() else {
-                    let same = self.held == passed.others(believed) && self.rest_is_as(believed, passed);
+                    let same = self.others(passed) == passed.others(believed) && self.rest_is_as(believed, passed);
                     return if same { Audit::Holds } else { Audit::Doubtful };
                 };
                 if passed.has(&fact) {
@@ -188,7 +218,8 @@ impl Comparison {
                 if !fact.is_believed(believed) {
                     return Audit::Doubtful;
                 }
-                self.held += 1;
+                let number = self.number(&fact.about());
+                self.held.push(number);
             }
             if Instant::now() >= until {
                 return Audit::Unfinished;
@@ -213,6 +244,15 @@ impl Comparison {
 }
 
 impl Fact {
+    fn about(&self) -> About {
+        match self {
+            Self::Server(server) => About::Server(server.service.id),
+            Self::Entry(set, entry) => About::Entry(*set, *entry),
+            Self::Route(route) => About::Route(route.net),
+            Self::Address(net) => About::Address(*net),
+        }
+    }
+
     fn is_believed(&self, believed: &Observed) -> bool {
         match self {
             Self::Server(server) => believed.servers.get(&server.service.id).is_some_and(|known| same(known, server)),
@@ -233,109 +273,5 @@ fn same(one: &FoundServer, other: &FoundServer) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::observed::FoundDestination;
-    use super::*;
-    use foldhash::HashMap;
-    use ipvs::{Destination, Protocol, Scheduler, Service};
-    use litemap::LiteMap;
-    use std::net::{IpAddr, SocketAddr};
-
-    fn id(number: u8) -> ServiceId {
-        ServiceId::new(Protocol::Tcp, IpAddr::from([172, 30, 0, number]), 80)
-    }
-
-    fn place(number: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, number], 8080))
-    }
-
-    fn server(number: u8) -> FoundServer {
-        let found = FoundDestination { weight: 1, masqueraded: true, connections: 0, drained_since: None };
-        let service = Service::new(id(number), Scheduler::Rr);
-        FoundServer { service, destinations: LiteMap::from_iter([(place(number), found)]) }
-    }
-
-    fn entry(number: u8) -> Entry {
-        Entry::Net(IpAddr::from([192, 0, 2, number]).into())
-    }
-
-    fn believed() -> Observed {
-        let net: IpNet = "192.0.2.1/32".parse().unwrap();
-        Observed {
-            servers: (1..=200).map(|number| (id(number), server(number))).collect(),
-            sets: HashMap::from_iter([(Set::Addresses, (1..=3).map(entry).collect())]),
-            routes: [(net, LocalRoute { net, source: None, protocol: 0 })].into(),
-            addresses: [net].into(),
-            interface: true,
-            ..Observed::default()
-        }
-    }
-
-    fn set(found: &mut Observed) -> &mut HashSet<Entry> {
-        found.sets.get_mut(&Set::Addresses).unwrap()
-    }
-
-    /// What somebody changed, and the step of ours that would excuse it.
-    type Case = (fn(&mut Observed), Option<Op>);
-
-    fn compared(found: Observed, believed: &Observed, ops: &[Op]) -> Audit {
-        let mut passed = Passed::default();
-        assert!(ops.iter().all(|op| passed.note(op)));
-        let mut comparison = Comparison::new(found);
-        let past = Instant::now();
-        for slice in 0.. {
-            match comparison.step(believed, &passed, past) {
-                Audit::Unfinished => assert!(slice < 10),
-                outcome => return outcome,
-            }
-        }
-        unreachable!()
-    }
-
-    #[test]
-    fn what_is_as_believed_holds_piece_by_piece() {
-        let mut found = believed();
-        // Connections are no difference.
-        found.servers.get_mut(&id(7)).unwrap().destinations.get_mut(&place(7)).unwrap().connections = 9;
-        assert_eq!(compared(found, &believed(), &[]), Audit::Holds);
-        let mut comparison = Comparison::new(believed());
-        assert_eq!(comparison.step(&believed(), &Passed::default(), Instant::now()), Audit::Unfinished);
-    }
-
-    #[test]
-    fn every_difference_is_seen_but_where_we_wrote_meanwhile() {
-        let destination = Destination::new(place(1).ip(), 8080, 1);
-        let command = Op::Ipvs(Command::SetDestination { service: id(1), destination });
-        let net: IpNet = "192.0.2.1/32".parse().unwrap();
-        let route = LocalRoute { net, source: None, protocol: 0 };
-        let cases: Vec<Case> = vec![
-            (|found| drop(found.servers.remove(&id(1))), Some(command.clone())),
-            (|found| found.servers.get_mut(&id(1)).unwrap().destinations.clear(), Some(command.clone())),
-            (
-                |found| {
-                    let server = found.servers.get_mut(&id(1)).unwrap();
-                    server.destinations.iter_mut().map(|(_, found)| found).for_each(|found| found.weight = 0);
-                },
-                Some(command.clone()),
-            ),
-            (|found| found.servers.get_mut(&id(1)).unwrap().service.scheduler = Scheduler::Lc, Some(command)),
-            (|found| drop(found.servers.insert(id(201), server(201))), Some(Op::Ipvs(Command::DeleteService(id(201))))),
-            (|found| set(found).retain(|known| *known != entry(1)), Some(Op::AddEntry(Set::Addresses, entry(1)))),
-            (|found| set(found).extend([entry(9)]), Some(Op::DeleteEntry(Set::Addresses, entry(9)))),
-            (|found| found.routes.clear(), Some(Op::Route(route))),
-            (|found| found.addresses.clear(), Some(Op::AddAddress(net))),
-            (|found| found.interface = false, None),
-            (|found| found.sets.clear(), None),
-        ];
-        for (index, (change, op)) in cases.into_iter().enumerate() {
-            let mut found = believed();
-            change(&mut found);
-            assert_eq!(compared(found, &believed(), &[]), Audit::Doubtful, "case {index}");
-            let Some(op) = op else { continue };
-            let mut found = believed();
-            change(&mut found);
-            assert_eq!(compared(found, &believed(), &[op]), Audit::Holds, "case {index}, written meanwhile");
-        }
-        assert!(!Passed::default().note(&Op::DeleteInterface), "nothing that was read counts then");
-    }
-}
+#[path = "audit_tests.rs"]
+mod tests;

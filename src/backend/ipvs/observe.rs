@@ -83,6 +83,9 @@ impl Ipvs {
             let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { return };
             let id = server.service.id;
             missing.remove(&id);
+            if server.destinations.is_empty() {
+                server.destinations = LiteMap::with_capacity(destinations.len());
+            }
             for row in destinations {
                 let address = SocketAddr::new(row.address, row.port);
                 let connections = u64::from(row.active_connections) + u64::from(row.inactive_connections);

@@ -9,13 +9,15 @@ use crate::desired::{Desired, NodeRules, ServicePort, ServicePortKey, Touched};
 use crate::kernel::interface::{FoundDetour, LocalRoute};
 use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::Setting;
+use foldhash::quality::RandomState;
 use foldhash::{HashMap, HashSet};
 use imbl::OrdMap;
 use ipnet::IpNet;
 use ipvs::{Command, Service, ServiceId, Timeouts};
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,22 +59,34 @@ impl FoundServer {
     }
 }
 
-/// Counts who asks for something that several service ports may share.
-#[derive(Debug, Clone, Default)]
-pub struct Uses<T>(HashMap<T, u32>);
+/// Counts who asks for something that several service ports may share. Of each thing a number is kept, which tells it from any
+/// other: there are as many as endpoints. Were two ever the same, one would stay until everything is compared again.
+#[derive(Debug, Clone)]
+pub struct Uses<T> {
+    numbers: RandomState,
+    counts: HashMap<u64, u32>,
+    of: PhantomData<T>,
+}
 
-impl<T: Eq + Hash + Copy> Uses<T> {
+impl<T> Default for Uses<T> {
+    fn default() -> Self {
+        Self { numbers: RandomState::default(), counts: HashMap::default(), of: PhantomData }
+    }
+}
+
+impl<T: Hash> Uses<T> {
     /// How many ask for it.
     pub fn count(&self, item: &T) -> u32 {
-        self.0.get(item).copied().unwrap_or(0)
+        self.counts.get(&self.numbers.hash_one(item)).copied().unwrap_or(0)
     }
 
-    fn change(&mut self, item: T, by: i64) {
-        let count = (i64::from(self.count(&item)) + by).max(0);
+    fn change(&mut self, item: &T, by: i64) {
+        let number = self.numbers.hash_one(item);
+        let count = (i64::from(self.count(item)) + by).max(0);
         if count == 0 {
-            self.0.remove(&item);
+            self.counts.remove(&number);
         } else {
-            self.0.insert(item, u32::try_from(count).unwrap_or(u32::MAX));
+            self.counts.insert(number, u32::try_from(count).unwrap_or(u32::MAX));
         }
     }
 }
@@ -338,8 +352,8 @@ impl Observed {
                 let mut previous = Previous {
                     ports: desired.ports.clone(),
                     rules: rules.clone(),
-                    loop_back: Uses(HashMap::default()),
-                    bindings: Uses(HashMap::default()),
+                    loop_back: Uses::default(),
+                    bindings: Uses::default(),
                 };
                 for port in desired.ports.values() {
                     previous.count(Some(shared(port, &rules)), 1);
@@ -354,8 +368,8 @@ impl Observed {
 impl Previous {
     fn count(&mut self, shared: Option<Shared>, by: i64) {
         let Some(Shared { loop_back, bindings }) = shared else { return };
-        loop_back.into_iter().for_each(|entry| self.loop_back.change(entry, by));
-        bindings.into_iter().for_each(|address| self.bindings.change(address, by));
+        loop_back.iter().for_each(|entry| self.loop_back.change(entry, by));
+        bindings.iter().for_each(|address| self.bindings.change(address, by));
     }
 }
 

@@ -76,6 +76,10 @@ impl Hashes {
         self.0.iter().flatten().map(|(key, _)| key)
     }
 
+    fn values(&self) -> impl Iterator<Item = FoundChain> {
+        self.0.iter().flatten().map(|(_, packed)| unpack(*packed))
+    }
+
     fn len(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
@@ -133,6 +137,11 @@ impl Chains {
     /// Tables and names of all.
     pub fn keys(&self) -> impl Iterator<Item = (Table, ChainName)> {
         self.hashed.keys().filter_map(named).chain(self.named.keys().copied())
+    }
+
+    /// What is known of all.
+    pub fn values(&self) -> impl Iterator<Item = FoundChain> {
+        self.hashed.values().chain(self.named.values().copied())
     }
 
     /// How many there are.

@@ -4,7 +4,7 @@ use super::chains::Chains;
 use super::count::Counter;
 use super::{Jump, RuleOp};
 use crate::backend::RuleCounts;
-use iptables::{Chain, ChainName, Position, Rule, Table, Target};
+use iptables::{Chain, ChainName, Position, Rule, Table, Target, hash_rules};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -104,6 +104,11 @@ pub struct FoundChain {
 }
 
 impl FoundChain {
+    /// One without rules.
+    pub(super) fn empty() -> Self {
+        Self { hash: hash_rules(&[]), rules: 0 }
+    }
+
     fn of(chain: &Chain) -> Self {
         Self { hash: chain.hash(), rules: as_u32(chain.rules.len()) }
     }
@@ -162,6 +167,12 @@ impl Found {
             let in_both = |has: fn(&Self, &(Table, ChainName)) -> bool| has(self, &key) && has(other, &key);
             in_both(|found, key| found.shared.contains_key(key)) && in_both(|found, key| found.has(key.0, &key.1))
         };
+        self.chains.differing(&other.chains).into_iter().filter(counts).all(same) && self.rest_is_as(other, ignored)
+    }
+
+    /// The same but for the chains that belong to single services.
+    pub(super) fn rest_is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
+        let counts = |key: &(Table, ChainName)| !ignored(key.0, &key.1);
         let shared_as = |here: &Self, there: &Self| {
             let mut compared = here.shared.iter().filter(|(key, _)| counts(key));
             compared.all(|(key, rules)| there.shared.get(key).is_some_and(|others| rules.is_as(others)))
@@ -172,8 +183,7 @@ impl Found {
             texts.sort_unstable();
             texts
         };
-        self.chains.differing(&other.chains).into_iter().filter(counts).all(same)
-            && shared_as(self, other)
+        shared_as(self, other)
             && other.shared.keys().filter(|key| counts(key)).all(|key| self.shared.contains_key(key))
             && jumps(self) == jumps(other)
             && self.referenced == other.referenced
@@ -240,6 +250,18 @@ impl Found {
     /// How many rules of ours each table has, kept up with every step; and how many were written since the last call.
     pub fn take_counts(&mut self) -> RuleCounts {
         self.counter.take()
+    }
+
+    /// How many chains have rules, and no single ones.
+    pub(super) fn filled(&self) -> usize {
+        let shared =
+            self.shared.keys().filter(|key| self.chains.get(key.0, &key.1).is_some_and(|chain| chain.rules > 0));
+        self.chains.values().filter(|chain| chain.rules > 0).count().saturating_sub(shared.count())
+    }
+
+    /// Whether a chain is one of those.
+    pub(super) fn is_filled(&self, key: &(Table, ChainName)) -> bool {
+        !self.shared.contains_key(key) && self.chains.get(key.0, &key.1).is_some_and(|chain| chain.rules > 0)
     }
 
     fn rules_in(&self, key: &(Table, ChainName)) -> usize {

@@ -2,6 +2,7 @@
 //! out. Used by iptables mode for everything and by IPVS mode for its constant helpers.
 
 mod chains;
+mod compare;
 mod count;
 mod found;
 mod masquerade;
@@ -9,6 +10,7 @@ mod plan;
 mod reader;
 mod write;
 
+pub use compare::Comparison;
 pub use found::{Found, Ownership, target_chain};
 pub use masquerade::{block_localnet, forward, if_local, masquerade_if_not_local, off_cluster, postrouting};
 pub use plan::{adds_only, plan_additions, plan_chain, plan_jumps, plan_removal, plan_shared};

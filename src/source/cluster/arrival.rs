@@ -3,11 +3,10 @@
 //! Nothing here fails. One object that cannot be read must not stop the list in which it stands.
 
 use super::resource::Kind;
-use crate::model::{ServiceName, intern};
+use crate::model::{ServiceName, Uid, intern};
 use crate::source::Problem;
 use crate::source::convert::{Object, from_value};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// An object that arrived.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +14,7 @@ pub struct Arrival {
     /// Namespace (empty for kinds without) and name.
     pub id: ServiceName,
     /// The identity of this very object, where something is to be told of it.
-    pub uid: Option<Arc<str>>,
+    pub uid: Option<Uid>,
     /// What it is to us: nothing if it is of no use to forwarding, the problem if it cannot be read.
     pub object: Result<Option<Object>, Problem>,
     /// What could not be used of it.
@@ -42,9 +41,9 @@ impl Arrival {
         };
         // Needed to tell of problems only, but for Services, which have it already.
         let uid = match &object {
-            Ok(Some(Object::Service(service))) => service.uid.clone().filter(|uid| !uid.is_empty()),
+            Ok(Some(Object::Service(service))) => service.uid.clone(),
             Ok(_) if problems.is_empty() => None,
-            _ => Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Arc::from),
+            _ => Some(text("/metadata/uid")).filter(|uid| !uid.is_empty()).map(Uid::from),
         };
         Self { id, uid, object, problems }
     }

@@ -131,7 +131,7 @@ impl EventWriter {
                 let known = || self.snapshots.borrow().services.get(name).and_then(|service| service.uid.clone());
                 let uid = uid.clone().or_else(known);
                 json!({"apiVersion": "v1", "kind": "Service", "namespace": &*name.namespace, "name": &*name.name,
-                    "uid": uid.as_deref()})
+                    "uid": uid.map(|uid| uid.to_string())})
             }
         };
         let object = regarding.get("name").and_then(Value::as_str).unwrap_or_default();

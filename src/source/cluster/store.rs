@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use super::resource::Kind;
-use crate::model::{Event, Events, Reason, Regarding, Service, ServiceName, Snapshot};
+use crate::model::{Event, Events, Reason, Regarding, Service, ServiceName, Slices, Snapshot, Uid, filling};
 use crate::source::Problem;
 use crate::source::convert::Object;
 use ipnet::IpNet;
@@ -37,7 +37,8 @@ pub struct Store {
     listed: BTreeSet<Kind>,
     /// Of kinds that are being listed: what was known before, and did not come yet.
     unseen: BTreeMap<Kind, BTreeSet<ServiceName>>,
-    /// The Service of each slice by the slice's own name: it may change, and a deletion need not tell it.
+    /// The Service of a slice by the slice's own name, where that is not what its name begins with: it may change, and a deletion
+    /// need not tell it.
     owners: HashMap<ServiceName, ServiceName>,
     /// Services of other proxies. They come by another watch than ours, so that one that changes hands may be in both for
     /// a while, or go from one before it is in the other.
@@ -59,7 +60,8 @@ impl Store {
     pub fn take(&mut self, update: Update) {
         match update {
             Update::Listing(kind) => drop(self.unseen.insert(kind, self.known(kind))),
-            Update::Arrived(kind, arrivals) => arrivals.into_iter().for_each(|arrival| self.arrived(kind, arrival)),
+            // A server lists by name.
+            Update::Arrived(kind, some) => filling(&some).for_each(|arrival| self.arrived(kind, arrival.clone())),
             Update::Listed(kind) => self.end_list(kind),
             Update::Applied(kind, arrival) => self.apply(kind, arrival),
             Update::Deleted(kind, id) => self.delete(kind, &id),
@@ -116,7 +118,8 @@ impl Store {
         self.listed.insert(kind);
         if !self.snapshot.complete && Kind::ALL.iter().all(|kind| self.listed.contains(kind)) {
             (self.snapshot.complete, self.changed) = (true, true);
-            let (services, slices) = (self.snapshot.services.len(), self.owners.len());
+            let (services, slices) =
+                (self.snapshot.services.len(), self.snapshot.slices.values().map(Slices::len).sum::<usize>());
             info!(services, slices, "everything is listed");
         }
     }
@@ -126,13 +129,30 @@ impl Store {
         let mut known: BTreeSet<ServiceName> = match kind {
             Kind::Service => self.snapshot.services.keys().filter(|id| !self.is_others(id)).cloned().collect(),
             Kind::OtherService => self.others.keys().cloned().collect(),
-            Kind::EndpointSlice => self.owners.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slices().collect(),
             Kind::Node => self.snapshot.nodes.keys().map(unnamed).collect(),
             Kind::ServiceCidr => self.ranges.keys().map(unnamed).collect(),
         };
         // What is known of broken objects is that they are broken; that is forgotten with them.
         known.extend(self.told.keys().filter(|(of, _)| *of == kind).map(|(_, id)| id.clone()));
         known
+    }
+
+    /// The slices that are there.
+    fn slices(&self) -> impl Iterator<Item = ServiceName> {
+        let of_service = |(service, slices): (&ServiceName, &'_ Slices)| -> Vec<ServiceName> {
+            slices.keys().map(|name| ServiceName::new(service.namespace.clone(), name.clone())).collect()
+        };
+        self.snapshot.slices.iter().flat_map(of_service)
+    }
+
+    /// The Service of a slice that is there.
+    fn owner(&self, id: &ServiceName) -> Option<ServiceName> {
+        self.owners.get(id).cloned().or_else(|| {
+            let service = ServiceName::new(id.namespace.clone(), beginning(id)?);
+            let (service, slices) = self.snapshot.slices.get_key_value(&service)?;
+            slices.has(&id.name).then(|| service.clone())
+        })
     }
 
     fn apply(&mut self, kind: Kind, arrival: Arrival) {
@@ -178,14 +198,16 @@ impl Store {
                 }
             }
             Object::Slice(service, slice) => {
-                if self.owners.get(id).is_some_and(|owner| *owner != service) {
+                if self.owner(id).is_some_and(|owner| owner != service) {
                     self.remove(Kind::EndpointSlice, id);
                 }
                 // One copy of the name for the Service and all its slices.
                 let known = self.snapshot.services.get(&service).map(|known| known.name.clone());
                 let service = known.unwrap_or(service);
                 if self.snapshot.put_slice(&service, slice) {
-                    self.owners.insert(id.clone(), service);
+                    if beginning(id) != Some(&*service.name) {
+                        self.owners.insert(id.clone(), service);
+                    }
                     self.changed = true;
                 }
             }
@@ -224,7 +246,8 @@ impl Store {
                 }
             }
             Kind::EndpointSlice => {
-                let Some(service) = self.owners.remove(id) else { return };
+                let Some(service) = self.owner(id) else { return };
+                self.owners.remove(id);
                 self.changed = true;
                 self.snapshot.changes.slices += 1;
                 let Some(slices) = self.snapshot.slices.get_mut(&service) else { return };
@@ -262,14 +285,14 @@ impl Store {
         match kind {
             Kind::Service => self.snapshot.services.contains_key(id) && !self.is_others(id),
             Kind::OtherService => self.others.contains_key(id),
-            Kind::EndpointSlice => self.owners.contains_key(id),
+            Kind::EndpointSlice => self.owner(id).is_some(),
             Kind::Node => self.snapshot.nodes.contains_key(&id.name),
             Kind::ServiceCidr => self.ranges.contains_key(&id.name),
         }
     }
 
     /// Says each problem once, for as long as it lasts.
-    fn tell(&mut self, kind: Kind, id: ServiceName, uid: Option<Arc<str>>, problems: Vec<Problem>) {
+    fn tell(&mut self, kind: Kind, id: ServiceName, uid: Option<Uid>, problems: Vec<Problem>) {
         let object = match &*id.namespace {
             "" => format!("{} {}", kind.name(), id.name),
             _ => format!("{} {id}", kind.name()),
@@ -295,10 +318,10 @@ impl Store {
     }
 
     /// What is wrong with a slice is told on its Service, where people look.
-    fn event(&self, kind: Kind, id: &ServiceName, uid: Option<Arc<str>>, problem: &Problem) -> Option<Event> {
+    fn event(&self, kind: Kind, id: &ServiceName, uid: Option<Uid>, problem: &Problem) -> Option<Event> {
         let regarding = match kind {
             Kind::Service => Regarding::Service { name: id.clone(), uid },
-            Kind::EndpointSlice => Regarding::Service { name: self.owners.get(id)?.clone(), uid: None },
+            Kind::EndpointSlice => Regarding::Service { name: self.owner(id)?, uid: None },
             Kind::OtherService | Kind::Node | Kind::ServiceCidr => return None,
         };
         let annotation = problem.field.as_deref().is_some_and(|field| field.starts_with("metadata.annotations["));
@@ -313,6 +336,11 @@ impl Store {
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.told.values().flatten()
     }
+}
+
+/// What the name of a slice begins with: that of its Service, as a rule (`endpointslice` controller, `generateName`).
+fn beginning(slice: &ServiceName) -> Option<&str> {
+    slice.name.rsplit_once('-').map(|(service, _)| service)
 }
 
 #[cfg(test)]

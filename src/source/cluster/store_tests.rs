@@ -190,3 +190,27 @@ fn a_list_that_breaks_off_takes_nothing_away_and_one_that_ends_does() {
     store.take(Update::Listed(Kind::Service));
     assert_eq!(names(&mut store), ["d"], "of a list that began anew only what it has stays");
 }
+
+#[test]
+fn slices_are_found_whatever_they_are_called() {
+    let mut store = Store::default();
+    let slices =
+        [slice("a-b-1", "a", "10.0.0.1"), slice("a-b-2", "a-b", "10.0.0.2"), slice("plain", "a-b", "10.0.0.3")];
+    list(&mut store, Kind::EndpointSlice, &slices);
+    let mut names: Vec<String> = store.known(Kind::EndpointSlice).iter().map(|id| id.name.to_string()).collect();
+    assert_eq!(names, ["a-b-1", "a-b-2", "plain"]);
+    let owner = |store: &Store, slice: &str| store.owner(&id(slice)).map(|service| service.name.to_string());
+    assert_eq!(owner(&store, "a-b-1").as_deref(), Some("a"));
+    assert_eq!(owner(&store, "a-b-2").as_deref(), Some("a-b"));
+    assert_eq!(owner(&store, "plain").as_deref(), Some("a-b"));
+    assert_eq!(owner(&store, "a-b-3"), None, "there is no such slice");
+    store.take(applied(Kind::EndpointSlice, &slice("a-b-1", "a-b", "10.0.0.1")));
+    assert_eq!(owner(&store, "a-b-1").as_deref(), Some("a-b"), "it may change hands");
+    store.take(applied(Kind::EndpointSlice, &slice("a-b-1", "a", "10.0.0.1")));
+    assert_eq!(owner(&store, "a-b-1").as_deref(), Some("a"), "and back");
+    for gone in names.drain(..) {
+        store.take(Update::Deleted(Kind::EndpointSlice, id(&gone)));
+        assert_eq!(owner(&store, &gone), None);
+    }
+    assert!(store.snapshot.slices.is_empty() && store.owners.is_empty());
+}
