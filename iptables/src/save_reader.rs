@@ -1,6 +1,7 @@
 //! Reads what iptables-save prints as it arrives, so that a table of any size takes the memory of one line.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 
 use crate::quote::{self, Word};
 use crate::save::{Counters, ParseError, Policy};
@@ -41,7 +42,34 @@ pub struct SaveReader {
 struct Open {
     table: Option<Table>,
     /// Tells a jump to a chain from a target of the kernel.
-    chains: HashSet<ChainName>,
+    chains: Declared,
+}
+
+/// The chains of a table: a number of 64 bits each, as there may be a hundred thousand. Two are as good as never the same, and
+/// nobody can make them be.
+#[derive(Debug, Default)]
+struct Declared {
+    numbers: Vec<u64>,
+    sorted: bool,
+    hasher: RandomState,
+}
+
+impl Declared {
+    fn insert(&mut self, name: &ChainName) {
+        self.numbers.push(self.hasher.hash_one(name));
+        self.sorted = false;
+    }
+
+    /// Before anything is looked for. As a rule all chains come first.
+    fn complete(&mut self) {
+        if !std::mem::replace(&mut self.sorted, true) {
+            self.numbers.sort_unstable();
+        }
+    }
+
+    fn contains(&self, name: &ChainName) -> bool {
+        self.numbers.binary_search(&self.hasher.hash_one(name)).is_ok()
+    }
 }
 
 impl SaveReader {
@@ -101,7 +129,7 @@ impl SaveReader {
             if self.open.is_some() {
                 return Err("a table begins within a table");
             }
-            self.open = Some(Open { table: name.parse().ok(), chains: HashSet::new() });
+            self.open = Some(Open { table: name.parse().ok(), chains: Declared::default() });
         } else if line == "COMMIT" {
             let table = self.open.take().ok_or("COMMIT outside a table")?;
             self.tables.extend(table.table);
@@ -128,7 +156,7 @@ impl Open {
             Some("-") => None,
             _ => return Err("no chain policy"),
         };
-        self.chains.insert(name);
+        self.chains.insert(&name);
         if let Some(table) = self.table {
             sink.chain(table, name, policy);
         }
@@ -147,6 +175,7 @@ impl Open {
             return Err("no rule");
         }
         let name = ChainName::new(&name.text).map_err(|_| "no valid chain name")?;
+        self.chains.complete();
         if !self.chains.contains(&name) {
             return Err("a chain that was not declared");
         }

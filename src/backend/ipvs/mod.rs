@@ -6,6 +6,7 @@ mod apply;
 mod audit;
 mod beside;
 mod bindings;
+mod destinations;
 mod draining;
 mod forget;
 mod give_back;

@@ -3,7 +3,7 @@
 
 use super::leave::everything_goes;
 use super::names::{self, Set};
-use super::observed::{FoundDestination, FoundServer, Observed, Previous, address_entry};
+use super::observed::{FoundServer, Observed, Previous, address_entry};
 use super::pause;
 use super::steps::Steps;
 use super::wanted::{self, Server, Shared, Wanted, destination, host};
@@ -14,9 +14,9 @@ use crate::kernel::interface::FoundDetour;
 use crate::kernel::ipset::{Entry, storable_networks};
 use crate::model::IpFamily;
 use foldhash::{HashMap, HashSet};
-use ipvs::{Command, Protocol, Scheduler, ServiceId};
+use ipvs::{Command, Scheduler, ServiceId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -334,70 +334,5 @@ impl Planner<'_> {
                 .all(|(address, known)| known.masqueraded && server.weights.contains_key(address));
         let excluded = self.rules.excluded.iter().any(|net| net.contains(address));
         self.observed.is_recorded(id) || !excluded && (wanted::in_ranges(self.rules, *address) || as_ours)
-    }
-
-    fn new_server(&mut self, server: &Server, first: bool) {
-        let place = if first { &mut self.steps.first_servers } else { &mut self.steps.servers };
-        place.push(Op::Ipvs(Command::AddService(server.service.clone())));
-        for (address, weight) in server.weights.iter().filter(|(_, weight)| **weight > 0) {
-            let destination = destination(*address, *weight);
-            place.push(Op::Ipvs(Command::AddDestination { service: server.service.id, destination }));
-        }
-    }
-
-    fn known_server(&mut self, server: &Server, found: &FoundServer, first: bool) {
-        let id = server.service.id;
-        if found.service != server.service {
-            self.steps.servers.push(Op::Ipvs(Command::SetService(server.service.clone())));
-        }
-        for (address, weight) in &server.weights {
-            let destination = destination(*address, *weight);
-            match found.destinations.get(address) {
-                None if *weight == 0 => {}
-                None => {
-                    let place = if first { &mut self.steps.first_servers } else { &mut self.steps.servers };
-                    place.push(Op::Ipvs(Command::AddDestination { service: id, destination }));
-                }
-                Some(known) if known.weight == 0 && *weight == 0 && known.connections == 0 => {
-                    self.delete_destination(id, *address);
-                }
-                Some(known) if known.weight != *weight || !known.masqueraded => {
-                    let place = if *weight == 0 { &mut self.steps.less } else { &mut self.steps.servers };
-                    place.push(Op::Ipvs(Command::SetDestination { service: id, destination }));
-                }
-                Some(_) => {}
-            }
-        }
-        // As in iptables mode: of a port whose endpoints are not known yet nothing goes.
-        if self.incomplete && server.weights.values().all(|weight| *weight == 0) {
-            return;
-        }
-        for (address, known) in &found.destinations {
-            if !server.weights.contains_key(address) {
-                self.unlisted(id, *address, *known);
-            }
-        }
-    }
-
-    /// A destination that nobody wants. If it has connections we were not running when it left: they may end in peace.
-    fn unlisted(&mut self, id: ServiceId, address: SocketAddr, known: FoundDestination) {
-        let udp = matches!(id, ServiceId::Address { protocol: Protocol::Udp, .. });
-        // Drains are looked at once a second, so that it may have been draining for that much longer than was seen.
-        let timeout = self.context.drain_timeout.saturating_sub(Duration::from_secs(2));
-        let drained = |since: Instant| self.context.now.saturating_duration_since(since);
-        let over = known.drained_since.is_some_and(|since| drained(since) >= timeout);
-        // Where everything was just read, a connection may have begun since. The next reading tells.
-        let just_read = self.observed.previous.is_none() && known.weight != 0 && !self.context.drain_timeout.is_zero();
-        if known.connections == 0 && !just_read || udp || over {
-            self.delete_destination(id, address);
-        } else if known.weight != 0 {
-            let destination = destination(address, 0);
-            self.steps.less.push(Op::Ipvs(Command::SetDestination { service: id, destination }));
-        }
-    }
-
-    fn delete_destination(&mut self, service: ServiceId, address: SocketAddr) {
-        let command = Command::DeleteDestination { service, address: address.ip(), port: address.port() };
-        self.steps.less.push(Op::Ipvs(command));
     }
 }
