@@ -244,6 +244,9 @@ impl Builder {
             let rules = self.desired.get(family).rules.as_deref();
             let node_addresses = rules.map(|rules| rules.node_addresses.as_slice()).unwrap_or_default();
             let [old, new] = [old, new].map(|service| claims::of_service(service, family, node_addresses));
+            if old == new && !old.is_empty() {
+                continue;
+            }
             self.claims.replace(&old, &new, affected);
             // Every port claims its cluster IP at least.
             for (gone, _) in old.into_iter().filter(|(key, _)| new.iter().all(|(known, _)| known != key)) {

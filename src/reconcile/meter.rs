@@ -1,5 +1,6 @@
 //! Who keeps count of what the loop does, and what it is told: when something is wanted of the kernel, what a sync did,
-//! when the kernel has taken everything. The work of telling follows what changed, not how much there is.
+//! when the kernel has taken everything. The work of telling follows what changed, not how much there
+//! is; where what holds for the whole node changed, that is everything.
 
 use super::round::Reconciler;
 use super::wish::Mode;
@@ -140,6 +141,10 @@ impl Tally {
             return;
         }
         let (internal, external) = (self.internal.get_mut(family), self.external.get_mut(family));
+        if all {
+            internal.clear();
+            external.clear();
+        }
         let mut look = |key: &ServicePortKey, port: Option<&ServicePort>| {
             let external_local = |port: &ServicePort| port.external_policy_local && port.externally_accessible();
             note(internal, key, port.is_some_and(|port| port.internal_policy_local && lacks_local(port)));

@@ -1,8 +1,9 @@
 //! The comparison of what is believed with the kernel, beside the work: a thread reads everything anew through sockets of
-//! its own while changes are written as ever; then the two are compared little by little. What was written meanwhile may or
-//! may not have been read: it is left out.
+//! its own while changes are written as ever, and what it reads is compared little by little. It goes on reading as that is taken
+//! from it, so that there is never much of it. What was written meanwhile may or may not have been read: it is left out.
 
 use super::names::Set;
+use super::observe::Take;
 use super::observed::{FoundServer, Observed};
 use super::{Ipvs, Op};
 use crate::backend::{Audit, ObserveError};
@@ -15,23 +16,59 @@ use ipnet::IpNet;
 use iptables::{ChainName, Table};
 use ipvs::{Command, ServiceId};
 use std::hash::BuildHasher;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
 /// Facts that are compared before the clock is looked at.
 const AT_ONCE: usize = 64;
 
+/// Facts that are handed over together, and how often before somebody takes them.
+const TOGETHER: usize = 256;
+const AHEAD: usize = 2;
+
 /// A comparison that is under way.
 #[derive(Debug)]
 pub struct Reading {
-    state: State,
+    read: Receiver<Piece>,
+    comparison: Comparison,
     passed: Passed,
 }
 
-#[derive(Debug)]
-enum State {
-    Reading(Receiver<Result<Observed, ObserveError>>),
-    Comparing(Box<Comparison>),
+/// Something that was read.
+enum Piece {
+    Facts(Vec<Fact>),
+    /// That was all of what grows with the number of services, and this is everything else; or it could not be read.
+    Rest(Result<Box<Observed>, ObserveError>),
+}
+
+/// Hands over what is read.
+struct Teller {
+    told: SyncSender<Piece>,
+    facts: Vec<Fact>,
+}
+
+impl Teller {
+    /// Whoever asked may have given up meanwhile.
+    fn tell(&mut self) {
+        let _ = self.told.send(Piece::Facts(std::mem::take(&mut self.facts)));
+    }
+
+    fn add(&mut self, fact: Fact) {
+        self.facts.push(fact);
+        if self.facts.len() >= TOGETHER {
+            self.tell();
+        }
+    }
+}
+
+impl Take for Teller {
+    fn server(&mut self, server: FoundServer) {
+        self.add(Fact::Server(server));
+    }
+
+    fn entry(&mut self, set: Set, entry: Entry) {
+        self.add(Fact::Entry(set, entry));
+    }
 }
 
 /// What was written since the reading began.
@@ -45,6 +82,7 @@ struct Passed {
 }
 
 /// One thing that was read.
+#[derive(Debug)]
 enum Fact {
     Server(FoundServer),
     Entry(Set, Entry),
@@ -61,20 +99,15 @@ enum About {
     Address(IpNet),
 }
 
-/// What was read, and how far it was compared.
+/// What was read and is not compared yet, and what came of the comparison so far.
+#[derive(Debug, Default)]
 struct Comparison {
-    facts: Box<dyn Iterator<Item = Fact> + Send>,
+    facts: Vec<Fact>,
     /// Facts that hold, a number each. Some of them may be written to later.
     held: Vec<u32>,
     numbers: RandomState,
-    /// What does not grow with the number of services.
-    rest: Observed,
-}
-
-impl std::fmt::Debug for Comparison {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Comparison").field("held", &self.held.len()).finish_non_exhaustive()
-    }
+    /// What does not grow with the number of services, when everything else was read.
+    rest: Option<Box<Observed>>,
 }
 
 impl Reading {
@@ -86,14 +119,16 @@ impl Reading {
         family: IpFamily,
         open: impl FnOnce() -> Result<Ipvs, ObserveError> + Send + 'static,
     ) -> Result<Self, ObserveError> {
-        let (sender, found) = sync_channel(1);
-        let read = move || {
-            // Whoever asked may have given up meanwhile.
-            let _ = sender.send(open().and_then(|mut reader| reader.observe_family(family, Instant::now())));
+        let (told, read) = sync_channel(AHEAD);
+        let read_all = move || {
+            let mut teller = Teller { told, facts: Vec::new() };
+            let rest = open().and_then(|mut reader| reader.observe_into(family, Instant::now(), &mut teller));
+            teller.tell();
+            let _ = teller.told.send(Piece::Rest(rest.map(Box::new)));
         };
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(read);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(read_all);
         thread.map_err(|error| ObserveError::new("the thread of the audit", error))?;
-        Ok(Self { state: State::Reading(found), passed: Passed::default() })
+        Ok(Self { read, comparison: Comparison::default(), passed: Passed::default() })
     }
 
     /// A step that is carried out meanwhile; `false` if what was read is of no use because of it.
@@ -106,16 +141,17 @@ impl Reading {
     /// # Errors
     /// When the kernel could not be read.
     pub fn step(&mut self, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {
-        if let State::Reading(found) = &self.state {
-            match found.try_recv() {
+        loop {
+            let outcome = self.comparison.step(believed, &self.passed, until);
+            if outcome != Audit::Unfinished || !self.comparison.facts.is_empty() || Instant::now() >= until {
+                return Ok(outcome);
+            }
+            match self.read.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(Audit::Unfinished),
                 Err(TryRecvError::Disconnected) => return Ok(Audit::Doubtful),
-                Ok(found) => self.state = State::Comparing(Box::new(Comparison::new(found?))),
+                Ok(Piece::Facts(facts)) => self.comparison.facts = facts,
+                Ok(Piece::Rest(rest)) => self.comparison.end(rest?),
             }
-        }
-        match &mut self.state {
-            State::Reading(_) => Ok(Audit::Unfinished),
-            State::Comparing(comparison) => Ok(comparison.step(believed, &self.passed, until)),
         }
     }
 }
@@ -180,17 +216,11 @@ impl Passed {
 }
 
 impl Comparison {
-    fn new(mut found: Observed) -> Self {
-        let servers = std::mem::take(&mut found.servers).into_values().map(Fact::Server);
-        let mut sets = Vec::new();
-        for (set, entries) in &mut found.sets {
-            sets.push((*set, std::mem::take(entries)));
-        }
-        let entries = sets.into_iter().flat_map(|(set, entries)| entries.into_iter().map(move |e| Fact::Entry(set, e)));
-        let routes = std::mem::take(&mut found.routes).into_values().map(Fact::Route);
-        let addresses = std::mem::take(&mut found.addresses).into_iter().map(Fact::Address);
-        let facts = Box::new(servers.chain(entries).chain(routes).chain(addresses));
-        Self { facts, held: Vec::new(), numbers: RandomState::default(), rest: found }
+    /// There is no more to come than this.
+    fn end(&mut self, mut rest: Box<Observed>) {
+        self.facts.extend(std::mem::take(&mut rest.routes).into_values().map(Fact::Route));
+        self.facts.extend(std::mem::take(&mut rest.addresses).into_iter().map(Fact::Address));
+        self.rest = Some(rest);
     }
 
     /// Tells a fact from nearly every other. Where it does not, the kernel is read for nothing.
@@ -205,11 +235,13 @@ impl Comparison {
         self.held.len().saturating_sub(written.count())
     }
 
+    /// Compares what there is, until that instant.
     fn step(&mut self, believed: &Observed, passed: &Passed, until: Instant) -> Audit {
         loop {
             for _ in 0..AT_ONCE {
-                let Some(fact) = self.facts.next() else {
-                    let same = self.others(passed) == passed.others(believed) && self.rest_is_as(believed, passed);
+                let Some(fact) = self.facts.pop() else {
+                    let Some(rest) = self.rest.take() else { return Audit::Unfinished };
+                    let same = self.others(passed) == passed.others(believed) && rest_is_as(&rest, believed, passed);
                     return if same { Audit::Holds } else { Audit::Doubtful };
                 };
                 if passed.has(&fact) {
@@ -226,21 +258,20 @@ impl Comparison {
             }
         }
     }
+}
 
-    fn rest_is_as(&self, believed: &Observed, passed: &Passed) -> bool {
-        let devices = |observed: &Observed| {
-            (observed.interface, observed.interface_up, observed.interface_shared, observed.detour)
-        };
-        let sets = self.rest.sets.len() == believed.sets.len()
-            && self.rest.sets.keys().all(|set| believed.sets.contains_key(set))
-            && self.rest.unfit_sets == believed.unfit_sets;
-        let bridges = self.rest.bridges == believed.bridges;
-        let inherited = self.rest.inherited == believed.inherited;
-        let timeouts = passed.timeouts || self.rest.timeouts == believed.timeouts;
-        let rules = self.rest.rules.is_as(&believed.rules, |table, chain| passed.chains.contains(&(table, *chain)));
-        let unset = self.rest.unset == believed.unset;
-        devices(&self.rest) == devices(believed) && sets && bridges && inherited && timeouts && rules && unset
-    }
+fn rest_is_as(rest: &Observed, believed: &Observed, passed: &Passed) -> bool {
+    let devices =
+        |observed: &Observed| (observed.interface, observed.interface_up, observed.interface_shared, observed.detour);
+    let sets = rest.sets.len() == believed.sets.len()
+        && rest.sets.keys().all(|set| believed.sets.contains_key(set))
+        && rest.unfit_sets == believed.unfit_sets;
+    let bridges = rest.bridges == believed.bridges;
+    let inherited = rest.inherited == believed.inherited;
+    let timeouts = passed.timeouts || rest.timeouts == believed.timeouts;
+    let rules = rest.rules.is_as(&believed.rules, |table, chain| passed.chains.contains(&(table, *chain)));
+    let unset = rest.unset == believed.unset;
+    devices(rest) == devices(believed) && sets && bridges && inherited && timeouts && rules && unset
 }
 
 impl Fact {

@@ -10,39 +10,112 @@ use crate::backend::rules::FoundReader;
 use crate::backend::settings::{localnet_is_open, unset_sysctls};
 use crate::backend::{Effort, ObserveError};
 use crate::kernel::interface::LocalRoute;
+use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::{Needs, settings};
 use crate::model::IpFamily;
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
-use iptables::Table;
-use ipvs::{AddressFamily, ForwardMethod, ServiceId, proc};
-
+use iptables::{Saving, Table};
+use ipvs::{AddressFamily, ForwardMethod, Service, ServiceId, proc};
 use litemap::LiteMap;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+/// Who takes what is read and grows with the number of services.
+pub(super) trait Take {
+    /// A virtual server of any owner.
+    fn server(&mut self, server: FoundServer);
+    /// An entry of a set of ours.
+    fn entry(&mut self, set: Set, entry: Entry);
+}
+
+impl Take for Observed {
+    fn server(&mut self, server: FoundServer) {
+        self.servers.insert(server.service.id, server);
+    }
+
+    fn entry(&mut self, set: Set, entry: Entry) {
+        self.sets.entry(set).or_default().insert(entry);
+    }
+}
+
+/// Takes note of virtual servers that are recorded as ours and were not there.
+struct Recording<'a> {
+    take: &'a mut dyn Take,
+    seen: HashSet<ServiceId>,
+    missing: Vec<ServiceId>,
+}
+
+impl Take for Recording<'_> {
+    fn server(&mut self, server: FoundServer) {
+        self.seen.insert(server.service.id);
+        self.take.server(server);
+    }
+
+    fn entry(&mut self, set: Set, entry: Entry) {
+        let recorded = if Set::LEDGER.contains(&set) { id_of(&entry) } else { None };
+        self.missing.extend(recorded.filter(|id| !self.seen.contains(id)));
+        self.take.entry(set, entry);
+    }
+}
+
+fn rules_of(family: IpFamily) -> String {
+    format!("{family} rules")
+}
 
 impl Ipvs {
     /// Reads everything of a family.
     pub(super) fn observe_family(&mut self, family: IpFamily, now: Instant) -> Result<Observed, ObserveError> {
         // Starting iptables takes longer than reading a small table: meanwhile everything else is read.
-        let what = || format!("{family} rules");
+        let mut saving = self.start_saving(family)?;
+        saving.begin().map_err(|error| ObserveError::new(rules_of(family), error))?;
+        let mut found = Observed::default();
+        let mut observed = self.read_into(family, saving, now, &mut found)?;
+        observed.servers = found.servers;
+        observed.sets.extend(found.sets);
+        observed.look_for_all_drains();
+        Ok(observed)
+    }
+
+    /// The same, in which what grows with the number of services is handed over one by one. What is returned has the rest, and of
+    /// sets only which there are.
+    pub(super) fn observe_into(
+        &mut self,
+        family: IpFamily,
+        now: Instant,
+        take: &mut dyn Take,
+    ) -> Result<Observed, ObserveError> {
+        let saving = self.start_saving(family)?;
+        self.read_into(family, saving, now, take)
+    }
+
+    fn start_saving(&self, family: IpFamily) -> Result<Saving, ObserveError> {
         let commands = self.commands.get(family).as_ref();
-        let commands = commands.ok_or_else(|| ObserveError::new(what(), "no iptables-restore was found"))?;
-        let mut saving = commands.start_saving(&[Table::Mangle, Table::Filter, Table::Nat]);
-        saving.begin().map_err(|error| ObserveError::new(what(), error))?;
-        let mut observed = Observed { servers: self.read_servers(family, now)?, ..Observed::default() };
+        let commands = commands.ok_or_else(|| ObserveError::new(rules_of(family), "no iptables-restore was found"))?;
+        Ok(commands.start_saving(&[Table::Mangle, Table::Filter, Table::Nat]))
+    }
+
+    fn read_into(
+        &mut self,
+        family: IpFamily,
+        saving: Saving,
+        now: Instant,
+        take: &mut dyn Take,
+    ) -> Result<Observed, ObserveError> {
+        let mut observed = Observed::default();
+        let mut recorded = Recording { take, seen: HashSet::default(), missing: Vec::new() };
+        self.read_servers(family, now, &mut recorded)?;
         self.read_interface(family, &mut observed)?;
-        self.read_sets(family, &mut observed)?;
+        self.read_sets(family, &mut observed, &mut recorded)?;
         observed.inherited = Recorded::read(family, &mut self.sets)?;
         observed.spares_inherited = self.spare_kube_proxy;
-        self.read_recorded(&mut observed, now)?;
-        observed.look_for_all_drains();
+        self.read_recorded(recorded, now)?;
         observed.timeouts = Some(self.client.timeouts().map_err(|error| ObserveError::new("timeouts", error))?);
         if family == IpFamily::V4 {
             observed.detour = self.detour.find().map_err(|error| ObserveError::new("links", error))?;
         }
         let mut reader = FoundReader::new(Ours);
-        saving.finish(&mut reader).map_err(|error| ObserveError::new(what(), error))?;
+        saving.finish(&mut reader).map_err(|error| ObserveError::new(rules_of(family), error))?;
         self.effort.restores += 1;
         observed.rules = reader.finish();
         let needs = Needs {
@@ -57,12 +130,8 @@ impl Ipvs {
         Ok(observed)
     }
 
-    fn read_servers(
-        &mut self,
-        family: IpFamily,
-        now: Instant,
-    ) -> Result<HashMap<ServiceId, FoundServer>, ObserveError> {
-        let mut servers = HashMap::default();
+    fn read_servers(&mut self, family: IpFamily, now: Instant, take: &mut dyn Take) -> Result<(), ObserveError> {
+        let mut services: HashMap<ServiceId, Service> = HashMap::default();
         let wanted = match family {
             IpFamily::V4 => AddressFamily::Ipv4,
             IpFamily::V6 => AddressFamily::Ipv6,
@@ -71,67 +140,60 @@ impl Ipvs {
             .for_each_service(|entry| {
                 let id = entry.service.id;
                 if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
-                    servers.insert(id, FoundServer { service: entry.service, destinations: LiteMap::new() });
+                    services.insert(id, entry.service);
                 }
             })
             .map_err(|error| ObserveError::new("virtual servers", error))?;
-        if servers.is_empty() {
-            return Ok(servers);
+        if services.is_empty() {
+            return Ok(());
         }
-        let mut missing: HashSet<ServiceId> = servers.keys().copied().collect();
-        let read = proc::for_each_row(proc::PATH, |row, destinations| {
-            let Some(server) = row.id.service_id().and_then(|id| servers.get_mut(&id)) else { return };
-            let id = server.service.id;
-            missing.remove(&id);
-            if server.destinations.is_empty() {
-                server.destinations = LiteMap::with_capacity(destinations.len());
-            }
-            for row in destinations {
+        let mut draining: HashSet<(ServiceId, SocketAddr)> = HashSet::default();
+        let read = proc::for_each_row(proc::PATH, |row, rows| {
+            let Some(service) = row.id.service_id().and_then(|id| services.remove(&id)) else { return };
+            let id = service.id;
+            let mut destinations = LiteMap::with_capacity(rows.len());
+            for row in rows {
                 let address = SocketAddr::new(row.address, row.port);
                 let connections = u64::from(row.active_connections) + u64::from(row.inactive_connections);
                 let masqueraded = row.forward == ForwardMethod::Masquerade || row.forward == ForwardMethod::Local;
                 let found = self.found_destination((id, address), row.weight, masqueraded, connections, now);
-                server.destinations.insert(address, found);
+                destinations.insert(address, found);
+                draining.extend((row.weight == 0).then_some((id, address)));
             }
+            take.server(FoundServer { service, destinations });
         });
         read.map_err(|error| ObserveError::new("destinations", error))?;
-        for id in missing {
-            self.read_missing(id, &mut servers, now)?;
+        for service in services.into_values() {
+            if let Some(server) = self.read_missing(service, now)? {
+                let drains = server.destinations.iter().filter(|(_, found)| found.weight == 0);
+                draining.extend(drains.map(|(address, _)| (server.service.id, *address)));
+                take.server(server);
+            }
         }
-        self.drained.retain(|(id, address), _| {
-            family_of(id) != family || servers.get(id).is_some_and(|server| server.destinations.contains_key(address))
-        });
-        Ok(servers)
+        self.drained.retain(|key, _| family_of(&key.0) != family || draining.contains(key));
+        Ok(())
     }
 
     /// Asks for the destinations of a virtual server that the file left out. Kernels before 2026 keep the virtual servers
     /// of all network namespaces in one table, and between two pieces of the file they count the others' as well
     /// (`ip_vs_info_seq_next` against `ip_vs_info_array`): where somebody else uses IPVS, rows of ours are passed over.
-    fn read_missing(
-        &mut self,
-        id: ServiceId,
-        servers: &mut HashMap<ServiceId, FoundServer>,
-        now: Instant,
-    ) -> Result<(), ObserveError> {
+    fn read_missing(&mut self, service: Service, now: Instant) -> Result<Option<FoundServer>, ObserveError> {
+        let id = service.id;
         let entries = match self.client.destinations(&id) {
             Ok(entries) => entries,
-            Err(error) if error.is_not_there() => {
-                servers.remove(&id);
-                return Ok(());
-            }
+            Err(error) if error.is_not_there() => return Ok(None),
             Err(error) => return Err(ObserveError::new(format!("destinations of {id}"), error)),
         };
+        let mut destinations = LiteMap::with_capacity(entries.len());
         for entry in entries {
             let address = SocketAddr::new(entry.destination.address, entry.destination.port);
             let connections = u64::from(entry.active_connections) + u64::from(entry.inactive_connections);
             let forward = entry.destination.forward;
             let masqueraded = forward == ForwardMethod::Masquerade || forward == ForwardMethod::Local;
             let found = self.found_destination((id, address), entry.destination.weight, masqueraded, connections, now);
-            if let Some(server) = servers.get_mut(&id) {
-                server.destinations.insert(address, found);
-            }
+            destinations.insert(address, found);
         }
-        Ok(())
+        Ok(Some(FoundServer { service, destinations }))
     }
 
     fn found_destination(
@@ -175,24 +237,24 @@ impl Ipvs {
         Ok(())
     }
 
-    fn read_sets(&mut self, family: IpFamily, observed: &mut Observed) -> Result<(), ObserveError> {
+    fn read_sets(
+        &mut self,
+        family: IpFamily,
+        observed: &mut Observed,
+        take: &mut dyn Take,
+    ) -> Result<(), ObserveError> {
         let headers = self.sets.list().map_err(|error| ObserveError::new("ipsets", error))?;
         for set in Set::ALL {
             let spec = set.spec(family);
             match headers.iter().find(|header| header.name == spec.name) {
                 None => {}
                 Some(header) if !header.serves_as(&spec) => observed.unfit_sets.push(set),
-                Some(_) if set == Set::Forgotten => {
-                    observed.sets.insert(set, HashSet::default());
-                }
                 Some(_) => {
-                    let mut entries = HashSet::default();
-                    self.sets
-                        .each_entry(&spec.name, |entry| {
-                            entries.insert(entry.entry);
-                        })
-                        .map_err(|error| ObserveError::new(format!("set {}", spec.name), error))?;
-                    observed.sets.insert(set, entries);
+                    observed.sets.insert(set, HashSet::default());
+                    if set != Set::Forgotten {
+                        let read = self.sets.each_entry(&spec.name, |entry| take.entry(set, entry.entry));
+                        read.map_err(|error| ObserveError::new(format!("set {}", spec.name), error))?;
+                    }
                 }
             }
         }
@@ -201,17 +263,16 @@ impl Ipvs {
 
     /// Asks one by one for virtual servers that are recorded as ours and did not turn up: a dump may have passed over them,
     /// and what is taken for missing would be added again and refused.
-    fn read_recorded(&mut self, observed: &mut Observed, now: Instant) -> Result<(), ObserveError> {
-        let recorded = Set::LEDGER.iter().filter_map(|set| observed.sets.get(set)).flatten().filter_map(id_of);
-        let missing: Vec<ServiceId> = recorded.filter(|id| !observed.servers.contains_key(id)).collect();
-        for id in missing {
+    fn read_recorded(&mut self, mut recorded: Recording<'_>, now: Instant) -> Result<(), ObserveError> {
+        for id in std::mem::take(&mut recorded.missing) {
+            // It may be recorded twice.
+            if recorded.seen.contains(&id) {
+                continue;
+            }
             let found = self.client.service(&id);
             let found = found.map_err(|error| ObserveError::new(format!("virtual server {id}"), error))?;
-            if let Some(entry) = found {
-                let server = FoundServer { service: entry.service, destinations: LiteMap::new() };
-                observed.servers.insert(id, server);
-                self.read_missing(id, &mut observed.servers, now)?;
-            }
+            let server = found.map(|entry| self.read_missing(entry.service, now)).transpose()?.flatten();
+            server.into_iter().for_each(|server| recorded.server(server));
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ impl Found {
         self.chains.differing(&other.chains).into_iter().filter(counts).all(same) && self.rest_is_as(other, ignored)
     }
 
-    /// The same but for the chains that belong to single services.
+    /// The same but for what is told of whole chains.
     pub(super) fn rest_is_as(&self, other: &Self, ignored: impl Fn(Table, &ChainName) -> bool) -> bool {
         let counts = |key: &(Table, ChainName)| !ignored(key.0, &key.1);
         let shared_as = |here: &Self, there: &Self| {

@@ -29,7 +29,7 @@ use crate::model::{Events, Snapshot};
 use crate::source::Snapshots;
 use outage::Outage;
 use reflector::Reflector;
-use requests::{ListSink, Requests};
+use requests::Requests;
 use resource::Resource;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,12 +135,9 @@ async fn ask_first(gateway: Arc<Gateway>, interest: Interest, timing: Timing, up
     let mut foremost = Vec::new();
     for kind in [Kind::Service, Kind::EndpointSlice] {
         let Some(resource) = Resource::foremost(kind, &interest) else { return };
-        let mut sink = ListSink::Kept(Vec::new());
-        if let Err(failure) = Requests::new(gateway.clone(), resource, timing).pages(&mut sink).await {
-            return debug!("default/kubernetes alone: {failure}");
-        }
-        if let ListSink::Kept(arrivals) = sink {
-            foremost.extend(arrivals);
+        match Requests::new(gateway.clone(), resource, timing).pages().await {
+            Ok(listed) => foremost.extend(listed.arrivals),
+            Err(failure) => return debug!("default/kubernetes alone: {failure}"),
         }
     }
     // Nobody takes it where the program ends.

@@ -7,7 +7,7 @@ use super::arrival::{self, Arrival};
 use super::failure::Failure;
 use super::outage::Outage;
 use super::pace::Pace;
-use super::requests::{Events, ListSink, Listed, Requests, SHORTEST_WATCH};
+use super::requests::{Events, Listed, Requests, SHORTEST_WATCH};
 use super::resource::Kind;
 use super::store::Update;
 use futures_util::StreamExt;
@@ -178,7 +178,7 @@ impl Reflector {
             Ok(listed) => {
                 self.works();
                 self.absent = 0;
-                self.send(Update::Listed(self.kind)).await?;
+                self.send(Update::Listed(self.kind, listed.arrivals)).await?;
                 match listed.events {
                     Some(events) => self.follow(events, listed.version).await,
                     None => self.watch_and_follow(listed.version).await,
@@ -194,19 +194,18 @@ impl Reflector {
     }
 
     async fn list(&mut self) -> Result<Listed, Failure> {
-        let sink = &mut ListSink::Store(self.kind, self.updates.clone());
         if !self.streams {
-            return self.requests.pages(sink).await;
+            return self.requests.pages().await;
         }
-        match self.requests.stream(sink).await {
+        match self.requests.stream().await {
             Err(failure) if failure.is_unsupported() => {
                 debug!("no list of {} as a stream: {failure}", self.kind.plural());
-                let listed = self.requests.pages(sink).await?;
+                let listed = self.requests.pages().await?;
                 self.streams = false;
                 Ok(listed)
             }
             // A server too old to know streams may never mark their end.
-            Err(Failure::Silent(_) | Failure::Incomplete | Failure::Expired) => self.requests.pages(sink).await,
+            Err(Failure::Silent(_) | Failure::Incomplete | Failure::Expired) => self.requests.pages().await,
             other => other,
         }
     }

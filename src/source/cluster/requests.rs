@@ -5,23 +5,19 @@ use super::access::Gateway;
 use super::arrival::Arrival;
 use super::failure::Failure;
 use super::page;
-use super::resource::{Kind, Resource};
-use super::store::Update;
-use crate::model::ServiceName;
+use super::resource::Resource;
 use futures_util::{Stream, StreamExt};
 use kube::api::{ListParams, WatchParams};
 use kube::core::{Request, WatchEvent};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Objects per page, as client-go has it.
 const PAGE: u32 = 500;
-/// Objects of a stream that are passed on together.
-const TOGETHER: usize = 100;
 /// Marks the end of a list that comes as a stream (KEP-3157).
 const END_OF_LIST: &str = "k8s.io/initial-events-end";
 /// The server ends a watch after 5 to 10 minutes (client-go: `minWatchTimeout`): a different time for each, so that the
@@ -33,40 +29,10 @@ pub const SHORTEST_WATCH: Duration = Duration::from_secs(290);
 /// What a watch sends.
 pub type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Value>, Failure>> + Send>>;
 
-/// Who takes what is listed, as it comes: a list is large, and what becomes of its objects is small.
-pub enum ListSink {
-    /// The store, through its queue, of one kind.
-    Store(Kind, mpsc::Sender<Update>),
-    /// Few are kept until all are there.
-    Kept(Vec<Arrival>),
-}
-
-impl ListSink {
-    /// A list begins, maybe again. Where nobody takes what comes any more, the program ends.
-    async fn begin(&mut self) {
-        match self {
-            Self::Store(kind, updates) => drop(updates.send(Update::Listing(*kind)).await),
-            Self::Kept(kept) => kept.clear(),
-        }
-    }
-
-    async fn take(&mut self, arrivals: Vec<Arrival>) {
-        match self {
-            Self::Store(kind, updates) => drop(updates.send(Update::Arrived(*kind, arrivals)).await),
-            Self::Kept(kept) => kept.extend(arrivals),
-        }
-    }
-
-    async fn forget(&mut self, id: ServiceName) {
-        match self {
-            Self::Store(kind, updates) => drop(updates.send(Update::Deleted(*kind, id)).await),
-            Self::Kept(kept) => kept.retain(|arrival| arrival.id != id),
-        }
-    }
-}
-
-/// The end of a list, and what comes after it if it came as a stream.
+/// A list, and what comes after it if it came as a stream.
 pub struct Listed {
+    /// The objects.
+    pub arrivals: Vec<Arrival>,
     /// The version at which this was so.
     pub version: String,
     /// The changes since.
@@ -96,35 +62,32 @@ impl Requests {
     ///
     /// # Errors
     /// Whatever kept any page from coming.
-    pub async fn pages(&self, sink: &mut ListSink) -> Result<Listed, Failure> {
-        match self.list(Some(PAGE), sink).await {
-            Err(Failure::Expired) => self.list(None, sink).await,
+    pub async fn pages(&self) -> Result<Listed, Failure> {
+        match self.list(Some(PAGE)).await {
+            Err(Failure::Expired) => self.list(None).await,
             other => other,
         }
     }
 
-    async fn list(&self, limit: Option<u32>, sink: &mut ListSink) -> Result<Listed, Failure> {
+    async fn list(&self, limit: Option<u32>) -> Result<Listed, Failure> {
         let mut params = ListParams {
             label_selector: self.resource.labels.clone(),
             field_selector: self.resource.fields.clone(),
             limit,
             ..ListParams::default()
         };
-        sink.begin().await;
+        let mut arrivals = Vec::new();
         loop {
             let request = Request::new(self.resource.path()).list(&params).map_err(impossible)?;
             let text = within(self.timing.patience, self.gateway.client().request_text(request)).await?;
-            let mut arrivals = Vec::new();
             let read = page::read(&text, |item| arrivals.push(Arrival::read(self.resource.kind, item)));
             let page = read.map_err(|error| Failure::Unreachable(error.to_string()))?;
-            drop(text);
-            sink.take(arrivals).await;
             match page.next.filter(|next| !next.is_empty()) {
                 Some(next) => params.continue_token = Some(next),
                 None if page.resource_version.is_empty() => {
                     return Err(Failure::Unreachable("the answer is no list of the Kubernetes API".to_owned()));
                 }
-                None => return Ok(Listed { version: page.resource_version, events: None }),
+                None => return Ok(Listed { arrivals, version: page.resource_version, events: None }),
             }
         }
     }
@@ -133,27 +96,27 @@ impl Requests {
     ///
     /// # Errors
     /// When it breaks off before its end; [`Failure::is_unsupported`] when the server does not offer it.
-    pub async fn stream(&self, sink: &mut ListSink) -> Result<Listed, Failure> {
+    pub async fn stream(&self) -> Result<Listed, Failure> {
         let mut events = self.open(self.params().initial_events(), "").await?;
-        sink.begin().await;
-        let mut arrivals = Vec::new();
+        let mut arrivals = BTreeMap::new();
         loop {
             let event = timeout(self.timing.patience, events.next()).await;
             match event.map_err(|_| Failure::Silent(self.timing.patience))?.ok_or(Failure::Incomplete)?? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    arrivals.push(Arrival::read(self.resource.kind, &object));
-                    if arrivals.len() >= TOGETHER {
-                        sink.take(std::mem::take(&mut arrivals)).await;
-                    }
+                    let arrival = Arrival::read(self.resource.kind, &object);
+                    arrivals.insert(arrival.id.clone(), arrival);
                 }
                 WatchEvent::Deleted(object) => {
-                    sink.take(std::mem::take(&mut arrivals)).await;
-                    sink.forget(Arrival::read(self.resource.kind, &object).id).await;
+                    arrivals.remove(&Arrival::read(self.resource.kind, &object).id);
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     if bookmark.metadata.annotations.contains_key(END_OF_LIST) {
-                        sink.take(arrivals).await;
-                        return Ok(Listed { version: bookmark.metadata.resource_version, events: Some(events) });
+                        let version = bookmark.metadata.resource_version;
+                        return Ok(Listed {
+                            arrivals: arrivals.into_values().collect(),
+                            version,
+                            events: Some(events),
+                        });
                     }
                 }
                 WatchEvent::Error(status) => return Err(Failure::from_status(&status)),

@@ -13,12 +13,8 @@ use tracing::{info, warn};
 /// Something that a reflector learnt.
 #[derive(Debug)]
 pub enum Update {
-    /// What comes of a kind from here on is a list of all that there is, maybe begun anew.
-    Listing(Kind),
-    /// Some of a list.
-    Arrived(Kind, Vec<Arrival>),
-    /// These were all objects of a kind.
-    Listed(Kind),
+    /// These are all objects of a kind.
+    Listed(Kind, Vec<Arrival>),
     /// An object is new or different.
     Applied(Kind, Arrival),
     /// An object is gone.
@@ -35,8 +31,6 @@ pub struct Store {
     snapshot: Snapshot,
     /// Kinds of which everything is known.
     listed: BTreeSet<Kind>,
-    /// Of kinds that are being listed: what was known before, and did not come yet.
-    unseen: BTreeMap<Kind, BTreeSet<ServiceName>>,
     /// The Service of a slice by the slice's own name, where that is not what its name begins with: it may change, and a deletion
     /// need not tell it.
     owners: HashMap<ServiceName, ServiceName>,
@@ -59,10 +53,7 @@ impl Store {
     /// Takes in an update.
     pub fn take(&mut self, update: Update) {
         match update {
-            Update::Listing(kind) => drop(self.unseen.insert(kind, self.known(kind))),
-            // A server lists by name.
-            Update::Arrived(kind, some) => filling(&some).for_each(|arrival| self.arrived(kind, arrival.clone())),
-            Update::Listed(kind) => self.end_list(kind),
+            Update::Listed(kind, arrivals) => self.replace(kind, &arrivals),
             Update::Applied(kind, arrival) => self.apply(kind, arrival),
             Update::Deleted(kind, id) => self.delete(kind, &id),
             Update::Absent(kind) => self.complete(kind),
@@ -99,16 +90,14 @@ impl Store {
         Some(Snapshot { nodes, service_ranges, ..first.snapshot })
     }
 
-    fn arrived(&mut self, kind: Kind, arrival: Arrival) {
-        if let Some(unseen) = self.unseen.get_mut(&kind) {
-            unseen.remove(&arrival.id);
+    /// Swaps a kind for what was listed: at once, so that nothing that exists is ever missing.
+    fn replace(&mut self, kind: Kind, arrivals: &[Arrival]) {
+        let mut gone: BTreeSet<ServiceName> = self.known(kind);
+        for arrival in filling(arrivals) {
+            gone.remove(&arrival.id);
+            self.apply(kind, arrival.clone());
         }
-        self.apply(kind, arrival);
-    }
-
-    /// Only now what did not come is gone, so that nothing that exists is ever missing.
-    fn end_list(&mut self, kind: Kind) {
-        for id in self.unseen.remove(&kind).unwrap_or_default() {
+        for id in gone {
             self.delete(kind, &id);
         }
         self.complete(kind);

@@ -13,13 +13,9 @@ fn slice(name: &str, service: &str, endpoint: &str) -> Value {
         "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": [endpoint]}]})
 }
 
-/// Takes in a list, in two parts.
+/// Takes in a list.
 fn list(store: &mut Store, kind: Kind, values: &[Value]) {
-    store.take(Update::Listing(kind));
-    for part in values.chunks(values.len().div_ceil(2).max(1)) {
-        store.take(Update::Arrived(kind, part.iter().map(|value| Arrival::read(kind, value)).collect()));
-    }
-    store.take(Update::Listed(kind));
+    store.take(Update::Listed(kind, values.iter().map(|value| Arrival::read(kind, value)).collect()));
 }
 
 fn applied(kind: Kind, value: &Value) -> Update {
@@ -169,26 +165,6 @@ fn an_api_that_is_not_there_holds_nothing_up() {
     list(&mut store, Kind::OtherService, &[]);
     store.take(Update::Absent(Kind::ServiceCidr));
     assert!(store.fresh().unwrap().complete);
-}
-
-#[test]
-fn a_list_that_breaks_off_takes_nothing_away_and_one_that_ends_does() {
-    let mut store = store();
-    store.fresh();
-    let arrived = |value: &Value| Update::Arrived(Kind::Service, vec![Arrival::read(Kind::Service, value)]);
-    let names = |store: &mut Store| -> Vec<String> {
-        store.fresh().unwrap().services.keys().map(|name| name.name.to_string()).collect()
-    };
-    store.take(Update::Listing(Kind::Service));
-    store.take(arrived(&service("c", "172.30.0.3")));
-    assert_eq!(names(&mut store), ["a", "b", "c"], "what came is so, whatever becomes of the list");
-    store.take(Update::Listing(Kind::Service));
-    store.take(arrived(&service("b", "172.30.0.2")));
-    store.take(Update::Deleted(Kind::Service, id("b")));
-    store.take(arrived(&service("d", "172.30.0.4")));
-    assert_eq!(names(&mut store), ["a", "c", "d"]);
-    store.take(Update::Listed(Kind::Service));
-    assert_eq!(names(&mut store), ["d"], "of a list that began anew only what it has stays");
 }
 
 #[test]
