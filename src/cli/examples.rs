@@ -145,6 +145,17 @@ const EPILOGUES: &[Epilogue] = &[
         exit: "0 measured; 1 not measured, or the second takes more than 1.3 times the first; 2 wrong command line",
     },
     Epilogue {
+        command: "bench table",
+        examples: &[
+            ("kube-ipvs bench table --mode ipvs", "100 to 44,000 services, of 1 and of 5 endpoints"),
+            (
+                "kube-ipvs bench table --mode iptables --services 100,1000 --output json",
+                "two sizes, with everything that the single benchmarks told",
+            ),
+        ],
+        exit: "0 measured, 1 something could not be measured",
+    },
+    Epilogue {
         command: "bench list",
         examples: &[("kube-ipvs bench list --runs 3", "10,000 services of 5 endpoints, beside ipvsadm -Ln")],
         exit: DONE,

@@ -1,16 +1,17 @@
 //! `bench list`: how long listing takes, ours and `ipvsadm`'s, of the same table in the same namespace; how soon the first
 //! line is there, and how much memory waits with a reader that reads no further.
 
-use super::in_namespace;
 use super::measure::spread;
 use super::program::{self, peak_memory_of};
 use super::synthetic::Synthetic;
+use super::{PlainOutput, in_namespace};
 use crate::control::Server;
 use crate::model::Snapshot;
 use crate::reconcile::{self, Switcher};
 use anyhow::Context;
 use clap::Args;
 use ipvs::{Client, Command as Change, Destination, Protocol, Scheduler, Service, ServiceId};
+use serde::Serialize;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -32,6 +33,9 @@ pub struct ListBenchArgs {
     /// How often each is measured
     #[arg(long, default_value_t = 3)]
     runs: u32,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t)]
+    output: PlainOutput,
 }
 
 /// Measures and prints.
@@ -63,6 +67,12 @@ fn measure(args: &ListBenchArgs) -> anyhow::Result<()> {
         }
     }
     let [theirs, ours, named] = samples.map(|samples| samples.median());
+    if args.output == PlainOutput::Json {
+        let (services, endpoints) = (args.services, args.endpoints);
+        let found = Found { services, endpoints, ipvsadm: theirs, list: ours, named };
+        println!("{}", serde_json::to_string_pretty(&found).context("writing the results")?);
+        return Ok(());
+    }
     println!("{} services × {} endpoints, median of {} runs:", args.services, args.endpoints, args.runs);
     let line = |name: &str, found: &Listing| {
         println!(
@@ -80,13 +90,30 @@ fn measure(args: &ListBenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What was found. Medians.
+#[derive(Serialize)]
+struct Found {
+    services: u32,
+    endpoints: u32,
+    /// `ipvsadm -Ln`.
+    ipvsadm: Listing,
+    /// `kube-ipvs list`.
+    list: Listing,
+    /// `kube-ipvs list -o wide`, with names from the daemon.
+    named: Listing,
+}
+
 /// What a listing cost.
+#[derive(Serialize)]
 struct Listing {
     /// Seconds for all of it.
+    #[serde(rename = "whole_s")]
     whole: f64,
     /// Seconds until the first line was read.
+    #[serde(rename = "first_line_s")]
     first: f64,
     /// Peak of its memory in MiB, a second after its reader stopped there.
+    #[serde(rename = "memory_mb")]
     memory: f64,
 }
 

@@ -20,6 +20,7 @@
 //! | `pure.rs` | `bench instructions`: what deciding costs, without kernel and clock |
 //! | `list.rs` | `bench list`: listing the table, beside `ipvsadm -Ln` |
 //! | `sync/` | `bench sync`: bringing the kernel to what is desired, and changing it |
+//! | `table/` | `bench table`: all of these figures at several sizes |
 
 mod chart;
 mod child;
@@ -38,6 +39,7 @@ mod proxy;
 mod pure;
 mod sync;
 mod synthetic;
+mod table;
 
 pub use load::Drops;
 pub use synthetic::Synthetic;
@@ -71,6 +73,9 @@ pub enum BenchCommand {
     Pure(pure::PureArgs),
     /// Listing N services of M endpoints each, beside `ipvsadm -Ln`; needs IPVS
     List(list::ListBenchArgs),
+    /// All of these figures of one mode at several sizes, in one table: cold start, changes, churn, audit, memory, listing, first
+    /// packets, beside a bare loop and other programs
+    Table(table::TableArgs),
     /// Internal: one run
     #[command(hide = true)]
     Child {
@@ -114,6 +119,16 @@ pub enum Output {
     Html,
 }
 
+/// How results without plots are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum PlainOutput {
+    /// For people.
+    #[default]
+    Table,
+    /// Everything that was measured, as one JSON object.
+    Json,
+}
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -130,6 +145,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Datapath(args) => privileged().and_then(|()| datapath::run(args)),
         BenchCommand::Child { task } => privileged().and_then(|()| child::become_task(task)),
         BenchCommand::List(args) => privileged().and_then(|()| list::run(args)),
+        BenchCommand::Table(args) => privileged().and_then(|()| table::run(args)),
     }
 }
 
