@@ -1,8 +1,9 @@
 //! From the slices of a Service to the endpoints of one of its ports.
 
-use super::topology::{Place, Policies, categorize};
+use super::topology::{Found, Place, Policies, categorize};
 use super::{Endpoint, Role, ServicePortKey};
 use crate::model::{IpFamily, LentEndpoint, LentSlice, Weights};
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ fn collect<'a>(
     key: &ServicePortKey,
     family: IpFamily,
     place: &Place,
-) -> Vec<(SocketAddr, &'a LentEndpoint<'a>)> {
-    let mut found = Vec::with_capacity(slices.iter().map(|slice| slice.endpoints.len()).sum());
+) -> SmallVec<[Found<'a>; 8]> {
+    let mut found: SmallVec<[Found<'a>; 8]> = SmallVec::new();
     for slice in slices.iter().filter(|slice| slice.family() == family) {
         let ports = slice.ports.iter().filter(|(name, protocol, _)| *name == &*key.port && *protocol == key.protocol);
         for (_, _, port) in ports {
@@ -54,9 +55,7 @@ fn collect<'a>(
     }
     let rank =
         |endpoint: &LentEndpoint<'_>| (place.has(endpoint), endpoint.ready, endpoint.serving, endpoint.terminating);
-    let better = |(_, one): &(SocketAddr, &LentEndpoint<'_>), (_, other): &(SocketAddr, &LentEndpoint<'_>)| {
-        rank(other).cmp(&rank(one))
-    };
+    let better = |(_, one): &Found<'_>, (_, other): &Found<'_>| rank(other).cmp(&rank(one));
     found.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| better(one, other)));
     found.dedup_by_key(|(address, _)| *address);
     found

@@ -2,6 +2,7 @@
 //! to endpoints that are terminating but still serve. Upstream: `pkg/proxy/topology.go`, `CategorizeEndpoints`.
 
 use crate::model::LentEndpoint;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -54,11 +55,11 @@ enum Hints {
 }
 
 /// An endpoint, and where it listens.
-type Found<'a> = (SocketAddr, &'a LentEndpoint<'a>);
+pub type Found<'a> = (SocketAddr, &'a LentEndpoint<'a>);
 
 /// The verdict on each endpoint, in order, and whether any endpoint anywhere could serve.
-pub fn categorize(endpoints: &[Found<'_>], policies: Policies, place: &Place) -> (Vec<Use>, bool) {
-    let mut uses = vec![Use::default(); endpoints.len()];
+pub fn categorize(endpoints: &[Found<'_>], policies: Policies, place: &Place) -> (SmallVec<[Use; 8]>, bool) {
+    let mut uses = SmallVec::from_elem(Use::default(), endpoints.len());
     let mut has_any = false;
     let falls_back = |endpoint: &LentEndpoint<'_>| endpoint.serving && endpoint.terminating;
     if policies.uses_cluster() {

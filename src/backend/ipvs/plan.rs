@@ -205,7 +205,12 @@ impl Planner<'_> {
         &mut self,
         ports: impl Iterator<Item = (&'p ServicePortKey, &'p Arc<ServicePort>)>,
     ) -> bool {
-        let mut seen = Seen::default();
+        let (mut seen, count) = (Seen::default(), ports.size_hint().0);
+        // One of each a port, as a rule.
+        seen.servers.reserve(count);
+        seen.entries.reserve(count);
+        self.steps.recording.reserve(count);
+        self.steps.servers.reserve(2 * count);
         ports.for_each(|(key, port)| self.add(port, key.service.is_kubernetes(), &mut seen));
         self.bindings(&seen.bindings, &BTreeSet::new());
         let steps = self.steps.servers.len();

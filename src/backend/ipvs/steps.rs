@@ -38,6 +38,8 @@ impl Steps {
             self.gone_servers,
             self.unrecording,
         ];
-        groups.into_iter().flatten().collect()
+        let mut all = Vec::with_capacity(groups.iter().map(Vec::len).sum());
+        groups.into_iter().for_each(|group| all.extend(group));
+        all
     }
 }

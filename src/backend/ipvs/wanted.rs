@@ -9,6 +9,7 @@ use crate::model::{IpFamily, Protocol};
 use ipnet::{IpNet, Ipv4Net};
 use ipvs::{Destination, Scheduler, Service, ServiceFlags, ServiceId};
 use litemap::LiteMap;
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -26,9 +27,9 @@ pub struct Server {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Virtual servers, each once.
-    pub servers: Vec<Server>,
+    pub servers: SmallVec<[Server; 1]>,
     /// The set that records each virtual server.
-    pub ledger: Vec<(Set, Entry)>,
+    pub ledger: SmallVec<[(Set, Entry); 1]>,
     /// What becomes of packets before IPVS: who may use the load-balancer addresses, what is dropped, what on localhost
     /// is served.
     pub verdicts: BTreeSet<(Set, Entry)>,
@@ -110,10 +111,10 @@ struct Frontend {
 
 /// The virtual servers of a service port, each once; where a policy tells strangers from the cluster there are two for an
 /// address.
-fn frontends(port: &ServicePort, node: &NodeRules) -> Vec<Frontend> {
+fn frontends(port: &ServicePort, node: &NodeRules) -> SmallVec<[Frontend; 2]> {
     let node_ips = if port.node_port.is_some() { node.node_port_ips() } else { &[] };
     let addresses = port.service_addresses().chain(node_ips.iter().map(|ip| (FrontendKind::NodePort, *ip)));
-    let mut frontends: Vec<Frontend> = Vec::new();
+    let mut frontends: SmallVec<[Frontend; 2]> = SmallVec::new();
     // An external IP that equals the cluster IP, or a node's address, is the same virtual server: the first wins.
     let mut add = |frontend: Frontend| {
         let place = |frontend: &Frontend| (frontend.address, frontend.number);

@@ -1,9 +1,11 @@
-//! What one Service asks for, as if there were no other.
+//! What one Service asks for, as if there were no other. Most have one port and one slice, and there are very many: lists of one
+//! need no memory of their own, for which threads would wait for each other.
 
 use super::super::topology::Policies;
 use super::super::{Scheduling, ServicePort, ServicePortKey, Settings, endpoints, health, of_family, scheduling};
 use super::Builder;
 use crate::model::{self, IpFamily, LentSlice, Service, Slices};
+use smallvec::SmallVec;
 
 /// A Service, unless it is meant for another proxy.
 pub(super) fn served<'a>(settings: &Settings, service: Option<&'a Service>) -> Option<&'a Service> {
@@ -12,7 +14,7 @@ pub(super) fn served<'a>(settings: &Settings, service: Option<&'a Service>) -> O
 
 impl Builder {
     /// The slices of a Service that are not meant for another proxy.
-    pub(super) fn slices<'a>(&self, slices: Option<&'a Slices>) -> Vec<LentSlice<'a>> {
+    pub(super) fn slices<'a>(&self, slices: Option<&'a Slices>) -> SmallVec<[LentSlice<'a>; 1]> {
         let own = self.settings.proxy_name.as_deref();
         let theirs = |slice: &LentSlice<'_>| slice.proxy_name.is_some() && slice.proxy_name != own;
         let slices = slices.into_iter().flat_map(Slices::lent);
@@ -25,10 +27,10 @@ impl Builder {
         service: Option<&Service>,
         slices: &[LentSlice<'_>],
         family: IpFamily,
-    ) -> Vec<ServicePort> {
-        let Some(service) = service else { return Vec::new() };
+    ) -> SmallVec<[ServicePort; 1]> {
+        let Some(service) = service else { return SmallVec::new() };
         let Some(cluster_ip) = service.cluster_ips.iter().copied().find(|ip| IpFamily::of(*ip) == family) else {
-            return Vec::new();
+            return SmallVec::new();
         };
         let balancing = &service.balancing;
         let scheduler = scheduling::scheduler(&self.settings, balancing, slices);
