@@ -239,12 +239,13 @@ impl Builder {
 
     /// Puts in the claims of a Service's ports, and withdraws those that it no longer has.
     fn claim(&mut self, old: Option<&Service>, new: Option<&Service>, affected: &mut BTreeSet<ServicePortKey>) {
-        let [old, new] = [old, new].map(|service| served(&self.settings, service));
+        let (old, new) = (served(&self.settings, old), served(&self.settings, new));
         for family in IpFamily::BOTH {
             let rules = self.desired.get(family).rules.as_deref();
             let node_addresses = rules.map(|rules| rules.node_addresses.as_slice()).unwrap_or_default();
-            let [old, new] = [old, new].map(|service| claims::of_service(service, family, node_addresses));
-            if old == new && !old.is_empty() {
+            let new = claims::of_service(new, family, node_addresses);
+            let old = claims::of_service(old, family, node_addresses);
+            if old == new {
                 continue;
             }
             self.claims.replace(&old, &new, affected);

@@ -114,7 +114,7 @@ impl Claims {
 
 /// Everything that the ports of a Service would like to have in a family, sorted. A service address that is one of the node's
 /// own is reached like a node port, and contends with node ports of that number.
-pub fn of_service(service: Option<&Service>, family: IpFamily, node_addresses: &[IpAddr]) -> SmallVec<[Claim; 2]> {
+pub fn of_service(service: Option<&Service>, family: IpFamily, node_addresses: &[IpAddr]) -> SmallVec<[Claim; 1]> {
     let of_family = |ip: &&IpAddr| IpFamily::of(**ip) == family;
     let Some((service, cluster_ip)) =
         service.and_then(|service| Some((service, service.cluster_ips.iter().find(of_family)?)))
@@ -133,8 +133,10 @@ pub fn of_service(service: Option<&Service>, family: IpFamily, node_addresses: &
         claims.extend(node_ports.map(|frontend| (key.clone(), frontend)));
         claims.push((key, Frontend::Address(protocol, *cluster_ip, port.port)));
     }
-    claims.sort_unstable();
-    claims.dedup();
+    if claims.len() > 1 {
+        claims.sort_unstable();
+        claims.dedup();
+    }
     claims
 }
 
