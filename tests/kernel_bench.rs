@@ -1,4 +1,4 @@
-//! `bench sync --kube-proxy` with stand-ins for kube-proxy: this program itself, which has the same metrics, and programs
+//! `bench table` has every figure; `bench sync --kube-proxy` with stand-ins for kube-proxy: this program itself, which has the same metrics, and programs
 //! that fail. A real one is measured by hand (docs/benchmarks.md).
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
@@ -15,7 +15,7 @@ use support::{Mode, in_both_modes};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-ipvs");
 
-in_both_modes!(a_kube_proxy_is_measured_beside_ours, one_that_fails_is_reported);
+in_both_modes!(a_kube_proxy_is_measured_beside_ours, one_that_fails_is_reported, one_table_has_every_figure);
 
 /// A folder that goes when the test ends.
 struct Folder(PathBuf);
@@ -103,4 +103,49 @@ fn one_that_fails_is_reported(mode: Mode) {
     let reason = reported(&idle);
     let expected = format!("kube-proxy, {} mode: not done after 2 s, stopped; the last it said:\nwaiting", mode.name());
     assert_eq!(reason, expected);
+}
+
+fn one_table_has_every_figure(mode: Mode) {
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "bench",
+        "table",
+        "--mode",
+        mode.name(),
+        "--services",
+        "5,10",
+        "--endpoints",
+        "2",
+        "--output",
+        "json",
+    ]);
+    let output = command.args(["--changes", "2", "--churn", "1"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    assert!(output.status.success(), "{errors}");
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["services"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 10]);
+    let mut figures = vec![
+        "cold_start_s",
+        "floor_s",
+        "peer_s",
+        "change_ms",
+        "change_p99_ms",
+        "change_floor_ms",
+        "messages_per_change",
+        "churn_p99_ms",
+        "audit_s",
+        "audit_slice_ms",
+        "daemon_mib",
+        "first_packet_ms",
+    ];
+    if mode.name() == "ipvs" {
+        figures.extend(["list_s", "ipvsadm_list_s"]);
+    }
+    for row in rows {
+        assert_eq!(row["missing"], serde_json::json!({}), "{row:#}");
+        for figure in &figures {
+            assert!(row[figure].as_f64().is_some_and(|value| value > 0.0), "{figure}: {row:#}");
+        }
+    }
 }
