@@ -61,31 +61,3 @@ impl Rehearsal {
         script
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::commands::bench::Synthetic;
-    use crate::desired::{Builder, NodeFacts};
-    use iptables::{Family, Variant};
-
-    #[test]
-    fn a_change_sends_no_more_than_it_changes() {
-        let cluster = Synthetic { services: 3, endpoints: 2 };
-        let mut builder = Builder::new(Arc::new(cluster.settings(true)));
-        let (mut snapshot, facts) = (cluster.snapshot(), NodeFacts::default());
-        builder.update(&snapshot, &facts, Instant::now());
-        let commands = Commands::new(Family::V4, Variant::Nft, "iptables-restore".into(), "iptables-save".into());
-        let mut rehearsal = Rehearsal::default();
-        let all = rehearsal.sync(&commands, IpFamily::V4, builder.desired().get(IpFamily::V4), Touched::All);
-        assert!(!all.restores.is_empty() && !all.sets.is_empty());
-        assert_eq!(all.commands.len(), 3 * 3);
-        for number in 0..3 {
-            cluster.replace_with(&mut snapshot, number, 10 + number);
-            let change = builder.update(&snapshot, &facts, Instant::now());
-            let touched = Touched::Ports(&change.ports.v4);
-            let script = rehearsal.sync(&commands, IpFamily::V4, builder.desired().get(IpFamily::V4), touched);
-            assert_eq!((script.restores.len(), script.commands.len()), (0, 2), "{:?}", script.commands);
-        }
-    }
-}

@@ -168,3 +168,30 @@ impl Sender for IpvsSender {
         Ok((cost, Some(outcome?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::NodeFacts;
+    use ::iptables::Variant;
+
+    #[test]
+    fn a_change_sends_no_more_than_it_changes() {
+        let cluster = Synthetic { services: 3, endpoints: 2 };
+        let mut builder = Builder::new(Arc::new(cluster.settings(true)));
+        let (mut snapshot, facts) = (cluster.snapshot(), NodeFacts::default());
+        builder.update(&snapshot, &facts, Instant::now());
+        let commands = Commands::new(Family::V4, Variant::Nft, "iptables-restore".into(), "iptables-save".into());
+        let mut rehearsal = ipvs::Rehearsal::default();
+        let all = rehearsal.sync(&commands, FAMILY, builder.desired().get(FAMILY), Touched::All);
+        assert!(!all.restores.is_empty() && !all.sets.is_empty());
+        assert_eq!(all.commands.len(), 3 * 3);
+        for number in 0..3 {
+            cluster.replace_with(&mut snapshot, number, 10 + number);
+            let change = builder.update(&snapshot, &facts, Instant::now());
+            let touched = Touched::Ports(&change.ports.v4);
+            let script = rehearsal.sync(&commands, FAMILY, builder.desired().get(FAMILY), touched);
+            assert_eq!((script.restores.len(), script.commands.len()), (0, 2), "{:?}", script.commands);
+        }
+    }
+}

@@ -11,6 +11,7 @@ use self::parts::{Part, Row};
 use super::PlainOutput;
 use super::columns::{aligned, figure};
 use super::machine::Machine;
+use super::synthetic::Synthetic;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -42,10 +43,12 @@ pub struct TableArgs {
     #[arg(long, value_enum)]
     mode: TableMode,
     /// How many services; several with commas
-    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "100,1000,10000,44000")]
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "100,1000,10000,44000",
+          value_parser = clap::value_parser!(u32).range(6..=i64::from(Synthetic::MOST_SERVICES)))]
     services: Vec<u32>,
     /// How many endpoints each service has; several with commas
-    #[arg(long, value_name = "M[,M…]", value_delimiter = ',', default_value = "1,5")]
+    #[arg(long, value_name = "M[,M…]", value_delimiter = ',', default_value = "1,5",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
     endpoints: Vec<u32>,
     /// How often each cold start is measured
     #[arg(long, value_name = "R", default_value_t = 1)]
