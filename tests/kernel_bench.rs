@@ -113,7 +113,7 @@ fn one_table_has_every_figure(mode: Mode) {
         "--mode",
         mode.name(),
         "--services",
-        "5,10",
+        "6,10",
         "--endpoints",
         "2",
         "--output",

@@ -136,7 +136,11 @@ impl<B: Backend> Driver<B> {
                 self.backend.refresh(family, desired, touched, &mut belief)?;
                 Ok((belief, false))
             }
-            None => Ok((self.backend.observe(family)?, true)),
+            None => {
+                // What is read now is newer than what an audit has read so far.
+                self.backend.end_audit(family);
+                Ok((self.backend.observe(family)?, true))
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ enum About {
 struct Comparison {
     facts: Vec<Fact>,
     /// Facts that hold, a number each. Some of them may be written to later.
-    held: Vec<u32>,
+    held: Vec<u64>,
     numbers: RandomState,
     /// What does not grow with the number of services, when everything else was read.
     rest: Option<Box<Observed>>,
@@ -142,15 +142,17 @@ impl Reading {
     /// When the kernel could not be read.
     pub fn step(&mut self, believed: &Observed, until: Instant) -> Result<Audit, ObserveError> {
         loop {
-            let outcome = self.comparison.step(believed, &self.passed, until);
-            if outcome != Audit::Unfinished || !self.comparison.facts.is_empty() || Instant::now() >= until {
-                return Ok(outcome);
+            if self.comparison.wants_more() {
+                match self.read.try_recv() {
+                    Err(TryRecvError::Empty) => return Ok(Audit::Unfinished),
+                    Err(TryRecvError::Disconnected) => return Ok(Audit::Doubtful),
+                    Ok(Piece::Facts(facts)) => self.comparison.facts = facts,
+                    Ok(Piece::Rest(rest)) => self.comparison.end(rest?),
+                }
             }
-            match self.read.try_recv() {
-                Err(TryRecvError::Empty) => return Ok(Audit::Unfinished),
-                Err(TryRecvError::Disconnected) => return Ok(Audit::Doubtful),
-                Ok(Piece::Facts(facts)) => self.comparison.facts = facts,
-                Ok(Piece::Rest(rest)) => self.comparison.end(rest?),
+            let outcome = self.comparison.step(believed, &self.passed, until);
+            if outcome != Audit::Unfinished || Instant::now() >= until {
+                return Ok(outcome);
             }
         }
     }
@@ -216,6 +218,10 @@ impl Passed {
 }
 
 impl Comparison {
+    fn wants_more(&self) -> bool {
+        self.facts.is_empty() && self.rest.is_none()
+    }
+
     /// There is no more to come than this.
     fn end(&mut self, mut rest: Box<Observed>) {
         self.facts.extend(std::mem::take(&mut rest.routes).into_values().map(Fact::Route));
@@ -223,9 +229,9 @@ impl Comparison {
         self.rest = Some(rest);
     }
 
-    /// Tells a fact from nearly every other. Where it does not, the kernel is read for nothing.
-    fn number(&self, about: &About) -> u32 {
-        u32::try_from(self.numbers.hash_one(about) >> 32).unwrap_or(u32::MAX)
+    /// As good as never the same for two. Were it, the kernel would be read for nothing.
+    fn number(&self, about: &About) -> u64 {
+        self.numbers.hash_one(about)
     }
 
     /// How many facts hold that nothing was written to, before they were compared or after.

@@ -23,8 +23,8 @@ struct Seen {
     numbers: RandomState,
     written: HashSet<(Table, ChainName)>,
     /// Chains that are there, and of those the ones that have rules and no single ones.
-    chains: Vec<u32>,
-    filled: Vec<u32>,
+    chains: Vec<u64>,
+    filled: Vec<u64>,
     /// What of all this has to be compared as a whole: single rules, jumps.
     rest: Found,
     differs: bool,
@@ -67,9 +67,9 @@ impl<O: Ownership> Comparison<O> {
 }
 
 impl Seen {
-    /// Tells a chain from nearly every other. Where it does not, the kernel is read for nothing.
-    fn number(&self, key: &(Table, ChainName)) -> u32 {
-        u32::try_from(self.numbers.hash_one(key) >> 32).unwrap_or(u32::MAX)
+    /// As good as never the same for two. Were it, the kernel would be read for nothing.
+    fn number(&self, key: &(Table, ChainName)) -> u64 {
+        self.numbers.hash_one(key)
     }
 
     fn counts(&self, table: Table, name: &ChainName) -> bool {

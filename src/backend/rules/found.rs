@@ -7,6 +7,7 @@ use crate::backend::RuleCounts;
 use iptables::{Chain, ChainName, Position, Rule, Table, Target, hash_rules};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::LazyLock;
 
 /// A rule in a chain to which single rules are added. There are tens of thousands.
 #[derive(Debug, Clone)]
@@ -106,7 +107,9 @@ pub struct FoundChain {
 impl FoundChain {
     /// One without rules.
     pub(super) fn empty() -> Self {
-        Self { hash: hash_rules(&[]), rules: 0 }
+        // Every chain begins like that while tables are read.
+        static HASH: LazyLock<u64> = LazyLock::new(|| hash_rules(&[]));
+        Self { hash: *HASH, rules: 0 }
     }
 
     fn of(chain: &Chain) -> Self {

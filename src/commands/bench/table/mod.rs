@@ -88,6 +88,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     eprintln!("bench: {}", machine.describe());
     let parts: Vec<Part> =
         Part::of(args.mode).into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)).collect();
+    anyhow::ensure!(!parts.is_empty(), "{} mode has none of these benchmarks", args.mode.name());
     let mut report = Report { benchmark: "table", mode: args.mode, machine, rows: Vec::new() };
     for services in &args.services {
         for endpoints in &args.endpoints {
@@ -96,8 +97,8 @@ pub fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
                 eprintln!("bench: {services} × {endpoints}: {}", part.name());
                 row.measure(*part, args);
             }
-            eprintln!("{}", report.row(&row).join("  "));
             report.rows.push(row);
+            eprint!("{}", report.table());
         }
     }
     match args.output {

@@ -150,6 +150,10 @@ impl Row {
                 let of_mode = |found: &&Value| found.get("mode").and_then(Value::as_str) == Some(mode.name());
                 let found = measured.and_then(|measured| measured.iter().find(of_mode));
                 self.first_packet_ms = found.and_then(|found| found.get("first_packet_p50_ms")?.as_f64());
+                if self.first_packet_ms.is_none() {
+                    let reason = told.get("only_mode_because").and_then(Value::as_str).unwrap_or("it was not told");
+                    self.missing.insert("first packet", reason.to_owned());
+                }
             }
         }
     }
