@@ -1,5 +1,5 @@
-//! `bench table` has every figure; `bench sync --kube-proxy` with stand-ins for kube-proxy: this program itself, which has the same metrics, and programs
-//! that fail. A real one is measured by hand (docs/benchmarks.md).
+//! `bench table` has every figure; `bench sync --kube-proxy` with stand-ins for kube-proxy: this program itself, which has the same
+//! metrics, and programs that fail. A real one is measured by hand (docs/benchmarks.md).
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 

@@ -12,6 +12,7 @@ pub mod ipvs;
 pub mod kube_proxy;
 mod report;
 pub mod rules;
+mod seen;
 mod settings;
 mod traffic;
 

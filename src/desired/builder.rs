@@ -137,7 +137,7 @@ impl Builder {
             *self = Self { names_pods: self.names_pods, ..Self::new(self.settings.clone()) };
         }
         let mut change = Change::default();
-        let mut pass = Pass { now, first: self.is_empty(), changed: PerFamily::default(), tells: PerFamily::default() };
+        let first = self.is_empty();
         let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
         let nothing_yet = before.services.is_empty() && before.slices.is_empty();
         let changed = if nothing_yet { Vec::new() } else { before.changed_services(snapshot) };
@@ -146,7 +146,8 @@ impl Builder {
         let now_there = services.iter().map(|item| (item.name, item.service));
         self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
         let everything = self.update_node(snapshot, facts, &mut change);
-        pass.tells = PerFamily::from_fn(|family| !pass.first || !*change.node.get(family));
+        let tells = PerFamily::from_fn(|family| !first || !*change.node.get(family));
+        let mut pass = Pass { now, first, changed: PerFamily::default(), tells };
         if everything {
             if !nothing_yet {
                 services = with_gone(Item::all(snapshot), services);

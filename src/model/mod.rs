@@ -29,8 +29,8 @@ pub use widths::Widths;
 use imbl::OrdMap;
 use std::sync::Arc;
 
-/// What is sorted and has nothing twice, in an order in which it fills the nodes of an [`OrdMap`]: what is inserted by the order of its keys leaves all of
-/// them half empty, as each is split in the middle. Every second one first makes the nodes, and the others fill them.
+/// What is sorted and has nothing twice, in an order in which it fills the nodes of an [`OrdMap`]: what is inserted by the order of
+/// its keys leaves all of them half empty, as each is split in the middle. Every second one first makes the nodes, and the others fill them.
 pub fn filling<T>(sorted: &[T]) -> impl Iterator<Item = &T> {
     sorted.iter().step_by(2).chain(sorted.iter().skip(1).step_by(2))
 }

@@ -60,15 +60,20 @@ mod tests {
         found.finish()
     }
 
-    /// Whether the text is as believed, if these steps are carried out after so much of it was read.
-    fn holds(text: &str, believed: &Found, written: &[RuleOp], after: usize) -> bool {
-        let (mut reader, mut comparison) = (SaveReader::default(), Comparison::new(Ours, believed));
-        let (before, behind) = text.split_at(after.min(text.len()));
-        reader.feed(before.as_bytes(), &mut comparison.beside(believed)).unwrap();
+    /// Whether the text is as believed, if these steps are carried out after so much of it was read, and the belief moves with
+    /// them.
+    fn holds_after(place: usize, text: &str, [before, after]: [&Found; 2], written: &[RuleOp]) -> bool {
+        let (mut reader, mut comparison) = (SaveReader::default(), Comparison::new(Ours, before));
+        let (head, tail) = text.split_at(place);
+        reader.feed(head.as_bytes(), &mut comparison.beside(before)).unwrap();
         written.iter().for_each(|op| comparison.passed_over(op));
-        reader.feed(behind.as_bytes(), &mut comparison.beside(believed)).unwrap();
-        reader.finish(&mut comparison.beside(believed)).unwrap();
-        comparison.holds(believed)
+        reader.feed(tail.as_bytes(), &mut comparison.beside(after)).unwrap();
+        reader.finish(&mut comparison.beside(after)).unwrap();
+        comparison.holds(after)
+    }
+
+    fn holds(text: &str, believed: &Found, written: &[RuleOp]) -> bool {
+        holds_after(0, text, [believed; 2], written)
     }
 
     const TEXT: &str = "*nat\n:OUTPUT ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n:KUBE-SVC-Z - [0:0]\n\
@@ -78,10 +83,10 @@ mod tests {
     #[test]
     fn what_somebody_changed_is_seen_and_what_we_wrote_is_not() {
         let believed = found(TEXT);
-        assert!(holds(TEXT, &believed, &[], 0));
+        assert!(holds(TEXT, &believed, &[]));
         let swapped =
             TEXT.replace("10.0.0.1", "10.0.0.3").replace("10.0.0.2", "10.0.0.1").replace("10.0.0.3", "10.0.0.2");
-        assert!(holds(&swapped, &believed, &[], 0), "the order of single rules is nobody's concern");
+        assert!(holds(&swapped, &believed, &[]), "the order of single rules is nobody's concern");
         let name = ChainName::from_static("KUBE-SVC-A");
         let chain = RuleOp::Write { table: Table::Nat, replaces: true, chain: Chain::new(name, Vec::new()).into() };
         let single = RuleOp::Insert {
@@ -96,8 +101,8 @@ mod tests {
             ("-A KUBE-SERVICES -d 10.0.0.1/32 -j KUBE-SVC-A\n", "", &single),
         ] {
             let changed = TEXT.replace(from, to);
-            assert!(!holds(&changed, &believed, &[], 0), "{changed}");
-            assert!(holds(&changed, &believed, std::slice::from_ref(ours), 0), "{changed}");
+            assert!(!holds(&changed, &believed, &[]), "{changed}");
+            assert!(holds(&changed, &believed, std::slice::from_ref(ours)), "{changed}");
         }
         let more = TEXT.replace(":KUBE-SVC-A", ":KUBE-SVC-B - [0:0]\n:KUBE-SVC-A");
         let fewer = TEXT.replace(":KUBE-SVC-Z - [0:0]\n", "");
@@ -106,7 +111,7 @@ mod tests {
         let doubled =
             TEXT.replace("-A OUTPUT -j KUBE-SERVICES\n", "-A OUTPUT -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n");
         for changed in [more, fewer, filled, less, doubled, String::new()] {
-            assert!(!holds(&changed, &believed, &[chain.clone(), single.clone()], 0), "{changed}");
+            assert!(!holds(&changed, &believed, &[chain.clone(), single.clone()]), "{changed}");
         }
     }
 
@@ -127,15 +132,8 @@ mod tests {
             let mut after = found(TEXT);
             after.acknowledge(&step, &Ours);
             for place in 0..=TEXT.len() {
-                // The belief moves with the step, whenever the kernel was asked.
-                let (mut reader, before) = (SaveReader::default(), found(TEXT));
-                let mut comparison = Comparison::new(Ours, &before);
-                let (head, tail) = TEXT.split_at(place);
-                reader.feed(head.as_bytes(), &mut comparison.beside(&before)).unwrap();
-                comparison.passed_over(&step);
-                reader.feed(tail.as_bytes(), &mut comparison.beside(&after)).unwrap();
-                reader.finish(&mut comparison.beside(&after)).unwrap();
-                assert!(comparison.holds(&after), "{step} after {place}");
+                let holds = holds_after(place, TEXT, [&found(TEXT), &after], std::slice::from_ref(&step));
+                assert!(holds, "{step} after {place}");
             }
         }
     }

@@ -6,16 +6,15 @@ use super::names::Set;
 use super::observe::Take;
 use super::observed::{FoundServer, Observed};
 use super::{Ipvs, Op};
+use crate::backend::seen::Seen;
 use crate::backend::{Audit, ObserveError};
 use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::Entry;
 use crate::model::IpFamily;
 use foldhash::HashSet;
-use foldhash::quality::RandomState;
 use ipnet::IpNet;
 use iptables::{ChainName, Table};
 use ipvs::{Command, ServiceId};
-use std::hash::BuildHasher;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
@@ -103,9 +102,8 @@ enum About {
 #[derive(Debug, Default)]
 struct Comparison {
     facts: Vec<Fact>,
-    /// Facts that hold, a number each. Some of them may be written to later.
-    held: Vec<u64>,
-    numbers: RandomState,
+    /// What facts that hold are about. Some of them may be written to later.
+    held: Seen,
     /// What does not grow with the number of services, when everything else was read.
     rest: Option<Box<Observed>>,
 }
@@ -229,25 +227,14 @@ impl Comparison {
         self.rest = Some(rest);
     }
 
-    /// As good as never the same for two. Were it, the kernel would be read for nothing.
-    fn number(&self, about: &About) -> u64 {
-        self.numbers.hash_one(about)
-    }
-
-    /// How many facts hold that nothing was written to, before they were compared or after.
-    fn others(&mut self, passed: &Passed) -> usize {
-        self.held.sort_unstable();
-        let written = passed.about().filter(|about| self.held.binary_search(&self.number(about)).is_ok());
-        self.held.len().saturating_sub(written.count())
-    }
-
     /// Compares what there is, until that instant.
     fn step(&mut self, believed: &Observed, passed: &Passed, until: Instant) -> Audit {
         loop {
             for _ in 0..AT_ONCE {
                 let Some(fact) = self.facts.pop() else {
                     let Some(rest) = self.rest.take() else { return Audit::Unfinished };
-                    let same = self.others(passed) == passed.others(believed) && rest_is_as(&rest, believed, passed);
+                    let same = self.held.others(passed.about()) == passed.others(believed)
+                        && rest_is_as(&rest, believed, passed);
                     return if same { Audit::Holds } else { Audit::Doubtful };
                 };
                 if passed.has(&fact) {
@@ -256,8 +243,7 @@ impl Comparison {
                 if !fact.is_believed(believed) {
                     return Audit::Doubtful;
                 }
-                let number = self.number(&fact.about());
-                self.held.push(number);
+                self.held.insert(&fact.about());
             }
             if Instant::now() >= until {
                 return Audit::Unfinished;

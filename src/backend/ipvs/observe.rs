@@ -148,6 +148,11 @@ impl Ipvs {
             return Ok(());
         }
         let mut draining: HashSet<(ServiceId, SocketAddr)> = HashSet::default();
+        let mut hand_over = |server: FoundServer| {
+            let drains = server.destinations.iter().filter(|(_, found)| found.weight == 0);
+            draining.extend(drains.map(|(address, _)| (server.service.id, *address)));
+            take.server(server);
+        };
         let read = proc::for_each_row(proc::PATH, |row, rows| {
             let Some(service) = row.id.service_id().and_then(|id| services.remove(&id)) else { return };
             let id = service.id;
@@ -158,17 +163,12 @@ impl Ipvs {
                 let masqueraded = row.forward == ForwardMethod::Masquerade || row.forward == ForwardMethod::Local;
                 let found = self.found_destination((id, address), row.weight, masqueraded, connections, now);
                 destinations.insert(address, found);
-                draining.extend((row.weight == 0).then_some((id, address)));
             }
-            take.server(FoundServer { service, destinations });
+            hand_over(FoundServer { service, destinations });
         });
         read.map_err(|error| ObserveError::new("destinations", error))?;
         for service in services.into_values() {
-            if let Some(server) = self.read_missing(service, now)? {
-                let drains = server.destinations.iter().filter(|(_, found)| found.weight == 0);
-                draining.extend(drains.map(|(address, _)| (server.service.id, *address)));
-                take.server(server);
-            }
+            self.read_missing(service, now)?.into_iter().for_each(&mut hand_over);
         }
         self.drained.retain(|key, _| family_of(&key.0) != family || draining.contains(key));
         Ok(())

@@ -97,6 +97,26 @@ pub enum Mode {
     Iptables,
 }
 
+/// A mode, whether it works here or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SingleMode {
+    /// IPVS.
+    Ipvs,
+    /// iptables.
+    Iptables,
+}
+
+impl SingleMode {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipvs => "ipvs",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
 impl From<Mode> for ProxyMode {
     fn from(mode: Mode) -> Self {
         match mode {

@@ -5,14 +5,14 @@
 //! `bench pure` is what is counted: what is desired, the plan, the texts and messages, what is remembered; everything but
 //! talking to the kernel.
 
-use super::program;
 use super::synthetic::Synthetic;
+use super::{SingleMode, program};
 use crate::backend::{iptables, ipvs};
 use crate::desired::{Builder, NodeFacts, Touched};
 use crate::model::IpFamily;
 use ::iptables::{Commands, Family, Variant};
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -20,16 +20,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 const FAMILY: IpFamily = IpFamily::V4;
-
-/// A mode that can be rehearsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PureMode {
-    /// IPVS.
-    Ipvs,
-    /// iptables.
-    Iptables,
-}
 
 /// Arguments of `bench pure`.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +32,7 @@ pub struct PureArgs {
     endpoints: u32,
     /// Of which mode
     #[arg(long, value_enum)]
-    mode: PureMode,
+    mode: SingleMode,
     /// How many endpoints are replaced after the cold start
     #[arg(long, value_name = "C", default_value_t = 0)]
     changes: u32,
@@ -70,12 +60,12 @@ enum Rehearsal {
 }
 
 impl Rehearsal {
-    fn new(mode: PureMode) -> Self {
+    fn new(mode: SingleMode) -> Self {
         // Never run.
         let commands = Commands::new(Family::V4, Variant::Nft, "iptables-restore".into(), "iptables-save".into());
         match mode {
-            PureMode::Ipvs => Self::Ipvs(Box::default(), commands),
-            PureMode::Iptables => Self::Iptables(Box::default(), commands),
+            SingleMode::Ipvs => Self::Ipvs(Box::default(), commands),
+            SingleMode::Iptables => Self::Iptables(Box::default(), commands),
         }
     }
 
@@ -121,7 +111,7 @@ const CHANGES: u32 = 50;
 /// What was counted of a mode.
 #[derive(Debug, Serialize, Deserialize)]
 struct Count {
-    mode: PureMode,
+    mode: SingleMode,
     /// Instructions of one endpoint replaced, among few services and among many.
     change_few: u64,
     change_many: u64,
@@ -137,7 +127,7 @@ struct Count {
 pub fn count(args: &InstructionsArgs) -> anyhow::Result<ExitCode> {
     let bars = args.bars.as_deref().map(read_bars).transpose()?.unwrap_or_default();
     let mut counts = Vec::new();
-    for mode in [PureMode::Ipvs, PureMode::Iptables] {
+    for mode in [SingleMode::Ipvs, SingleMode::Iptables] {
         let of = |services, changes| instructions(args, mode, services, changes);
         let (few, few_start) = per_change(&of, args.few)?;
         let (many, many_start) = per_change(&of, args.many)?;
@@ -190,12 +180,12 @@ fn per_change(of: &dyn Fn(u32, u32) -> anyhow::Result<u64>, services: u32) -> an
     Ok((all.saturating_sub(start) / u64::from(CHANGES), start))
 }
 
-fn instructions(args: &InstructionsArgs, mode: PureMode, services: u32, changes: u32) -> anyhow::Result<u64> {
+fn instructions(args: &InstructionsArgs, mode: SingleMode, services: u32, changes: u32) -> anyhow::Result<u64> {
     let program = std::env::current_exe().context("finding this program's own file")?;
-    let mode = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let mode = mode.name();
     let mut command = program::command("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-    command.args(["bench", "pure", "--mode", &mode]);
+    command.args(["bench", "pure", "--mode", mode]);
     for (flag, value) in [("--services", services), ("--endpoints", args.endpoints), ("--changes", changes)] {
         command.args([flag, &value.to_string()]);
     }
@@ -219,7 +209,7 @@ mod tests {
     #[test]
     fn what_costs_more_than_it_did_is_told() {
         let count = |change, start| Count {
-            mode: PureMode::Ipvs,
+            mode: SingleMode::Ipvs,
             change_few: 1,
             change_many: change,
             ratio: 1.0,

@@ -8,40 +8,21 @@
 mod parts;
 
 use self::parts::{Part, Row};
-use super::PlainOutput;
 use super::columns::{aligned, figure};
 use super::machine::Machine;
 use super::synthetic::Synthetic;
+use super::{PlainOutput, SingleMode};
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use std::process::ExitCode;
-
-/// A mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableMode {
-    /// IPVS.
-    Ipvs,
-    /// iptables.
-    Iptables,
-}
-
-impl TableMode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ipvs => "ipvs",
-            Self::Iptables => "iptables",
-        }
-    }
-}
 
 /// Arguments of `bench table`. Exit status 1 if anything could not be measured.
 #[derive(Debug, Clone, Args)]
 pub struct TableArgs {
     /// The mode to measure
     #[arg(long, value_enum)]
-    mode: TableMode,
+    mode: SingleMode,
     /// How many services; several with commas
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "100,1000,10000,44000",
           value_parser = clap::value_parser!(u32).range(6..=i64::from(Synthetic::MOST_SERVICES)))]
@@ -74,7 +55,7 @@ pub struct TableArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     benchmark: &'static str,
-    mode: TableMode,
+    mode: SingleMode,
     machine: Machine,
     rows: Vec<Row>,
 }
@@ -98,7 +79,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
                 row.measure(*part, args);
             }
             report.rows.push(row);
-            eprint!("{}", report.table());
+            report.rows.last().into_iter().for_each(|row| eprintln!("bench: {}", report.row(row).join("  ")));
         }
     }
     match args.output {
@@ -109,7 +90,7 @@ pub fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The columns: what stands above each, and the figure. `of` is what a figure is compared with.
+/// The columns: what stands above each, the figure, and which of ours it is compared with.
 type Column = (&'static str, fn(&Row) -> Option<f64>, Option<fn(&Row) -> Option<f64>>);
 
 const COLUMNS: [Column; 14] = [
@@ -146,7 +127,7 @@ impl Report {
 
     /// Whether any row has such a figure.
     fn has(&self, (_, figure, _): &Column) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|row| figure(row).is_some())
+        self.rows.iter().any(|row| figure(row).is_some())
     }
 
     fn row(&self, row: &Row) -> Vec<String> {
@@ -172,7 +153,7 @@ mod tests {
         row.missing.insert("others", "ip -batch was not done after 60 s".to_owned());
         let report = Report {
             benchmark: "table",
-            mode: TableMode::Ipvs,
+            mode: SingleMode::Ipvs,
             machine: Machine::read(),
             rows: vec![row, Row::new(100, 1)],
         };

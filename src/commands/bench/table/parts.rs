@@ -1,7 +1,7 @@
 //! The benchmarks that a row is made of, and what of theirs goes into it.
 
-use super::{TableArgs, TableMode};
-use crate::commands::bench::program;
+use super::TableArgs;
+use crate::commands::bench::{SingleMode, program};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -24,10 +24,10 @@ pub enum Part {
 
 impl Part {
     /// Those that a mode has.
-    pub fn of(mode: TableMode) -> Vec<Self> {
+    pub fn of(mode: SingleMode) -> Vec<Self> {
         match mode {
-            TableMode::Ipvs => vec![Self::Sync, Self::Daemon, Self::List, Self::Datapath],
-            TableMode::Iptables => vec![Self::Sync, Self::Daemon, Self::Datapath],
+            SingleMode::Ipvs => vec![Self::Sync, Self::Daemon, Self::List, Self::Datapath],
+            SingleMode::Iptables => vec![Self::Sync, Self::Daemon, Self::Datapath],
         }
     }
 
@@ -119,7 +119,7 @@ impl Row {
         }
     }
 
-    fn take(&mut self, part: Part, mode: TableMode, told: &Value) {
+    fn take(&mut self, part: Part, mode: SingleMode, told: &Value) {
         let number = |path: &str| told.pointer(path).and_then(Value::as_f64);
         match part {
             Part::Sync => {
