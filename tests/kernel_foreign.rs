@@ -12,6 +12,7 @@ mod support;
 use std::process::Command;
 
 use kube_ipvs::lab::NetNs;
+use support::web::Numbers;
 use support::{Cluster, Mode, Service, State, in_both_modes, may_run, wait_until};
 
 in_both_modes!(everything_of_others_survives, an_empty_node_is_empty_again);
@@ -212,6 +213,28 @@ fn a_virtual_server_in_the_way_of_a_service_outlives_it() {
     cluster.wait_in_sync(&[]);
     proxy.stop();
     assert_eq!(cluster.on_node("ipvsadm -Sn"), theirs);
+}
+
+/// Nobody knows when it goes, so that the audit goes on; but the kernel is not read by each of them as after a failure, which
+/// would keep changes waiting.
+#[test]
+fn a_virtual_server_in_the_way_costs_no_readings() {
+    if !may_run(Mode::Ipvs) {
+        return;
+    }
+    let cluster = Cluster::new(Mode::Ipvs);
+    cluster.shell("ipvsadm -A -t 192.168.99.1:80 -s wlc");
+    cluster.apply(&Service { external_ips: vec!["192.168.99.1".to_owned()], ..Service::new("web", 20) });
+    let mut proxy = cluster.launch(&["--sync-period", "1s"]);
+    proxy.wait_to_say(&["leave virtual server TCP 192.168.99.1:80 alone"]);
+    let count = |what: &str| Numbers::scrape(&cluster).get(what, &[("ip_family", "IPv4")]).unwrap_or_default();
+    let (syncs, reads) = (count("kube_ipvs_syncs_total"), count("kube_ipvs_kernel_reads_total"));
+    wait_until("audits that try again", || count("kube_ipvs_syncs_total") >= syncs + 3.0);
+    assert_eq!(count("kube_ipvs_kernel_reads_total"), reads);
+    cluster.shell("ipvsadm -D -t 192.168.99.1:80");
+    wait_until("ours to take its place", || cluster.on_node("ipvsadm -Sn").contains("-a -t 192.168.99.1:80"));
+    cluster.wait_in_sync(&[]);
+    proxy.stop();
 }
 
 /// It was not there when the kernel was read last, and the Service that asks for its place comes before the next reading.

@@ -178,6 +178,7 @@ where
             // It was read some time ago: for what is believed so early it is not worth keeping.
             None => {
                 *self.belief.get_mut(family) = None;
+                self.backend.end_audit(family);
                 // The sync that follows meets the same and tells it.
                 self.backend.observe(family).ok().map(|belief| Begun::new(belief, true, started.elapsed()))
             }
@@ -268,10 +269,9 @@ where
     }
 
     fn audit(&mut self, family: IpFamily, until: Instant) -> Audit {
-        let Some(belief) = self.belief.get(family).as_ref().filter(|_| self.standing.get(family).is_empty()) else {
-            return Audit::Doubtful;
-        };
+        let Some(belief) = self.belief.get(family).as_ref() else { return Audit::Doubtful };
         match self.backend.audit(family, belief, until) {
+            Ok(Audit::Holds) if !self.standing.get(family).is_empty() => Audit::Owes,
             Ok(audit) => audit,
             Err(error) => {
                 // The sync that follows meets the same and tells it.

@@ -174,6 +174,8 @@ pub enum Audit {
     Unfinished,
     /// The kernel is as believed.
     Holds,
+    /// The same, and it has not taken everything that is wanted: the next sync tries that again, and need not read.
+    Owes,
     /// It is not, or nobody knows: the kernel has to be read by the next sync.
     Doubtful,
 }

@@ -33,23 +33,29 @@ pub struct Place {
 }
 
 /// What was counted at a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample<'a> {
     /// Where.
     pub place: Place,
     /// Whose place it is; none: nobody's that is known.
-    pub port: Option<ServicePortKey>,
+    pub port: Option<&'a ServicePortKey>,
     /// What.
     pub counters: Counters,
 }
 
 /// Reads what the kernel counts. Blocking.
 pub trait TrafficSource: Send + Debug {
-    /// Everything that is counted, each with the name of the service port that it is for; of endpoints only if asked.
+    /// Hands over everything that is counted, one by one as it is read, each with the name of the service port that it is for;
+    /// of endpoints only if asked.
     ///
     /// # Errors
-    /// When the kernel does not tell.
-    fn read(&mut self, desired: &PerFamily<Desired>, endpoints: bool) -> Result<Vec<Sample>, ObserveError>;
+    /// When the kernel does not tell; it may have told of some.
+    fn read(
+        &mut self,
+        desired: &PerFamily<Desired>,
+        endpoints: bool,
+        each: &mut dyn FnMut(Sample<'_>),
+    ) -> Result<(), ObserveError>;
 }
 
 /// What rules of ours have counted.

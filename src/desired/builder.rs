@@ -11,7 +11,7 @@ mod pass;
 pub use outcome::{Change, Extent, Refusal};
 
 use self::compile::served;
-use self::pass::{Item, Pass, items, with_gone};
+use self::pass::{Again, Item, Pass, items, with_gone, with_those_of};
 use super::claims::{self, Claims, Frontend};
 use super::health::{self, HealthChecks};
 use super::node::{answering_addresses, api_servers, never_captured};
@@ -145,7 +145,8 @@ impl Builder {
             if nothing_yet { Item::all(snapshot) } else { items(&changed, snapshot).collect() };
         let now_there = services.iter().map(|item| (item.name, item.service));
         self.ranges.update(&self.settings, &snapshot.service_ranges, now_there);
-        let everything = self.update_node(snapshot, facts, &mut change);
+        let again = self.update_node(snapshot, facts, &mut change);
+        let everything = matches!(again, Again::All);
         let tells = PerFamily::from_fn(|family| !first || !*change.node.get(family));
         let mut pass = Pass { now, first, changed: PerFamily::default(), tells };
         if everything {
@@ -156,6 +157,10 @@ impl Builder {
             self.claims = Claims::default();
             self.refusals.clear();
             self.claims.reserve(services.len());
+        } else if let Again::Of(addresses) = &again
+            && !nothing_yet
+        {
+            services = with_those_of(services, snapshot, addresses);
         }
         let extent = |before: &ServiceName| Extent { before: before.clone(), services: services.len() };
         if let Some(first) = services.first().filter(|_| pass.first) {
@@ -197,8 +202,8 @@ impl Builder {
         IpFamily::BOTH.iter().all(|family| self.desired.get(*family).ports.is_empty()) && self.claims.is_empty()
     }
 
-    /// Takes in what is not about single Services; true if every Service has to be looked at again.
-    fn update_node(&mut self, snapshot: &Snapshot, facts: &NodeFacts, change: &mut Change) -> bool {
+    /// Takes in what is not about single Services.
+    fn update_node(&mut self, snapshot: &Snapshot, facts: &NodeFacts, change: &mut Change) -> Again {
         let node = snapshot.nodes.get(&self.settings.node_name).cloned();
         let place =
             Place { node: self.settings.node_name.clone(), zone: node.as_ref().and_then(|node| node.zone.clone()) };
@@ -224,14 +229,16 @@ impl Builder {
                 *change.node.get_mut(family) = true;
             }
         }
-        let guards_changed = never_captured != self.never_captured || api_servers != self.api_servers;
+        let mut guarded: BTreeSet<IpAddr> =
+            never_captured.symmetric_difference(&self.never_captured).copied().collect();
+        guarded.extend(api_servers.symmetric_difference(&self.api_servers).map(SocketAddr::ip));
         let stale = std::mem::take(&mut self.stale);
-        let everything = stale || addresses_changed || place != self.place || guards_changed;
+        let everything = stale || addresses_changed || place != self.place;
         self.place = place;
         self.never_captured = never_captured;
         self.api_servers = api_servers;
         self.facts = facts.clone();
-        everything
+        if everything { Again::All } else { Again::Of(guarded) }
     }
 
     fn node_addresses(&self, family: IpFamily) -> &[IpAddr] {

@@ -211,6 +211,11 @@ impl Service {
         self.service_type != ServiceType::ExternalName && !self.cluster_ips.is_empty()
     }
 
+    /// All addresses that it asks for.
+    pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.cluster_ips.iter().chain(&self.external_ips).chain(&self.load_balancer_ips)
+    }
+
     /// Whether the proxy of this name (none: the node's default one) forwards it.
     pub fn is_served_by(&self, proxy_name: Option<&str>) -> bool {
         self.is_forwarded() && !self.labelled_headless && self.proxy_name.as_deref() == proxy_name

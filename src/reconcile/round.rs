@@ -159,8 +159,11 @@ impl Reconciler {
         }
         let next = |family: &IpFamily| {
             let draining = self.drains(*family);
-            let schedule = self.schedules.get(*family);
-            let own = if self.pending.get(*family).held {
+            let (schedule, pending) = (self.schedules.get(*family), self.pending.get(*family));
+            let own = if pending.all && !pending.held && schedule.retry_at().is_none() {
+                // An audit left it.
+                now
+            } else if pending.held {
                 // The sync that they wait for comes before the flows, and before whatever else is due.
                 let earliest = schedule.earliest(now, self.timing.get(*family));
                 schedule.retry_at().map_or(earliest, |at| earliest.min(at.max(now)))
@@ -302,8 +305,12 @@ impl Reconciler {
         match outcome {
             Audit::Unfinished => self.schedules.get_mut(family).audit_goes_on(now),
             // Nobody counts their connections meanwhile: only reading tells when it is over.
-            Audit::Holds if self.has_orphans(family) => self.distrust(family),
+            Audit::Holds | Audit::Owes if self.has_orphans(family) => self.distrust(family),
             Audit::Holds => self.schedules.get_mut(family).audited(now),
+            Audit::Owes => {
+                self.schedules.get_mut(family).audited(now);
+                self.pending.get_mut(family).all = true;
+            }
             Audit::Doubtful => self.distrust(family),
         }
     }

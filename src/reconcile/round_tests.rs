@@ -1,11 +1,11 @@
 //! The loop over dataplanes that do as they are told: when it works, waits and hands over.
 
 use super::*;
-use crate::backend::{Aftermath, Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
+use crate::backend::{Aftermath, Audit, Dataplane, Failure, FlowError, FlowTable, Lost, ObserveError};
 use crate::desired::{Desired, UdpFlows};
 use crate::reconcile::wish::{Kept, Mode, Modes, Wish};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// A dataplane that counts its syncs.
@@ -14,6 +14,9 @@ struct Stub {
     /// Whether every sync fails, and lastingly.
     fails: Arc<Mutex<Option<bool>>>,
     syncs: Arc<AtomicUsize>,
+    distrusted: Arc<AtomicUsize>,
+    /// Nothing drains any more.
+    drained: Arc<AtomicBool>,
     left: Arc<AtomicUsize>,
 }
 
@@ -34,14 +37,20 @@ impl Dataplane for Stub {
             Failure { step, reason, aftermath, of_one: false }
         };
         let failures = self.fails.lock().unwrap().iter().map(failure).collect();
-        Report { failures, draining: 1, observed: true, ..Report::default() }
+        Report { failures, draining: usize::from(!self.drained.load(SeqCst)), observed: true, ..Report::default() }
     }
 
     fn lost(&mut self, _: IpFamily, _: &Lost) -> bool {
         true
     }
 
-    fn distrust(&mut self, _: IpFamily) {}
+    fn distrust(&mut self, _: IpFamily) {
+        self.distrusted.fetch_add(1, SeqCst);
+    }
+
+    fn audit(&mut self, _: IpFamily, _: Instant) -> Audit {
+        if self.fails.lock().unwrap().is_some() { Audit::Owes } else { Audit::Holds }
+    }
 }
 
 /// A flow table that counts how often it was asked to forget.
@@ -295,4 +304,21 @@ fn what_failed_is_not_in_force_before_it_worked() {
     *active.fails.lock().unwrap() = Some(true);
     reconciler.round(Instant::now() + Duration::from_secs(60));
     assert_eq!(*seen.0.lock().unwrap(), (3, 2));
+}
+
+#[test]
+fn what_the_kernel_has_not_taken_is_tried_again_by_each_audit_without_reading() {
+    let (mut reconciler, active, _) = loop_over(Duration::from_secs(1));
+    *active.fails.lock().unwrap() = Some(true);
+    active.drained.store(true, SeqCst);
+    let mut now = Instant::now();
+    reconciler.round(now);
+    let (syncs, distrusted) = (active.syncs.load(SeqCst), active.distrusted.load(SeqCst));
+    for audits in 1..4 {
+        now += Duration::from_secs(31);
+        assert!(reconciler.next_wake(now) <= now, "an audit is due");
+        reconciler.round(now);
+        assert_eq!(active.syncs.load(SeqCst), syncs + audits);
+    }
+    assert_eq!(active.distrusted.load(SeqCst), distrusted);
 }

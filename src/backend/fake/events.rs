@@ -17,6 +17,8 @@ pub enum Event {
     NoService(u8),
     /// The endpoints of a Service are these, each in one of a few states.
     Endpoints(u8, Vec<(u8, u8)>),
+    /// The API servers are these, at addresses that Services ask for.
+    ApiServers(Vec<u8>),
     /// We are killed and started again.
     Restart,
     /// The node has this many addresses.
@@ -30,6 +32,7 @@ pub fn history() -> impl Strategy<Value = Vec<Event>> {
         4 => (0u8..5, any::<u16>()).prop_map(|(service, choices)| Event::Service(service, choices)),
         1 => (0u8..5).prop_map(Event::NoService),
         6 => (0u8..5, prop::collection::vec((0u8..6, 0u8..4), 0..5)).prop_map(|(s, list)| Event::Endpoints(s, list)),
+        1 => prop::collection::vec(0u8..3, 0..3).prop_map(Event::ApiServers),
         1 => Just(Event::Restart),
         1 => (1u8..3).prop_map(Event::Addresses),
         1 => Just(Event::Later),
@@ -54,6 +57,11 @@ pub fn apply(event: &Event, snapshot: &mut Snapshot) {
                 let slice = slice(&format!("svc-{number}-{suffix}"), family, list);
                 snapshot.slices.entry(name(*number)).or_default().insert(&slice);
             }
+        }
+        Event::ApiServers(list) => {
+            let endpoints = list.iter().map(|number| endpoint(ip(format!("192.168.99.{number}")), (1, 0))).collect();
+            let slice = EndpointSlice { endpoints, ..slice("kubernetes", IpFamily::V4, &[]) };
+            snapshot.slices.entry(ServiceName::new("default", "kubernetes")).or_default().insert(&slice);
         }
         Event::Restart | Event::Addresses(_) | Event::Later => {}
     }
@@ -111,20 +119,24 @@ fn balancing(choices: u16) -> Balancing {
     }
 }
 
-fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
-    let endpoint = |(last, state): &(u8, u8)| Endpoint {
-        address: match family {
-            IpFamily::V4 => ip(format!("10.180.0.{}", last + 1)),
-            IpFamily::V6 => ip(format!("fd00:10:180::{}", last + 1)),
-        },
-        ready: *state < 2,
-        serving: *state < 3,
-        terminating: *state >= 2,
+fn endpoint(address: IpAddr, (last, state): (u8, u8)) -> Endpoint {
+    Endpoint {
+        address,
+        ready: state < 2,
+        serving: state < 3,
+        terminating: state >= 2,
         node: Some(if last % 2 == 0 { "me".into() } else { "other".into() }),
         zone: None,
         hints: None,
         pod: None,
         weight: (last % 3 == 2).then_some(5),
+    }
+}
+
+fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
+    let address = |last: u8| match family {
+        IpFamily::V4 => ip(format!("10.180.0.{}", last + 1)),
+        IpFamily::V6 => ip(format!("fd00:10:180::{}", last + 1)),
     };
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
     EndpointSlice {
@@ -132,7 +144,7 @@ fn slice(name: &str, family: IpFamily, list: &[(u8, u8)]) -> EndpointSlice {
         proxy_name: None,
         family,
         ports: vec![port("a", Protocol::Tcp, 8080), port("a", Protocol::Udp, 8080), port("b", Protocol::Tcp, 8081)],
-        endpoints: list.iter().map(endpoint).collect(),
+        endpoints: list.iter().map(|(last, state)| endpoint(address(*last), (*last, *state))).collect(),
         triggers: Vec::new(),
     }
 }

@@ -221,3 +221,32 @@ fn a_node_port_and_an_external_ip_on_the_node_contend_and_the_first_by_name_hold
     assert_eq!(serving, ["10.180.0.1:8080"]);
     assert_eq!(builder.refusals().count(), 0);
 }
+
+#[test]
+fn an_api_server_that_comes_and_goes_touches_those_alone_who_ask_for_its_address() {
+    let (mut builder, mut snapshot) = (builder(), complete());
+    for (name, cluster_ip, external) in [("a", "172.30.0.1", "192.168.99.1"), ("b", "172.30.0.2", "192.168.99.2")] {
+        let service = service(name, cluster_ip, 80, None, &[external]);
+        put(&mut snapshot, service, vec![endpoint("10.180.0.1", "me", false)]);
+    }
+    builder.update(&snapshot, &facts(), Instant::now());
+    let with_servers = |addresses: &[&str]| {
+        let mut snapshot = snapshot.clone();
+        let mut own =
+            Service { name: ServiceName::new("default", "kubernetes"), ..service("", "172.30.9.1", 443, None, &[]) };
+        own.service_type = ServiceType::ClusterIp;
+        put(&mut snapshot, own, addresses.iter().map(|address| endpoint(address, "other", false)).collect());
+        snapshot
+    };
+    let mut touched = |addresses: &[&str]| -> Vec<String> {
+        let change = builder.update(&with_servers(addresses), &facts(), Instant::now());
+        assert!(!change.node.v4);
+        let refused: Vec<String> = builder.refusals().map(|refusal| refusal.port.service.name.to_string()).collect();
+        let touched = change.ports.v4.iter().map(|key| key.service.name.to_string());
+        touched.chain(refused.into_iter().map(|name| format!("{name} refused"))).collect()
+    };
+    assert_eq!(touched(&["192.0.2.1"]), ["kubernetes"]);
+    assert_eq!(touched(&["192.0.2.1", "192.168.99.1"]), ["kubernetes", "a", "a refused"]);
+    assert_eq!(touched(&["192.168.99.2"]), ["kubernetes", "a", "b", "b refused"]);
+    assert_eq!(touched(&["192.0.2.1"]), ["kubernetes", "b"]);
+}

@@ -253,8 +253,10 @@ impl Comparison {
 }
 
 fn rest_is_as(rest: &Observed, believed: &Observed, passed: &Passed) -> bool {
-    let devices =
-        |observed: &Observed| (observed.interface, observed.interface_up, observed.interface_shared, observed.detour);
+    let devices = |observed: &Observed| {
+        let Observed { interface, interface_up, interface_foreign, interface_shared, detour, .. } = *observed;
+        (interface, interface_up, interface_foreign, interface_shared, detour)
+    };
     let sets = rest.sets.len() == believed.sets.len()
         && rest.sets.keys().all(|set| believed.sets.contains_key(set))
         && rest.unfit_sets == believed.unfit_sets;

@@ -13,83 +13,72 @@ use std::net::SocketAddr;
 #[derive(Debug, Default)]
 pub struct IpvsTraffic {
     client: Option<Client>,
-    /// What the names were made of.
-    desired: PerFamily<Desired>,
-    names: HashMap<ServiceId, ServicePortKey>,
 }
 
+/// Whose virtual servers these are. Made anew for each reading: kept, they would keep what was desired then.
+type Names<'a> = HashMap<ServiceId, &'a ServicePortKey>;
+
 impl TrafficSource for IpvsTraffic {
-    fn read(&mut self, desired: &PerFamily<Desired>, endpoints: bool) -> Result<Vec<Sample>, ObserveError> {
-        self.learn(desired);
+    fn read(
+        &mut self,
+        desired: &PerFamily<Desired>,
+        endpoints: bool,
+        each: &mut dyn FnMut(Sample<'_>),
+    ) -> Result<(), ObserveError> {
+        let names = names(desired);
         // A socket that failed is not used again: what is left in it would be taken for the next answer.
         let client = self.client.take().map_or_else(Client::connect, Ok);
         let mut client = client.map_err(|error| ObserveError::new("the IPVS table", error))?;
-        let mut found = Vec::new();
+        let mut ids = Vec::new();
         client
-            .for_each_service(|entry| found.push((entry.service.id, entry.stats)))
+            .for_each_service(|entry| {
+                let id = entry.service.id;
+                // Those of others are not asked about. Before anything is wanted, everything may be ours.
+                ids.extend((endpoints && (names.is_empty() || names.contains_key(&id))).then_some(id));
+                sample(&names, &id, None, &entry.stats).into_iter().for_each(&mut *each);
+            })
             .map_err(|error| ObserveError::new("virtual servers", error))?;
-        let mut samples: Vec<Sample> = found.iter().filter_map(|(id, stats)| self.sample(id, None, stats)).collect();
-        if endpoints {
-            // Those of others are not asked about.
-            let ids: Vec<ServiceId> =
-                found.into_iter().map(|(id, _)| id).filter(|id| self.is_of_interest(id)).collect();
-            for id in &ids {
-                let entries = match client.destinations(id) {
-                    Ok(entries) => entries,
-                    // Gone since.
-                    Err(error) if error.is_not_there() => continue,
-                    Err(error) => return Err(ObserveError::new(format!("destinations of {id}"), error)),
-                };
-                let sample = |entry: ipvs::DestinationEntry| {
-                    let address = SocketAddr::new(entry.destination.address, entry.destination.port);
-                    self.sample(id, Some(address), &entry.stats)
-                };
-                samples.extend(entries.into_iter().filter_map(sample));
+        for id in &ids {
+            let entries = match client.destinations(id) {
+                Ok(entries) => entries,
+                // Gone since.
+                Err(error) if error.is_not_there() => continue,
+                Err(error) => return Err(ObserveError::new(format!("destinations of {id}"), error)),
+            };
+            for entry in entries {
+                let address = SocketAddr::new(entry.destination.address, entry.destination.port);
+                sample(&names, id, Some(address), &entry.stats).into_iter().for_each(&mut *each);
             }
         }
         self.client = Some(client);
-        Ok(samples)
+        Ok(())
     }
 }
 
-impl IpvsTraffic {
-    /// Makes the names anew, if anything has changed.
-    fn learn(&mut self, desired: &PerFamily<Desired>) {
-        if IpFamily::BOTH.into_iter().all(|family| desired.get(family).is_same(self.desired.get(family))) {
-            return;
-        }
-        self.names.clear();
-        for family in IpFamily::BOTH {
-            let desired = desired.get(family);
-            let Some(rules) = &desired.rules else { continue };
-            for port in desired.ports.values() {
-                self.names.extend(server_ids(port, rules).into_iter().map(|id| (id, port.key.clone())));
-            }
-        }
-        self.desired = desired.clone();
-    }
+fn names(desired: &PerFamily<Desired>) -> Names<'_> {
+    let of_family = |family| {
+        let desired: &Desired = desired.get(family);
+        let ports = desired.rules.iter().flat_map(|rules| desired.ports.values().map(move |port| (port, rules)));
+        ports.flat_map(|(port, rules)| server_ids(port, rules).into_iter().map(|id| (id, &port.key)))
+    };
+    IpFamily::BOTH.into_iter().flat_map(of_family).collect()
+}
 
-    /// Before anything is wanted, everything may be ours.
-    fn is_of_interest(&self, id: &ServiceId) -> bool {
-        self.names.is_empty() || self.names.contains_key(id)
-    }
-
-    fn sample(&self, id: &ServiceId, endpoint: Option<SocketAddr>, stats: &Stats) -> Option<Sample> {
-        let ServiceId::Address { protocol, address, port } = *id else { return None };
-        let protocol = match protocol {
-            ipvs::Protocol::Tcp => Protocol::Tcp,
-            ipvs::Protocol::Udp => Protocol::Udp,
-            ipvs::Protocol::Sctp => Protocol::Sctp,
-            ipvs::Protocol::Other(_) => return None,
-        };
-        let place = Place { protocol, frontend: SocketAddr::new(address, port), endpoint };
-        let counters = Counters {
-            connections: stats.connections,
-            incoming_packets: stats.incoming_packets,
-            outgoing_packets: stats.outgoing_packets,
-            incoming_bytes: stats.incoming_bytes,
-            outgoing_bytes: stats.outgoing_bytes,
-        };
-        Some(Sample { place, port: self.names.get(id).cloned(), counters })
-    }
+fn sample<'a>(names: &Names<'a>, id: &ServiceId, endpoint: Option<SocketAddr>, stats: &Stats) -> Option<Sample<'a>> {
+    let ServiceId::Address { protocol, address, port } = *id else { return None };
+    let protocol = match protocol {
+        ipvs::Protocol::Tcp => Protocol::Tcp,
+        ipvs::Protocol::Udp => Protocol::Udp,
+        ipvs::Protocol::Sctp => Protocol::Sctp,
+        ipvs::Protocol::Other(_) => return None,
+    };
+    let place = Place { protocol, frontend: SocketAddr::new(address, port), endpoint };
+    let counters = Counters {
+        connections: stats.connections,
+        incoming_packets: stats.incoming_packets,
+        outgoing_packets: stats.outgoing_packets,
+        incoming_bytes: stats.incoming_bytes,
+        outgoing_bytes: stats.outgoing_bytes,
+    };
+    Some(Sample { place, port: names.get(id).copied(), counters })
 }

@@ -2,6 +2,8 @@
 
 use super::super::ServicePortKey;
 use crate::model::{IpFamily, PerFamily, Service, ServiceName, Slices, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,6 +51,29 @@ pub(super) fn with_gone<'a>(mut all: Vec<Item<'a>>, changed: Vec<Item<'a>>) -> V
     all.extend(changed.into_iter().filter(|item| item.service.is_none()));
     all.sort_by_key(|item| item.name);
     all
+}
+
+/// Which Services have to be looked at again because of what is not about single ones.
+pub(super) enum Again {
+    All,
+    /// Those that ask for one of these addresses: an API server's, or another node's, which came or went.
+    Of(BTreeSet<IpAddr>),
+}
+
+/// These Services, and those that ask for one of the addresses; by name.
+pub(super) fn with_those_of<'a>(
+    services: Vec<Item<'a>>,
+    snapshot: &'a Snapshot,
+    addresses: &BTreeSet<IpAddr>,
+) -> Vec<Item<'a>> {
+    if addresses.is_empty() {
+        return services;
+    }
+    let asks = |service: &Service| service.addresses().any(|address| addresses.contains(&address));
+    let asking = snapshot.services.iter().filter(|(_, service)| asks(service)).map(|(name, _)| name);
+    let mut all: BTreeMap<&ServiceName, Item<'a>> = items(asking, snapshot).map(|item| (item.name, item)).collect();
+    all.extend(services.into_iter().map(|item| (item.name, item)));
+    all.into_values().collect()
 }
 
 /// An update under way.

@@ -138,10 +138,8 @@ impl Traffic {
         desired: watch::Receiver<PerFamily<Desired>>,
     ) -> Self {
         let mut totals = Totals::new(limits.most);
-        // Without IPVS there is nothing from before.
-        if let Ok(samples) = source.read(&PerFamily::default(), limits.endpoints) {
-            totals.begin(samples);
-        }
+        // Without IPVS there is nothing from before, and it can't be read.
+        let _ = source.read(&PerFamily::default(), limits.endpoints, &mut |sample| totals.begin(&sample));
         let state = State { source, totals, read: None, took: Duration::ZERO, errors: 0 };
         Self { status, desired, limits, state: Mutex::new(state) }
     }
@@ -162,13 +160,12 @@ impl OnDemand for Traffic {
         let desired = self.desired.borrow().clone();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.read.is_none_or(|at| at.elapsed() >= KEEP) {
-            let started = Instant::now();
-            match state.source.read(&desired, self.limits.endpoints) {
-                Ok(samples) => state.totals.take(samples),
-                Err(error) => {
-                    debug!("{error}");
-                    state.errors += 1;
-                }
+            let (started, State { source, totals, .. }) = (Instant::now(), &mut *state);
+            let read = source.read(&desired, self.limits.endpoints, &mut |sample| totals.add(&sample));
+            totals.end(read.is_ok());
+            if let Err(error) = read {
+                debug!("{error}");
+                state.errors += 1;
             }
             (state.read, state.took) = (Some(Instant::now()), started.elapsed());
         }
@@ -207,7 +204,8 @@ fn add(total: &mut Counters, more: Counters) {
 /// The sums, and what they were made of.
 #[derive(Debug)]
 struct Totals {
-    last: HashMap<Place, Counters>,
+    /// What each place had at the last reading, and whether this one has it.
+    last: HashMap<Place, (Counters, bool)>,
     services: Lines<ServicePortKey>,
     endpoints: Lines<(ServicePortKey, SocketAddr)>,
 }
@@ -217,26 +215,28 @@ impl Totals {
         Self { last: HashMap::new(), services: Lines::new(most), endpoints: Lines::new(most) }
     }
 
-    fn begin(&mut self, samples: Vec<Sample>) {
-        self.last = samples.into_iter().map(|sample| (sample.place, sample.counters)).collect();
+    /// From before.
+    fn begin(&mut self, sample: &Sample<'_>) {
+        self.last.insert(sample.place, (sample.counters, false));
     }
 
-    fn take(&mut self, samples: Vec<Sample>) {
-        let mut services: BTreeMap<ServicePortKey, Counters> = BTreeMap::new();
-        let mut endpoints: BTreeMap<(ServicePortKey, SocketAddr), Counters> = BTreeMap::new();
-        let mut last = HashMap::with_capacity(samples.len());
-        for Sample { place, port, counters } in samples {
-            let more = added(counters, self.last.get(&place).copied().unwrap_or_default());
-            last.insert(place, counters);
-            let Some(port) = port else { continue };
-            match place.endpoint {
-                None => add(services.entry(port).or_default(), more),
-                Some(endpoint) => add(endpoints.entry((port, endpoint)).or_default(), more),
-            }
+    /// Something that was read.
+    fn add(&mut self, sample: &Sample<'_>) {
+        let Sample { place, port, counters } = *sample;
+        let last = self.last.insert(place, (counters, true)).map(|(last, _)| last);
+        let more = added(counters, last.unwrap_or_default());
+        let Some(port) = port else { return };
+        match place.endpoint {
+            None => self.services.add(port, more),
+            Some(endpoint) => self.endpoints.add(&(port.clone(), endpoint), more),
         }
-        self.last = last;
-        self.services.take(services);
-        self.endpoints.take(endpoints);
+    }
+
+    /// That was all; or it was not, and what was not read may be there still.
+    fn end(&mut self, all: bool) {
+        self.last.retain(|_, (_, seen)| std::mem::take(seen) || !all);
+        self.services.end(all);
+        self.endpoints.end(all);
     }
 
     fn families(&self, endpoints: bool) -> Vec<MetricFamily> {
@@ -269,25 +269,43 @@ fn service_labels(key: &ServicePortKey) -> Vec<String> {
 #[derive(Debug)]
 struct Lines<K> {
     most: usize,
-    own: BTreeMap<K, Counters>,
+    own: BTreeMap<K, Line>,
     others: Counters,
     cut: usize,
+    /// What was read of those without a line of their own.
+    without: BTreeMap<K, Counters>,
 }
 
-impl<K: Ord> Lines<K> {
+#[derive(Debug, Default)]
+struct Line {
+    total: Counters,
+    /// It is among what was read.
+    seen: bool,
+}
+
+impl<K: Ord + Clone> Lines<K> {
     fn new(most: usize) -> Self {
-        Self { most, own: BTreeMap::new(), others: Counters::default(), cut: 0 }
+        Self { most, own: BTreeMap::new(), others: Counters::default(), cut: 0, without: BTreeMap::new() }
     }
 
-    /// Takes in what was added. Who is gone loses his line; who had none before gets one if there is room.
-    fn take(&mut self, added: BTreeMap<K, Counters>) {
-        self.own.retain(|key, _| added.contains_key(key));
+    fn add(&mut self, key: &K, more: Counters) {
+        if let Some(line) = self.own.get_mut(key) {
+            add(&mut line.total, more);
+            line.seen = true;
+        } else if let Some(total) = self.without.get_mut(key) {
+            add(total, more);
+        } else {
+            self.without.insert(key.clone(), more);
+        }
+    }
+
+    /// Who is gone loses his line; who had none before gets one if there is room.
+    fn end(&mut self, all: bool) {
+        self.own.retain(|_, line| std::mem::take(&mut line.seen) || !all);
         self.cut = 0;
-        for (key, more) in added {
-            if let Some(total) = self.own.get_mut(&key) {
-                add(total, more);
-            } else if self.own.len() < self.most {
-                self.own.insert(key, more);
+        for (key, more) in std::mem::take(&mut self.without) {
+            if self.own.len() < self.most {
+                self.own.insert(key, Line { total: more, seen: false });
             } else {
                 self.cut += 1;
                 add(&mut self.others, more);
@@ -297,7 +315,7 @@ impl<K: Ord> Lines<K> {
 
     fn samples(&self, labels: usize, field: Field, names: impl Fn(&K) -> Vec<String>) -> Vec<(Vec<String>, f64)> {
         let mut samples: Vec<(Vec<String>, f64)> =
-            self.own.iter().map(|(key, counters)| (names(key), number(field(counters)))).collect();
+            self.own.iter().map(|(key, line)| (names(key), number(field(&line.total)))).collect();
         // Once there, it stays: a counter that goes and comes again would count from the start.
         if self.cut > 0 || self.others != Counters::default() {
             samples.push((vec![OTHERS.to_owned(); labels], number(field(&self.others))));

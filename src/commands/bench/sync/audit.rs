@@ -32,6 +32,7 @@ impl Audited {
             match outcome {
                 Audit::Unfinished => std::thread::sleep(AUDIT_PAUSE),
                 Audit::Holds => break,
+                Audit::Owes => anyhow::bail!("the kernel has not taken everything that is wanted"),
                 Audit::Doubtful => anyhow::bail!("the audit found the kernel not as it was written"),
             }
         }
