@@ -71,7 +71,7 @@ fn syncs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan and write down");
     group.throughput(Throughput::Elements(CLUSTER.services.into()));
     group.bench_function("IPVS mode, everything", |bencher| {
-        bencher.iter(|| ipvs_mode::Rehearsal::default().sync(&commands, FAMILY, all, Touched::All));
+        bencher.iter(|| ipvs_mode::Rehearsal::default().sync(&commands, FAMILY, all, Touched::All).encoded());
     });
     group.bench_function("iptables mode, everything", |bencher| {
         bencher.iter(|| iptables_mode::Rehearsal::default().sync(&commands, FAMILY, all, Touched::All));
@@ -79,7 +79,7 @@ fn syncs(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let mut mode = ipvs_mode::Rehearsal::default();
     one_change(&mut group, "IPVS mode, one endpoint", all, |desired, touched| {
-        drop(black_box(mode.sync(&commands, FAMILY, desired, touched)));
+        drop(black_box(mode.sync(&commands, FAMILY, desired, touched).encoded()));
     });
     let mut mode = iptables_mode::Rehearsal::default();
     one_change(&mut group, "iptables mode, one endpoint", all, |desired, touched| {

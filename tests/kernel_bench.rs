@@ -119,7 +119,7 @@ fn one_table_has_every_figure(mode: Mode) {
         "--output",
         "json",
     ]);
-    let output = command.args(["--changes", "2", "--churn", "1"]).output().unwrap();
+    let output = command.args(["--changes", "2", "--churn", "1", "--rest", "1"]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
     assert!(output.status.success(), "{errors}");

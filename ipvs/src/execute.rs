@@ -81,11 +81,7 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`]: the first that cannot be sent.
     pub fn encode(&self, commands: &[Command]) -> Result<Messages, Error> {
-        let Encoded { messages, objections } = Encoded::new(commands, self.family);
-        let objection = commands.iter().zip(objections).find_map(|(command, reason)| Some((command, reason?)));
-        objection.map_or(Ok(messages), |(command, reason)| {
-            Err(Error::Invalid { attempt: Attempt::Command(Box::new(command.clone())), reason })
-        })
+        encode_commands(commands, self.family)
     }
 
     /// Sends messages of [`encode`](Self::encode), and nothing else: no scheduler's module is loaded beforehand, and a
@@ -93,6 +89,18 @@ impl Client {
     pub fn send(&mut self, messages: &mut Messages) -> Vec<Result<(), SocketError>> {
         self.socket.batch_messages(messages)
     }
+}
+
+/// The messages of commands for a kernel that gave the family `IPVS` this number: nobody is asked.
+///
+/// # Errors
+/// [`Error::Invalid`]: the first that cannot be sent.
+pub fn encode_commands(commands: &[Command], family: u16) -> Result<Messages, Error> {
+    let Encoded { messages, objections } = Encoded::new(commands, family);
+    let objection = commands.iter().zip(objections).find_map(|(command, reason)| Some((command, reason?)));
+    objection.map_or(Ok(messages), |(command, reason)| {
+        Err(Error::Invalid { attempt: Attempt::Command(Box::new(command.clone())), reason })
+    })
 }
 
 /// Commands with their messages, ready to be sent ([`Client::prepare`]).

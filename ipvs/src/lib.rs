@@ -71,7 +71,7 @@ pub use command::Command;
 pub use config::{Daemon, DaemonState, Info, Timeouts};
 pub use destination::{Destination, DestinationEntry, ForwardMethod, Tunnel, TunnelFlags, TunnelKind};
 pub use error::{Attempt, Error};
-pub use execute::Prepared;
+pub use execute::{Prepared, encode_commands};
 pub use id::{AddressFamily, Protocol, ServiceId};
 pub use netlink::Counters;
 pub use scheduler::{InvalidSchedulerName, Scheduler, SchedulerName};

@@ -57,7 +57,7 @@ impl From<Timing> for Timings {
     }
 }
 
-/// For so long at most an audit keeps the loop from changes.
+/// For so long an audit keeps the loop from changes; its last slice a little longer, where there is much to count.
 pub const AUDIT_SLICE: Duration = Duration::from_millis(5);
 
 /// An audit begins no sooner than so many times as long after the last one as that one took. On a machine that is busy or slow

@@ -1,5 +1,7 @@
-//! Reads what IPVS mode has in the kernel: one dump of virtual servers and one read of /proc/net/ip_vs for all their
-//! destinations (a dump of destinations costs a request each), the routes, the sets, the rules.
+//! Reads what IPVS mode has in the kernel: dumps of virtual servers until two agree ([`Client::for_each_service`]), one read of
+//! /proc/net/ip_vs for all their destinations (a dump of destinations costs a request each), the routes, the sets, the rules.
+//!
+//! [`Client::for_each_service`]: ::ipvs::Client::for_each_service
 
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed};

@@ -4,12 +4,17 @@
 use super::{Context, Observed, Op, Ours, VipBinding, plan};
 use crate::backend::rules::{Recorder, RuleOp, Writer};
 use crate::desired::{Desired, Touched};
-use crate::kernel::ipset::SetCommand;
+use crate::kernel::ipset::{self, SetCommand};
 use crate::model::IpFamily;
 use iptables::Commands;
 use ipvs::Command;
+use ipvs::netlink::Messages;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Numbers that a kernel might have; its messages are as long with any other.
+const IPSET_PROTOCOL: u8 = 7;
+const IPVS_FAMILY: u16 = 0x1c;
 
 /// A kernel that was empty at first and takes everything.
 #[derive(Debug, Default)]
@@ -24,6 +29,16 @@ pub struct Script {
     pub restores: Vec<String>,
     /// Changes of the IPVS table, in their order.
     pub commands: Vec<Command>,
+}
+
+impl Script {
+    /// The messages of sets and of the IPVS table, as they would be sent to some kernel.
+    ///
+    /// # Errors
+    /// When a command cannot be sent.
+    pub fn encoded(&self) -> Result<[Messages; 2], ipvs::Error> {
+        Ok([ipset::encode(IPSET_PROTOCOL, &self.sets), ipvs::encode_commands(&self.commands, IPVS_FAMILY)?])
+    }
 }
 
 impl Rehearsal {

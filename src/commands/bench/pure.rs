@@ -73,7 +73,7 @@ impl Rehearsal {
         let desired = builder.desired().get(FAMILY);
         match self {
             Self::Ipvs(rehearsal, commands) => {
-                std::hint::black_box(rehearsal.sync(commands, FAMILY, desired, touched));
+                drop(std::hint::black_box(rehearsal.sync(commands, FAMILY, desired, touched).encoded()));
             }
             Self::Iptables(rehearsal, commands) => {
                 std::hint::black_box(rehearsal.sync(commands, FAMILY, desired, touched));
@@ -85,6 +85,9 @@ impl Rehearsal {
 /// Arguments of `bench instructions`. The result is one JSON object; exit status 1 if a bar is not met.
 #[derive(Debug, Clone, Args)]
 pub struct InstructionsArgs {
+    /// Of one mode only
+    #[arg(long, value_enum)]
+    mode: Option<SingleMode>,
     /// Few services
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     few: u32,
@@ -97,10 +100,10 @@ pub struct InstructionsArgs {
     /// What an earlier call printed, with the same build and numbers: no count may be a fifth above it
     #[arg(long, value_name = "FILE")]
     bars: Option<PathBuf>,
+    /// A change may cost so many times as much among many services as among few
+    #[arg(long, value_name = "TIMES", default_value_t = 1.3)]
+    ratio: f64,
 }
-
-/// A change may cost this much more among many services than among few.
-const RATIO: f64 = 1.3;
 
 /// A count may be so many times what it was: another compiler alone makes a few hundredths.
 const GROWTH: f64 = 1.2;
@@ -127,7 +130,8 @@ struct Count {
 pub fn count(args: &InstructionsArgs) -> anyhow::Result<ExitCode> {
     let bars = args.bars.as_deref().map(read_bars).transpose()?.unwrap_or_default();
     let mut counts = Vec::new();
-    for mode in [SingleMode::Ipvs, SingleMode::Iptables] {
+    let both = [SingleMode::Ipvs, SingleMode::Iptables];
+    for mode in both.into_iter().filter(|mode| args.mode.is_none_or(|only| only == *mode)) {
         let of = |services, changes| instructions(args, mode, services, changes);
         let (few, few_start) = per_change(&of, args.few)?;
         let (many, many_start) = per_change(&of, args.many)?;
@@ -137,7 +141,7 @@ pub fn count(args: &InstructionsArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{}", serde_json::to_string_pretty(&counts).context("writing the counts")?);
     let mut faults = Vec::new();
-    for Count { mode, ratio, .. } in counts.iter().filter(|count| count.ratio > RATIO) {
+    for Count { mode, ratio, .. } in counts.iter().filter(|count| count.ratio > args.ratio) {
         let (many, few) = (args.many, args.few);
         faults.push(format!("{mode:?}: a change among {many} services costs {ratio:.2} times as much as among {few}"));
     }

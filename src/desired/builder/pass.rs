@@ -69,7 +69,7 @@ pub(super) fn with_those_of<'a>(
     if addresses.is_empty() {
         return services;
     }
-    let asks = |service: &Service| service.addresses().any(|address| addresses.contains(&address));
+    let asks = |service: &Service| service.addresses().any(|address| addresses.contains(address));
     let asking = snapshot.services.iter().filter(|(_, service)| asks(service)).map(|(name, _)| name);
     let mut all: BTreeMap<&ServiceName, Item<'a>> = items(asking, snapshot).map(|item| (item.name, item)).collect();
     all.extend(services.into_iter().map(|item| (item.name, item)));

@@ -20,6 +20,12 @@ pub struct Client {
     protocol: u8,
 }
 
+/// The messages of commands for a kernel that speaks this version of the protocol: nobody is asked.
+#[must_use]
+pub fn encode(protocol: u8, commands: &[SetCommand]) -> Messages {
+    commands.iter().map(|command| codec::encode(protocol, command)).collect()
+}
+
 impl Client {
     /// Opens the way to the kernel's sets and agrees on a protocol, which loads the module if need be.
     ///
@@ -133,7 +139,7 @@ impl Client {
     /// The messages of commands, for [`send`](Self::send) later.
     #[must_use]
     pub fn encode(&self, commands: &[SetCommand]) -> Messages {
-        commands.iter().map(|command| codec::encode(self.protocol, command)).collect()
+        encode(self.protocol, commands)
     }
 
     /// Sends messages of [`encode`](Self::encode). A failure does not say of which command it is.

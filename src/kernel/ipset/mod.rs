@@ -8,7 +8,7 @@ mod entry;
 mod error;
 mod types;
 
-pub use client::Client;
+pub use client::{Client, encode};
 pub use entry::{Entry, EntryWithMark, Mark, Protocol, storable_networks};
 pub use error::{IpsetError, Reason};
 pub use types::{MAX_NAME, SetCommand, SetHeader, SetSpec, SetType};

@@ -17,7 +17,7 @@ use super::Mode;
 use super::child::{self, Task};
 use super::in_namespace;
 use super::machine::Machine;
-use super::program::{peak_memory_of, usage_of};
+use super::program::{self, peak_memory_of, usage_of};
 use super::sync::percentile;
 use super::synthetic::Synthetic;
 use crate::lab::NetNs;
@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 
 /// Where the program tells its metrics.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+/// Between two requests for its metrics.
+const SCRAPES: Duration = Duration::from_secs(10);
 
 /// Arguments of `bench daemon`. The result is one JSON object.
 #[derive(Debug, Clone, Args)]
@@ -57,6 +60,10 @@ pub struct DaemonArgs {
     /// How many endpoints change in a second then
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     churn_rate: u32,
+    /// And at the end: seconds in which nothing changes, so that the kernel is compared with what is wanted, and metrics are
+    /// asked for. The first audit comes 30 s after the start
+    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(..=600))]
+    rest: u32,
     /// Seconds after which it is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     patience: u32,
@@ -75,6 +82,8 @@ pub struct Run {
     pub changes: u32,
     /// Changes without end.
     pub churn: Option<churn::Load>,
+    /// Seconds at the end in which nothing changes, and metrics are asked for.
+    pub rest: u32,
     /// Seconds after which it is given up.
     pub patience: u32,
 }
@@ -84,10 +93,10 @@ pub struct Run {
 /// # Errors
 /// When the program did not come to be in sync.
 pub fn run(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
-    let DaemonArgs { services, endpoints, mode, changes, churn, churn_rate, patience } = args.clone();
+    let DaemonArgs { services, endpoints, mode, changes, churn, churn_rate, rest, patience } = args.clone();
     eprintln!("bench: {}", Machine::read().describe());
     let churn = (churn > 0).then_some(churn::Load { seconds: churn, per_second: churn_rate });
-    let run = Run { services, endpoints, mode, changes, churn, patience };
+    let run = Run { services, endpoints, mode, changes, churn, rest, patience };
     let found: serde_json::Value = child::run(&Task::Daemon(run))?;
     println!("{}", serde_json::to_string_pretty(&found).context("writing the results")?);
     Ok(ExitCode::SUCCESS)
@@ -106,8 +115,9 @@ pub struct Found {
     /// From a changed EndpointSlice at the API server to the kernel's word.
     change_ms: f64,
     change_p99_ms: f64,
-    /// The most memory, in MiB: after the cold start, and at the end.
+    /// The most memory, in MiB: after the cold start, after the changes, and at the end.
     cold_rss_mb: f64,
+    changed_rss_mb: f64,
     peak_rss_mb: f64,
     /// Changes without end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,8 +140,7 @@ impl Run {
         let cluster = Synthetic { services: self.services, endpoints: self.endpoints };
         let server = Server::start(cluster).context("starting an API server")?;
         let started = Instant::now();
-        let metrics = if self.churn.is_some() { METRICS.to_string() } else { String::new() };
-        let mut daemon = Daemon::start(node, self.mode, cluster, &server, &metrics)?;
+        let mut daemon = Daemon::start(node, self.mode, cluster, &server)?;
         let patience = Duration::from_secs(self.patience.into());
         let all = format!("services={}", self.services);
         let cold = daemon.wait_for(&all, patience)?.duration_since(started);
@@ -145,7 +154,9 @@ impl Run {
             latencies.push(daemon.wait_for("in sync", patience)?.duration_since(changed).as_secs_f64() * 1000.0);
         }
         latencies.sort_by(f64::total_cmp);
+        let changed_rss_mb = daemon.memory();
         let churn = self.churn.map(|load| load.run(&server, self.services, METRICS, patience)).transpose()?;
+        self.idle()?;
         Ok(Found {
             services: self.services,
             endpoints: self.endpoints,
@@ -155,11 +166,24 @@ impl Run {
             change_ms: percentile(&latencies, 0.5),
             change_p99_ms: percentile(&latencies, 0.99),
             cold_rss_mb,
+            changed_rss_mb,
             peak_rss_mb: daemon.memory(),
             churn,
             api: server.traffic(),
             machine: Machine::read(),
         })
+    }
+}
+
+impl Run {
+    /// As on a node on which nothing happens: metrics are asked for from time to time, and audits come.
+    fn idle(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(self.rest.into());
+        while Instant::now() < end {
+            program::page(METRICS, "/metrics").context("the program's metrics")?;
+            std::thread::sleep(SCRAPES.min(end.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
     }
 }
 
@@ -170,13 +194,13 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(node: &NetNs, mode: Mode, cluster: Synthetic, server: &Server, metrics: &str) -> anyhow::Result<Self> {
+    fn start(node: &NetNs, mode: Mode, cluster: Synthetic, server: &Server) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program's own file")?;
         let mode = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let socket = std::env::temp_dir().join(format!("kube-ipvs-bench-{}.sock", std::process::id()));
         let mut command = Command::new(program);
         command.args(["--log-level", "info", "run", "--hostname-override", "bench", "--proxy-mode", &mode]);
-        command.args(["--healthz-bind-address", "", "--metrics-bind-address", metrics]);
+        command.args(["--healthz-bind-address", "", "--metrics-bind-address", &METRICS.to_string()]);
         command.args([
             "--master",
             &format!("http://{}", server.address),

@@ -40,6 +40,9 @@ pub struct TableArgs {
     /// Seconds of 200 changes a second
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     churn: u32,
+    /// Seconds in which the daemon's memory is looked at while nothing changes but audits come
+    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(..=600))]
+    rest: u32,
     /// Seconds for ipvsadm and ip, after which they are given up
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     peer_timeout: u32,

@@ -51,7 +51,7 @@ impl Part {
                     "--mode {mode} --runs {runs} --changes {changes} --churn {churn} --peer-timeout {peers} --output json"
                 )
             }
-            Self::Daemon => format!("--mode {mode} --changes 3"),
+            Self::Daemon => format!("--mode {mode} --changes 3 --rest {}", args.rest),
             Self::List => format!("--runs {runs} --output json"),
             Self::Datapath => "--duration 2s --output json".to_owned(),
         };

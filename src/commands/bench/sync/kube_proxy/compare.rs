@@ -93,6 +93,7 @@ pub fn measure(run: &Run, mode: bench::Mode, runs: u32) -> anyhow::Result<Compar
             changes: run.changes,
             patience: PATIENCE,
             churn: None,
+            rest: 0,
         };
         let ours: Ours = child::run(&Task::Daemon(daemon))?;
         eprintln!("{at}, our whole program, run {number}: {} s", figure(ours.cold_start_s));
