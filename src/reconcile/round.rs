@@ -308,7 +308,7 @@ impl Reconciler {
             Audit::Holds | Audit::Owes if self.has_orphans(family) => self.distrust(family),
             Audit::Holds => self.schedules.get_mut(family).audited(now),
             Audit::Owes => {
-                self.schedules.get_mut(family).audited(now);
+                self.schedules.get_mut(family).audited_owing(now);
                 self.pending.get_mut(family).all = true;
             }
             Audit::Doubtful => self.distrust(family),

@@ -86,8 +86,11 @@ pub struct Schedule {
     /// An audit is under way, and goes on then.
     auditing: Option<Instant>,
     synced: Option<Instant>,
-    /// When the kernel was read last, and how long that took with all that followed.
+    /// When the kernel was read last, or compared and all that it had not taken tried again; and how long that took with all that
+    /// followed.
     read: Option<(Instant, Duration)>,
+    /// The last audit found something to try again, and took so long: the next sync does.
+    owes: Option<Duration>,
     /// An audit is due sooner, as something changed since a failure, or as only reading tells the end of something.
     doubted: Option<Instant>,
     /// What drains of which nobody wants anything any more was there at the last reading.
@@ -131,10 +134,13 @@ impl Outcome {
 impl Schedule {
     /// A sync ended.
     pub fn synced(&mut self, now: Instant, synced: &Outcome, timing: &Timing) {
+        let compared = self.owes.take();
         if synced.observed {
             self.audited(now);
             self.drained(now);
             self.read = Some((now, synced.took));
+        } else if let Some(audit) = compared {
+            self.read = Some((now, audit + synced.took));
         }
         self.synced = Some(now);
         if !synced.retry {
@@ -189,6 +195,12 @@ impl Schedule {
     pub fn audited(&mut self, now: Instant) {
         (self.audited, self.auditing, self.doubted) = (Some(now), None, None);
         self.audit_took = self.audit_began.take().map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+    }
+
+    /// The same, and what the kernel has not taken is tried again by the next sync.
+    pub fn audited_owing(&mut self, now: Instant) {
+        self.audited(now);
+        self.owes = Some(self.audit_took);
     }
 
     /// An audit has more to do.
@@ -364,5 +376,25 @@ mod tests {
         assert!(schedule.audit_is_due(late, &timing));
         schedule.audited(late);
         assert!(!schedule.audit_is_due(late, &timing));
+    }
+
+    #[test]
+    fn what_lastingly_fails_is_not_audited_after_every_change() {
+        let timing = Timing::default();
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let (change, whole) = (Outcome { owing: true, ..Outcome::default() }, Duration::from_millis(40));
+        schedule.synced(start, &Outcome { observed: true, took: whole, ..Outcome::default() }, &timing);
+        let mut now = start + Duration::from_secs(20);
+        for _ in 0..3 {
+            schedule.synced(now, &change, &timing);
+            assert!(schedule.audit_is_due(now, &timing), "it is long since everything was tried");
+            schedule.audit_goes_on(now);
+            now += Duration::from_millis(60);
+            schedule.audited_owing(now);
+            schedule.synced(now, &Outcome { took: whole, ..Outcome::default() }, &timing);
+            schedule.synced(now, &change, &timing);
+            assert!(!schedule.audit_is_due(now + Duration::from_millis(9900), &timing));
+            now += Duration::from_secs(10);
+        }
     }
 }

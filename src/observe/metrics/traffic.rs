@@ -302,15 +302,16 @@ impl<K: Ord + Clone> Lines<K> {
     /// Who is gone loses his line; who had none before gets one if there is room.
     fn end(&mut self, all: bool) {
         self.own.retain(|_, line| std::mem::take(&mut line.seen) || !all);
-        self.cut = 0;
+        let mut cut = 0;
         for (key, more) in std::mem::take(&mut self.without) {
             if self.own.len() < self.most {
                 self.own.insert(key, Line { total: more, seen: false });
             } else {
-                self.cut += 1;
+                cut += 1;
                 add(&mut self.others, more);
             }
         }
+        self.cut = if all { cut } else { self.cut.max(cut) };
     }
 
     fn samples(&self, labels: usize, field: Field, names: impl Fn(&K) -> Vec<String>) -> Vec<(Vec<String>, f64)> {

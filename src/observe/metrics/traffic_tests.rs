@@ -84,6 +84,10 @@ fn what_is_cut_is_summed_and_counted() {
     take(&mut totals, &all([11, 21, 31, 41])[1..]);
     assert_eq!((connections(&totals, "c"), totals.services.cut), (Some(1), 1));
     assert_eq!(totals.services.others.connections, 71);
+    // A reading that broke off has not seen who else has no line.
+    add(&mut totals, &all([11, 21, 31, 41])[1..2]);
+    totals.end(false);
+    assert_eq!(totals.services.cut, 1);
     let text: Vec<String> = totals.families(false).iter().map(|family| family.name().to_owned()).collect();
     assert_eq!(text.len(), 6, "{text:?}");
     let labels = totals.services.samples(4, |counters| counters.connections, service_labels);
