@@ -69,7 +69,7 @@ const AUDIT_REST: u32 = 10;
 const RETRY_REST: u32 = 100;
 
 /// Between two slices of an audit: what iptables-save prints meanwhile fills its pipe in less. IPVS mode's reader waits then, some
-/// thousand facts ahead.
+/// hundred facts ahead.
 pub const AUDIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The state of the clock of one family.

@@ -22,7 +22,7 @@ use std::time::Instant;
 const AT_ONCE: usize = 64;
 
 /// Facts that are handed over together, and how often before somebody takes them.
-const TOGETHER: usize = 512;
+const TOGETHER: usize = 128;
 const AHEAD: usize = 4;
 
 /// A comparison that is under way.
