@@ -12,6 +12,7 @@ mod forget;
 mod give_back;
 mod helpers;
 mod leave;
+mod listed;
 mod listen;
 pub mod names;
 mod observe;

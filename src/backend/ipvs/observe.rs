@@ -3,6 +3,7 @@
 //!
 //! [`Client::for_each_service`]: ::ipvs::Client::for_each_service
 
+use super::listed::Listed;
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed};
 use super::wanted::{family_of, id_of};
@@ -15,7 +16,7 @@ use crate::kernel::interface::LocalRoute;
 use crate::kernel::ipset::Entry;
 use crate::kernel::sysctl::{Needs, settings};
 use crate::model::IpFamily;
-use foldhash::{HashMap, HashSet};
+use foldhash::HashSet;
 use ipnet::IpNet;
 use iptables::{Saving, Table};
 use ipvs::{AddressFamily, ForwardMethod, Service, ServiceId, proc};
@@ -133,7 +134,7 @@ impl Ipvs {
     }
 
     fn read_servers(&mut self, family: IpFamily, now: Instant, take: &mut dyn Take) -> Result<(), ObserveError> {
-        let mut services: HashMap<ServiceId, Service> = HashMap::default();
+        let mut services = Listed::default();
         let wanted = match family {
             IpFamily::V4 => AddressFamily::Ipv4,
             IpFamily::V6 => AddressFamily::Ipv6,
@@ -142,7 +143,7 @@ impl Ipvs {
             .for_each_service(|entry| {
                 let id = entry.service.id;
                 if matches!(id, ServiceId::Address { .. }) && id.family() == wanted {
-                    services.insert(id, entry.service);
+                    services.insert(entry.service);
                 }
             })
             .map_err(|error| ObserveError::new("virtual servers", error))?;
@@ -169,7 +170,7 @@ impl Ipvs {
             hand_over(FoundServer { service, destinations });
         });
         read.map_err(|error| ObserveError::new("destinations", error))?;
-        for service in services.into_values() {
+        for service in services.drain() {
             self.read_missing(service, now)?.into_iter().for_each(&mut hand_over);
         }
         self.drained.retain(|key, _| family_of(&key.0) != family || draining.contains(key));

@@ -64,29 +64,42 @@ impl FoundServer {
 #[derive(Debug, Clone)]
 pub struct Uses<T> {
     numbers: RandomState,
-    counts: HashMap<u64, u32>,
+    /// What one asks for: nearly all.
+    single: HashSet<u64>,
+    /// What several ask for, and how many.
+    several: HashMap<u64, u32>,
     of: PhantomData<T>,
 }
 
 impl<T> Default for Uses<T> {
     fn default() -> Self {
-        Self { numbers: RandomState::default(), counts: HashMap::default(), of: PhantomData }
+        let (single, several) = (HashSet::default(), HashMap::default());
+        Self { numbers: RandomState::default(), single, several, of: PhantomData }
     }
 }
 
 impl<T: Hash> Uses<T> {
     /// How many ask for it.
     pub fn count(&self, item: &T) -> u32 {
-        self.counts.get(&self.numbers.hash_one(item)).copied().unwrap_or(0)
+        self.count_of(self.numbers.hash_one(item))
+    }
+
+    fn count_of(&self, number: u64) -> u32 {
+        self.several.get(&number).copied().unwrap_or_else(|| u32::from(self.single.contains(&number)))
     }
 
     fn change(&mut self, item: &T, by: i64) {
         let number = self.numbers.hash_one(item);
-        let count = (i64::from(self.count(item)) + by).max(0);
-        if count == 0 {
-            self.counts.remove(&number);
+        let count = (i64::from(self.count_of(number)) + by).max(0);
+        if count == 1 {
+            self.single.insert(number)
         } else {
-            self.counts.insert(number, u32::try_from(count).unwrap_or(u32::MAX));
+            self.single.remove(&number)
+        };
+        if count > 1 {
+            self.several.insert(number, u32::try_from(count).unwrap_or(u32::MAX));
+        } else {
+            self.several.remove(&number);
         }
     }
 }

@@ -7,12 +7,15 @@
 
 use super::OnDemand;
 use super::family::{Description, Kind, number, size};
-use crate::backend::{Counters, Place, Sample, TrafficSource};
+use crate::backend::{Counters, Sample, TrafficSource};
 use crate::desired::{Desired, ServicePortKey};
 use crate::model::PerFamily;
 use crate::reconcile::{Mode, State as Leaving, Status};
+use foldhash::quality::RandomState;
+use foldhash::{HashMap, HashSet};
 use prometheus::proto::MetricFamily;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -204,26 +207,33 @@ fn add(total: &mut Counters, more: Counters) {
 /// The sums, and what they were made of.
 #[derive(Debug)]
 struct Totals {
-    /// What each place had at the last reading, and whether this one has it.
-    last: HashMap<Place, (Counters, bool)>,
+    /// What each place had at the last reading, and whether this one has it. Of a place a number is kept, as good as never the
+    /// same for two: there may be as many as endpoints.
+    last: HashMap<u64, (Counters, bool)>,
+    numbers: RandomState,
     services: Lines<ServicePortKey>,
     endpoints: Lines<(ServicePortKey, SocketAddr)>,
 }
 
 impl Totals {
     fn new(most: usize) -> Self {
-        Self { last: HashMap::new(), services: Lines::new(most), endpoints: Lines::new(most) }
+        Self {
+            last: HashMap::default(),
+            numbers: RandomState::default(),
+            services: Lines::new(most),
+            endpoints: Lines::new(most),
+        }
     }
 
     /// From before.
     fn begin(&mut self, sample: &Sample<'_>) {
-        self.last.insert(sample.place, (sample.counters, false));
+        self.last.insert(self.numbers.hash_one(sample.place), (sample.counters, false));
     }
 
     /// Something that was read.
     fn add(&mut self, sample: &Sample<'_>) {
         let Sample { place, port, counters } = *sample;
-        let last = self.last.insert(place, (counters, true)).map(|(last, _)| last);
+        let last = self.last.insert(self.numbers.hash_one(place), (counters, true)).map(|(last, _)| last);
         let more = added(counters, last.unwrap_or_default());
         let Some(port) = port else { return };
         match place.endpoint {
@@ -272,8 +282,11 @@ struct Lines<K> {
     own: BTreeMap<K, Line>,
     others: Counters,
     cut: usize,
-    /// What was read of those without a line of their own.
+    /// What was read of those without a line of their own: of the first by name, as many as can get one.
     without: BTreeMap<K, Counters>,
+    /// The numbers of those behind them.
+    behind: HashSet<u64>,
+    numbers: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -283,26 +296,41 @@ struct Line {
     seen: bool,
 }
 
-impl<K: Ord + Clone> Lines<K> {
+impl<K: Ord + Clone + Hash> Lines<K> {
     fn new(most: usize) -> Self {
-        Self { most, own: BTreeMap::new(), others: Counters::default(), cut: 0, without: BTreeMap::new() }
+        Self {
+            most,
+            own: BTreeMap::new(),
+            others: Counters::default(),
+            cut: 0,
+            without: BTreeMap::new(),
+            behind: HashSet::default(),
+            numbers: RandomState::default(),
+        }
     }
 
     fn add(&mut self, key: &K, more: Counters) {
         if let Some(line) = self.own.get_mut(key) {
             add(&mut line.total, more);
             line.seen = true;
-        } else if let Some(total) = self.without.get_mut(key) {
-            add(total, more);
-        } else {
-            self.without.insert(key.clone(), more);
+            return;
+        }
+        if let Some(total) = self.without.get_mut(key) {
+            return add(total, more);
+        }
+        self.without.insert(key.clone(), more);
+        if self.without.len() > self.most
+            && let Some((last, counted)) = self.without.pop_last()
+        {
+            self.behind.insert(self.numbers.hash_one(&last));
+            add(&mut self.others, counted);
         }
     }
 
     /// Who is gone loses his line; who had none before gets one if there is room.
     fn end(&mut self, all: bool) {
         self.own.retain(|_, line| std::mem::take(&mut line.seen) || !all);
-        let mut cut = 0;
+        let mut cut = std::mem::take(&mut self.behind).len();
         for (key, more) in std::mem::take(&mut self.without) {
             if self.own.len() < self.most {
                 self.own.insert(key, Line { total: more, seen: false });

@@ -1,6 +1,7 @@
 //! Sums that never go back, whatever becomes of virtual servers; and no more lines than allowed.
 
 use super::*;
+use crate::backend::Place;
 use crate::model::{Protocol, ServiceName};
 
 fn key(service: &str) -> ServicePortKey {
