@@ -2,6 +2,7 @@
 //! its own while changes are written as ever, and what it reads is compared little by little. It goes on reading as that is taken
 //! from it, so that there is never much of it. What was written meanwhile may or may not have been read: it is left out.
 
+use super::entries::Entries;
 use super::names::Set;
 use super::observe::Take;
 use super::observed::{FoundServer, Observed};
@@ -209,7 +210,7 @@ impl Passed {
             + self.entries.iter().filter(|(set, entry)| believed.has_entry(*set, entry)).count()
             + self.nets.iter().filter(|net| believed.routes.contains_key(net)).count()
             + self.nets.iter().filter(|net| believed.addresses.contains(net)).count();
-        let entries: usize = believed.sets.values().map(HashSet::len).sum();
+        let entries: usize = believed.sets.values().map(Entries::len).sum();
         let all = believed.servers.len() + entries + believed.routes.len() + believed.addresses.len();
         all.saturating_sub(written)
     }

@@ -42,13 +42,13 @@ fn all_of(mut found: Observed) -> Comparison {
     let mut comparison = Comparison::default();
     comparison.facts.extend(std::mem::take(&mut found.servers).into_values().map(Fact::Server));
     for (set, entries) in &mut found.sets {
-        comparison.facts.extend(std::mem::take(entries).into_iter().map(|entry| Fact::Entry(*set, entry)));
+        comparison.facts.extend(std::mem::take(entries).iter().map(|entry| Fact::Entry(*set, entry)));
     }
     comparison.end(Box::new(found));
     comparison
 }
 
-fn set(found: &mut Observed) -> &mut HashSet<Entry> {
+fn set(found: &mut Observed) -> &mut Entries {
     found.sets.get_mut(&Set::Addresses).unwrap()
 }
 
@@ -127,8 +127,8 @@ fn every_difference_is_seen_but_where_we_wrote_meanwhile() {
         ),
         (|found| found.servers.get_mut(&id(1)).unwrap().service.scheduler = Scheduler::Lc, Some(command)),
         (|found| drop(found.servers.insert(id(201), server(201))), Some(Op::Ipvs(Command::DeleteService(id(201))))),
-        (|found| set(found).retain(|known| *known != entry(1)), Some(Op::AddEntry(Set::Addresses, entry(1)))),
-        (|found| set(found).extend([entry(9)]), Some(Op::DeleteEntry(Set::Addresses, entry(9)))),
+        (|found| assert!(set(found).remove(&entry(1))), Some(Op::AddEntry(Set::Addresses, entry(1)))),
+        (|found| assert!(set(found).insert(entry(9))), Some(Op::DeleteEntry(Set::Addresses, entry(9)))),
         (|found| found.routes.clear(), Some(Op::Route(route))),
         (|found| found.addresses.clear(), Some(Op::AddAddress(net))),
         (|found| found.interface = false, None),

@@ -8,6 +8,7 @@ mod beside;
 mod bindings;
 mod destinations;
 mod draining;
+mod entries;
 mod forget;
 mod give_back;
 mod helpers;

@@ -3,6 +3,7 @@
 //!
 //! [`Client::for_each_service`]: ::ipvs::Client::for_each_service
 
+use super::entries::Entries;
 use super::listed::Listed;
 use super::names::{self, Set};
 use super::observed::{FoundDestination, FoundServer, Observed};
@@ -253,7 +254,7 @@ impl Ipvs {
                 None => {}
                 Some(header) if !header.serves_as(&spec) => observed.unfit_sets.push(set),
                 Some(_) => {
-                    observed.sets.insert(set, HashSet::default());
+                    observed.sets.insert(set, Entries::default());
                     if set != Set::Forgotten {
                         let read = self.sets.each_entry(&spec.name, |entry| take.entry(set, entry.entry));
                         read.map_err(|error| ObserveError::new(format!("set {}", spec.name), error))?;

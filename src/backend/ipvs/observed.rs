@@ -1,5 +1,6 @@
 //! What of IPVS mode is in the kernel, in one family, as far as we know.
 
+use super::entries::Entries;
 use super::names::Set;
 use super::wanted::{self, Shared, entry_of};
 use super::{Op, Ours, timeouts};
@@ -141,7 +142,7 @@ pub struct Observed {
     /// Addresses on the device.
     pub addresses: BTreeSet<IpNet>,
     /// Sets that are there and fit.
-    pub sets: HashMap<Set, HashSet<Entry>>,
+    pub sets: HashMap<Set, Entries>,
     /// What a kube-proxy that ran here before us made, by its own sets.
     pub inherited: Recorded,
     /// That is not to be taken over: kube-proxy runs again.
@@ -183,7 +184,7 @@ impl Observed {
     /// Whether nothing of ours is there that a service could have asked for.
     pub fn is_empty(&self) -> bool {
         let nothing = self.routes.is_empty() && self.bridges.is_empty() && self.addresses.is_empty();
-        nothing && !self.inherited.there && self.sets.values().all(HashSet::is_empty)
+        nothing && !self.inherited.there && self.sets.values().all(Entries::is_empty)
     }
 
     /// Whether a set has an entry.
@@ -205,7 +206,7 @@ impl Observed {
             Op::DeleteDetour => self.detour = FoundDetour::Missing,
             Op::MakeSet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);
-                self.sets.insert(*set, HashSet::default());
+                self.sets.insert(*set, Entries::default());
             }
             Op::DestroySet(set) => {
                 self.unfit_sets.retain(|unfit| unfit != set);

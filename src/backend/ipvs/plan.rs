@@ -1,6 +1,7 @@
 //! The steps from what IPVS mode has in the kernel to what is desired. Pure. Make before break, in this order: what
 //! masquerades and guards, the virtual servers, the routes that bring packets to them; then back the same way.
 
+use super::entries::Entries;
 use super::leave::everything_goes;
 use super::names::{self, Set};
 use super::observed::{FoundServer, Observed, Previous, address_entry};
@@ -176,7 +177,7 @@ impl Planner<'_> {
         let ranged =
             if self.context.binding == VipBinding::Route { self.rules.service_ranges.clone() } else { Vec::new() };
         let old_bindings: BTreeSet<IpAddr> = self.bound().into_iter().collect();
-        for entry in self.entries(Set::Addresses).copied().collect::<Vec<_>>() {
+        for entry in self.entries(Set::Addresses).collect::<Vec<_>>() {
             let wanted =
                 matches!(entry, Entry::Net(net) if seen.bindings.contains(&net.addr()) && net == host(net.addr()));
             if !wanted && !range_entries.contains(&entry) {
@@ -256,8 +257,8 @@ impl Planner<'_> {
 
     fn unrecord_all_but(&mut self, seen: &Seen, sets: &[Set]) {
         for set in sets {
-            let surplus = self.entries(*set).filter(|entry| !seen.entries.contains(&(*set, **entry)));
-            let mut surplus: Vec<Entry> = surplus.copied().collect();
+            let surplus = self.entries(*set).filter(|entry| !seen.entries.contains(&(*set, *entry)));
+            let mut surplus: Vec<Entry> = surplus.collect();
             surplus.sort_unstable();
             surplus.into_iter().for_each(|entry| self.unrecord(*set, entry));
         }
@@ -309,8 +310,8 @@ impl Planner<'_> {
         self.bindings(&new.bindings, &released);
     }
 
-    fn entries(&self, set: Set) -> impl Iterator<Item = &Entry> {
-        self.observed.sets.get(&set).into_iter().flatten()
+    fn entries(&self, set: Set) -> impl Iterator<Item = Entry> {
+        self.observed.sets.get(&set).into_iter().flat_map(Entries::iter)
     }
 
     pub(super) fn record(&mut self, set: Set, entry: Entry) {
