@@ -17,6 +17,13 @@ impl Seen {
         Self { numbers: Vec::with_capacity(count), ..Self::default() }
     }
 
+    /// Makes room for so many, where there is none yet.
+    pub fn expect(&mut self, count: impl FnOnce() -> usize) {
+        if self.numbers.capacity() == 0 {
+            self.numbers.reserve_exact(count());
+        }
+    }
+
     /// Takes note of a thing.
     pub fn insert(&mut self, thing: &impl Hash) {
         self.numbers.push(self.hasher.hash_one(thing));

@@ -230,6 +230,7 @@ impl Comparison {
 
     /// Compares what there is, until that instant.
     fn step(&mut self, believed: &Observed, passed: &Passed, until: Instant) -> Audit {
+        self.held.expect(|| passed.others(believed));
         loop {
             for _ in 0..AT_ONCE {
                 let Some(fact) = self.facts.pop() else {

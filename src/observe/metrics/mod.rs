@@ -40,8 +40,8 @@ pub struct Described {
 
 /// Numbers that are read when somebody asks. Reading may block.
 pub trait OnDemand: Send + Sync + Debug {
-    /// The numbers now.
-    fn families(&self) -> Vec<MetricFamily>;
+    /// Hands over the numbers as they are now, a metric at a time.
+    fn each_family(&self, each: &mut dyn FnMut(MetricFamily));
 }
 
 /// Everything that is counted. One for the life of the process.
@@ -89,13 +89,17 @@ impl Metrics {
     /// When the encoder fails, which it never should.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         let sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let mut families: BTreeMap<String, MetricFamily> = BTreeMap::new();
-        let read = sources.iter().flat_map(|source| source.families());
-        for family in self.registry.gather().into_iter().chain(read) {
-            families.insert(family.name().to_owned(), family);
-        }
-        let families: Vec<MetricFamily> = families.into_values().collect();
-        TextEncoder::new().encode_to_string(&families)
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        let mut failed = None;
+        // Text takes less than what it is made of, of which there is one metric at a time.
+        let mut write = |family: MetricFamily| match TextEncoder::new().encode_to_string(std::slice::from_ref(&family))
+        {
+            Ok(text) => drop(texts.insert(family.name().to_owned(), text)),
+            Err(error) => failed = Some(error),
+        };
+        self.registry.gather().into_iter().for_each(&mut write);
+        sources.iter().for_each(|source| source.each_family(&mut write));
+        failed.map_or_else(|| Ok(texts.into_values().collect()), Err)
     }
 
     /// Every metric that there can be, sorted by name, whether or not it has a value.

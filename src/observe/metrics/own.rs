@@ -116,9 +116,9 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
 pub struct Standing(pub watch::Receiver<Status>);
 
 impl OnDemand for Standing {
-    fn families(&self) -> Vec<MetricFamily> {
+    fn each_family(&self, each: &mut dyn FnMut(MetricFamily)) {
         let status = self.0.borrow().clone();
-        families(&status, Instant::now())
+        families(&status, Instant::now()).into_iter().for_each(each);
     }
 }
 

@@ -56,7 +56,7 @@ impl RulePackets {
 }
 
 impl OnDemand for RulePackets {
-    fn families(&self) -> Vec<MetricFamily> {
+    fn each_family(&self, each: &mut dyn FnMut(MetricFamily)) {
         let serves = |status: &Status, family| status.families.get(family).mode == Some(Mode::Iptables);
         let families: Vec<IpFamily> = {
             let status = self.status.borrow();
@@ -71,7 +71,7 @@ impl OnDemand for RulePackets {
                 *state.found.get_mut(family) = found;
             }
         }
-        tell(&state.found)
+        tell(&state.found).into_iter().for_each(each);
     }
 }
 

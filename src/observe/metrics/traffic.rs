@@ -156,9 +156,9 @@ impl Traffic {
 }
 
 impl OnDemand for Traffic {
-    fn families(&self) -> Vec<MetricFamily> {
+    fn each_family(&self, each: &mut dyn FnMut(MetricFamily)) {
         if !self.is_served() {
-            return Vec::new();
+            return;
         }
         let desired = self.desired.borrow().clone();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,10 +172,9 @@ impl OnDemand for Traffic {
             }
             (state.read, state.took) = (Some(Instant::now()), started.elapsed());
         }
-        let mut families = state.totals.families(self.limits.endpoints);
-        families.extend(READ_SECONDS.single(state.took.as_secs_f64()));
-        families.extend(READ_ERRORS.single(number(state.errors)));
-        families
+        state.totals.each_family(self.limits.endpoints, each);
+        let told = [READ_SECONDS.single(state.took.as_secs_f64()), READ_ERRORS.single(number(state.errors))];
+        told.into_iter().flatten().for_each(each);
     }
 }
 
@@ -249,24 +248,23 @@ impl Totals {
         self.endpoints.end(all);
     }
 
-    fn families(&self, endpoints: bool) -> Vec<MetricFamily> {
-        let mut families: Vec<MetricFamily> = SERVICES
-            .iter()
-            .flat_map(|(description, field)| description.with(self.services.samples(4, *field, service_labels)))
-            .collect();
+    fn each_family(&self, endpoints: bool, each: &mut dyn FnMut(MetricFamily)) {
+        for (description, field) in &SERVICES {
+            description.with(self.services.samples(4, *field, service_labels)).into_iter().for_each(&mut *each);
+        }
         let mut cut = vec![(vec!["service".to_owned()], size(self.services.cut))];
         if endpoints {
-            families.extend(ENDPOINTS.iter().flat_map(|(description, field)| {
-                description.with(self.endpoints.samples(5, *field, |(port, endpoint)| {
-                    let mut labels = service_labels(port);
-                    labels.push(endpoint.to_string());
-                    labels
-                }))
-            }));
+            let labels = |(port, endpoint): &(ServicePortKey, SocketAddr)| {
+                let mut labels = service_labels(port);
+                labels.push(endpoint.to_string());
+                labels
+            };
+            for (description, field) in &ENDPOINTS {
+                description.with(self.endpoints.samples(5, *field, labels)).into_iter().for_each(&mut *each);
+            }
             cut.push((vec!["endpoint".to_owned()], size(self.endpoints.cut)));
         }
-        families.extend(CUT.with(cut));
-        families
+        CUT.with(cut).into_iter().for_each(each);
     }
 }
 

@@ -89,7 +89,8 @@ fn what_is_cut_is_summed_and_counted() {
     add(&mut totals, &all([11, 21, 31, 41])[1..2]);
     totals.end(false);
     assert_eq!(totals.services.cut, 1);
-    let text: Vec<String> = totals.families(false).iter().map(|family| family.name().to_owned()).collect();
+    let mut text = Vec::new();
+    totals.each_family(false, &mut |family| text.push(family.name().to_owned()));
     assert_eq!(text.len(), 6, "{text:?}");
     let labels = totals.services.samples(4, |counters| counters.connections, service_labels);
     assert_eq!(labels.last().unwrap(), &(vec![OTHERS.to_owned(); 4], 71.0));
